@@ -1,0 +1,43 @@
+"""`wsi-norm demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("demo")
+@click.option(
+    "-o", "--output", default="demo", show_default=True, type=click.Path(path_type=Path),
+    help="Folder for the slide, the store and the pictures.",
+)
+@click.option("--size", default=8192, show_default=True, metavar="PX", help="Edge of the slide.")
+@click.option("-n", "--workers", type=int, metavar="N", help="Processes. [default: one per core]")
+def command(output: Path, size: int, workers: int | None) -> int:
+    """Make a synthetic H&E slide and normalise it with the packaged checkpoint."""
+    from PIL import Image
+
+    from wsi_norm.config import RunConfig
+    from wsi_norm.runner import run
+    from wsi_norm.store import TileStore
+    from wsi_norm.synthetic import write_synthetic_slide
+    from wsi_norm_cli.progress import Progress, print_summary
+
+    output.mkdir(parents=True, exist_ok=True)
+    slide = output / "synthetic.svs"
+    click.echo(f"writing {slide} ({size} x {size} px, two stain appearances) ...")
+    write_synthetic_slide(slide, width=size, height=size)
+    config = RunConfig(output=output / "normalized", workers=workers)
+    with Progress(1, quiet=False, verbose=False) as progress:
+        summary = run([slide], config, progress)
+    print_summary(summary, config.output)
+    if summary.exit_status:
+        return summary.exit_status
+    store = TileStore.open(config.output / "synthetic.zarr")
+    for name, image in (("before", store.thumbnail), ("after", store.thumbnail_normalized)):
+        picture = output / f"{name}.png"
+        Image.fromarray(image).save(picture)
+        click.echo(f"{name}: {picture}")
+    click.echo(f"tiles: {store.path}  (wsi_norm.TileStore.open, or plain zarr)")
+    return 0

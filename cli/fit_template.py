@@ -1,0 +1,55 @@
+"""`wsi-norm fit-template`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+FILE = click.Path(path_type=Path)
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
+
+
+@click.command("fit-template")
+@click.argument("tiles", nargs=-1, required=True, type=FILE)
+@click.option("-o", "--output", required=True, type=FILE, help="Checkpoint: .safetensors or .pt.")
+@click.option("--preset", default="paper", show_default=True, help="What the layer is.")
+@click.option("--seed", default=0, show_default=True, help="Of the attention's initial weights.")
+@click.option("--note", help="A line for the checkpoint's provenance: what the tiles are.")
+def command(tiles: tuple[Path, ...], output: Path, preset: str, seed: int, note: str | None) -> None:
+    """Make an untrained layer whose template is the tissue of TILES (image files or folders)."""
+    import torch
+
+    from wsi_norm.errors import ConfigError
+    from wsi_norm.lstainnorm import PRESETS, LStainNorm, Template, save_checkpoint
+    from wsi_norm.slide import read_image
+
+    if preset not in PRESETS:
+        raise ConfigError(f"preset {preset!r} is none of {', '.join(PRESETS)}")
+    files = [file for path in tiles for file in _images(path)]
+    try:
+        template = Template.fit(read_image(file) for file in files)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    torch.manual_seed(seed)
+    layer = LStainNorm(preset, template=template)
+    provenance = {
+        "training": "none: the template is that of a cohort of tiles, the weights are initial",
+        "tiles": len(files),
+        "seed": seed,
+        **({"note": note} if note else {}),
+    }
+    save_checkpoint(layer, output, provenance)
+    click.echo(f"{output}: {preset}, template of {len(files)} tiles")
+
+
+def _images(path: Path) -> list[Path]:
+    from wsi_norm.errors import ConfigError
+
+    if not path.is_dir():
+        return [path]
+    found = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+    if not found:
+        raise ConfigError(f"{path}: no images in this folder")
+    return found
+

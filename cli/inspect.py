@@ -1,0 +1,76 @@
+"""`wsi-norm inspect`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from wsi_norm.lstainnorm import LStainNorm, Template
+
+
+@click.command("inspect")
+@click.argument("model", required=False, type=click.Path(path_type=Path))
+@click.option("--template", type=click.Path(path_type=Path), help="Of an authors' state dict.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def command(model: Path | None, template: Path | None, as_json: bool) -> None:
+    """Show preset, template, provenance and sha256 of MODEL (none: the packaged checkpoint)."""
+    from wsi_norm.config import read_yaml
+    from wsi_norm.lstainnorm import load_checkpoint
+    from wsi_norm.lstainnorm.checkpoint import sha256_of
+
+    layer = load_checkpoint(model, read_yaml(template) if template else None)
+    facts = {
+        "checkpoint": str(model) if model else "packaged",
+        "sha256": sha256_of(model),
+        **layer.config.to_dict(),
+        "parameters": sum(parameter.numel() for parameter in layer.parameters()),
+        "template": layer.template.to_dict(),
+        "target": layer.target.to_dict(),
+        "provenance": layer.provenance,
+    }
+    click.echo(json.dumps(facts, indent=1) if as_json else _text(layer, facts))
+
+
+def _text(layer: LStainNorm, facts: dict[str, Any]) -> str:
+    lines = [f"{key:12} {facts[key]}" for key in ("checkpoint", "sha256", "preset", "spaces")]
+    lines += [f"{key:12} {facts[key]}" for key in ("statistics", "background", "parameters")]
+    lines += ["", *_template_lines("template", layer.template)]
+    if facts["target"] != facts["template"]:
+        lines += ["", *_template_lines("target (what was learned)", layer.target)]
+    lines += ["", "provenance"]
+    lines += [f"  {key}: {value}" for key, value in layer.provenance.items()] or ["  none stated"]
+    return "\n".join(lines)
+
+
+def _template_lines(title: str, template: Template) -> list[str]:
+    from wsi_norm.colorspace import CONVERSIONS
+
+    lines = [f"{title}: mean (std) per channel; swatch: mean - std, mean, mean + std"]
+    for space, mean in template.mean.items():
+        std = template.std[space]
+        channels = "  ".join(
+            f"{name} {m:.3f} ({s:.3f})"
+            for name, m, s in zip(CONVERSIONS[space].channels, mean, std, strict=True)
+        )
+        lines.append(f"  {space:4} {_swatches(space, mean, std)}  {channels}")
+    return lines
+
+
+def _swatches(space: Any, mean: Any, std: Any) -> str:
+    """Three colour fields in 24-bit terminal colours; the first channel that means light moves."""
+    import torch
+
+    from wsi_norm.colorspace import CONVERSIONS
+
+    light = {"lab": (0,), "hsv": (2,)}.get(space, (0, 1, 2))
+    fields = []
+    for sign in (-1, 0, 1):
+        colour = [m + sign * s * (k in light) for k, (m, s) in enumerate(zip(mean, std, strict=True))]
+        rgb = CONVERSIONS[space].to_rgb(torch.tensor(colour).view(1, 3, 1, 1)).clamp(0, 1)
+        red, green, blue = (round(255 * value) for value in rgb.flatten().tolist())
+        fields.append(click.style("    ", bg=(red, green, blue)))
+    return "".join(fields)

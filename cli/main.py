@@ -1,0 +1,91 @@
+"""`wsi-norm`: the group and how its commands end."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+import traceback
+from typing import Any
+
+import click
+
+from wsi_norm.errors import WsiNormError
+
+COMMANDS = {
+    "run": "Normalise slides into zarr stores.",
+    "inspect": "Show what a checkpoint holds.",
+    "fit-template": "Make an untrained checkpoint aimed at a cohort of tiles.",
+    "verify": "Read stores back; name what is damaged.",
+    "demo": "Make a synthetic slide and normalise it.",
+}
+"""Commands and their one-line help; a command's module is imported when it is called."""
+
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+
+class LazyGroup(click.Group):
+    """A group whose help costs no import, and whose options take underscores for dashes."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of the help."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command."""
+        name = cmd_name.replace("_", "-")
+        if name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"wsi_norm_cli.{name.replace('-', '_')}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+def dashes(token: str) -> str:
+    """`--patch_size` as `--patch-size`: both spellings are known in the field."""
+    return token.replace("_", "-")
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(package_name="wsi-norm", prog_name="wsi-norm")
+def cli() -> None:
+    """Stain normalisation of whole-slide images by a learned layer (LStainNorm).
+
+    Start with `wsi-norm demo`, then `wsi-norm run SLIDES... -o OUT`.
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: one line per error on stderr, and the exit status of the contract."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    verbose = any(argument in {"-v", "--verbose"} for argument in arguments)
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        status = cli.main(arguments, prog_name="wsi-norm", standalone_mode=False)
+    except click.exceptions.Exit as error:
+        status = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        status = EXIT_USAGE
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted; run the same command again to go on", err=True)
+        status = EXIT_INTERRUPTED
+    except WsiNormError as error:
+        if verbose:
+            traceback.print_exc()
+        click.echo(f"error: {error}", err=True)
+        status = EXIT_USAGE
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _terminate(*_: Any) -> None:
+    """SIGTERM, as SLURM sends it before the time limit, ends a run as Ctrl-C does: resumable."""
+    raise KeyboardInterrupt

@@ -1,0 +1,114 @@
+"""What a user sees of a run: a bar over tiles, a line per mishap, a summary."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import click
+from tqdm import tqdm
+
+from wsi_norm.report import RunSummary, SlideResult
+from wsi_norm.runner import Event, ShardWritten, SlidePlanned
+
+
+class Progress:
+    """Shows a run's events on stderr; the bar only on a terminal."""
+
+    def __init__(self, _: int, quiet: bool, verbose: bool) -> None:
+        self._quiet = quiet
+        self._verbose = verbose
+        self._bar = tqdm(
+            total=0,
+            unit="tile",
+            desc="planning",
+            disable=quiet or not sys.stderr.isatty(),
+            dynamic_ncols=True,
+            smoothing=0.1,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.close()
+
+    def __call__(self, event: Event) -> None:
+        """Take in one event."""
+        match event:
+            case SlidePlanned(name=name, tiles=tiles):
+                self._bar.total += tiles
+                self._bar.set_description_str(name, refresh=True)
+            case ShardWritten(name=name, tiles=tiles):
+                self._bar.set_description_str(name, refresh=False)
+                self._bar.update(tiles)
+            case SlideResult() as slide:
+                self._slide(slide)
+
+    def _slide(self, slide: SlideResult) -> None:
+        if slide.error and slide.status != "interrupted":
+            self._line(f"error: {slide.error}")
+        if self._verbose and slide.traceback:
+            self._line(slide.traceback)
+        if not self._quiet:
+            for warning in slide.warnings:
+                self._line(f"warning: {slide.slide}: {warning}")
+
+    def _line(self, text: str) -> None:
+        with tqdm.external_write_mode(file=sys.stderr):
+            click.echo(text, err=True)
+
+
+def print_summary(summary: RunSummary, output: Path) -> None:
+    """A line per slide and a line for the run, on stdout."""
+    width = max(len(slide.name) for slide in summary.slides)
+    for slide in summary.slides:
+        notes = [
+            f"{count} {what}"
+            for count, what in (
+                (slide.unreadable, "unreadable"),
+                (slide.passed_through, "passed through"),
+                (slide.edge, "at the edge"),
+            )
+            if count
+        ]
+        detail = f" ({', '.join(notes)})" if notes else ""
+        rate = f", {slide.tiles_per_second:.1f} tiles/s" if slide.tiles_written else ""
+        click.echo(f"{slide.name:{width}}  {slide.status:8} {slide.tiles:>7} tiles{detail}{rate}")
+    totals = summary.totals()
+    stages = ", ".join(
+        f"{name} {totals[f'seconds_{name}']:.1f} s" for name in ("reading", "computing", "writing")
+    )
+    click.echo(
+        f"{summary.tiles_written} tiles in {summary.seconds:.1f} s "
+        f"({summary.tiles_per_second:.1f} tiles/s; over all workers: {stages})"
+    )
+    click.echo(f"stores and report: {output}")
+
+
+def print_plan(summary: RunSummary, output: Path) -> None:
+    """What a run would do, per slide and in all, against the free disk space."""
+    width = max(len(slide.name) for slide in summary.slides)
+    for slide in summary.slides:
+        if slide.status == "planned":
+            click.echo(
+                f"{slide.name:{width}}  {slide.tiles:>7} tiles  "
+                f"{(slide.expected_bytes or 0) / 1e6:>9.1f} MB  "
+                f"{slide.expected_seconds or 0:>7.0f} s of one worker"
+            )
+    size = sum(slide.expected_bytes or 0 for slide in summary.slides)
+    place = next(path for path in (output.absolute(), *output.absolute().parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    verdict = "fits" if size < free else "DOES NOT FIT"
+    click.echo(
+        f"{sum(slide.tiles for slide in summary.slides)} tiles, about {size / 1e9:.2f} GB; "
+        f"{free / 1e9:.2f} GB free at {place}: {verdict}"
+    )

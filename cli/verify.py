@@ -1,0 +1,39 @@
+"""`wsi-norm verify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("verify")
+@click.argument("stores", nargs=-1, required=True, type=click.Path(path_type=Path))
+def command(stores: tuple[Path, ...]) -> int:
+    """Read every shard of STORES back; exit status 1 if anything is damaged or missing.
+
+    A folder that holds stores stands for all of them.
+    """
+    from wsi_norm.errors import StoreError
+    from wsi_norm.store import TileStore
+
+    status = 0
+    for path in [path for store in stores for path in _stores_in(store)]:
+        try:
+            store = TileStore.open(path)
+            problems = store.damage()
+        except StoreError as error:
+            problems, status = [], 1
+            click.echo(f"error: {error}", err=True)
+            continue
+        for problem in problems:
+            status = 1
+            click.echo(f"error: {path}: {problem}; delete the store and run it again", err=True)
+        if not problems:
+            click.echo(f"{path}: {len(store)} tiles in {store.shards} shards, all whole")
+    return status
+
+
+def _stores_in(path: Path) -> list[Path]:
+    inside = [] if path.suffix == ".zarr" else sorted(path.glob("*.zarr"))
+    return inside or [path]

@@ -1,0 +1,1 @@
+"""Settings to start from: `wsi-norm run --config <name>.yaml`."""

@@ -1,0 +1,67 @@
+"""Fixtures: the shared real data (where there is some), and slides that the tests write."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+
+from wsi_norm.synthetic import write_synthetic_slide
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Real slides and tiles: WSI_NORM_TEST_DATA, else ../shared/data beside the project."""
+    folder = Path(os.environ.get("WSI_NORM_TEST_DATA") or ROOT.parent / "shared" / "data")
+    return _needed(folder / "slides") and folder
+
+
+@pytest.fixture(scope="session")
+def refvectors_dir(data_dir: Path) -> Path:
+    """Outputs of the authors' layer."""
+    return _needed(data_dir.parent / "refvectors")
+
+
+@pytest.fixture(scope="session")
+def real_slides(data_dir: Path) -> list[Path]:
+    """The two real slides: JPEG with mpp, JPEG 2000 without."""
+    return sorted((data_dir / "slides" / "real").glob("*.svs"))
+
+
+@pytest.fixture(scope="session")
+def faulty(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of damaged slides, one fault per file."""
+    script = data_dir / "slides" / "make_faults.py"
+    spec = importlib.util.spec_from_file_location("make_faults", script)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    import sys
+
+    sys.modules["make_faults"] = module  # its dataclasses look themselves up
+    spec.loader.exec_module(module)
+    folder = tmp_path_factory.mktemp("faulty")
+    source = data_dir / "slides" / "real" / "CMU-1-Small-Region.svs"
+    assert module.main(["--src", str(source), "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def slide_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthetic slide of 2048 x 1536 px at 0.5 um/px with 2 levels: 48 tiles of 256 px."""
+    path = tmp_path_factory.mktemp("slide") / "synthetic.svs"
+    return write_synthetic_slide(path, width=2048, height=1536, mpp_um=0.5, levels=2)
+
+
+def _needed(folder: Path) -> Path:
+    """A folder of shared data; without it the test skips, but fails where CI promises it."""
+    if not folder.is_dir():
+        reason = f"no test data at {folder} (set WSI_NORM_TEST_DATA)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return folder

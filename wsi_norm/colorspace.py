@@ -1,0 +1,75 @@
+"""Colour spaces as differentiable torch functions: RGB to CIELAB, HSV, HED and back.
+
+All take and return float tensors (..., 3, H, W) on their input's device and dtype; RGB is sRGB in
+[0, 1]. CIELAB (D65, 2 degrees) and HSV are kornia's; hue is in radians [0, 2 pi). HED is the
+optical-density basis of Ruifrok and Johnston, Anal. Quant. Cytol. Histol. 23:291-299, 2001.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from kornia.color import hsv_to_rgb, lab_to_rgb, rgb_to_hsv, rgb_to_lab
+from torch import Tensor
+
+Space = Literal["rgb", "lab", "hsv", "hed"]
+SPACES: tuple[Space, ...] = get_args(Space)
+
+HUE = ("hsv", 0)
+"""The one channel that is an angle: (space, channel)."""
+
+# Rows: haematoxylin, eosin, DAB, as unit-scaled densities in R, G, B.
+_STAIN_TO_DENSITY = (
+    (0.65, 0.70, 0.29),
+    (0.07, 0.99, 0.11),
+    (0.27, 0.57, 0.78),
+)
+_DARKEST = 1e-6
+"""RGB floor before the logarithm, as in scikit-image's `rgb2hed`."""
+
+
+class Conversion(NamedTuple):
+    """To a space from RGB, and back without clipping."""
+
+    from_rgb: Callable[[Tensor], Tensor]
+    to_rgb: Callable[[Tensor], Tensor]
+    channels: tuple[str, str, str]
+
+
+def rgb_to_hed(image: Tensor) -> Tensor:
+    """Stain amounts (H, E, DAB) of an RGB image, on the scale of scikit-image's `rgb2hed`."""
+    density = image.clamp_min(_DARKEST).log() / math.log(_DARKEST)
+    return _mix(density, torch.linalg.inv(_stains(image)))
+
+
+def hed_to_rgb(image: Tensor) -> Tensor:
+    """RGB of stain amounts (H, E, DAB): the inverse of `rgb_to_hed`; may leave [0, 1]."""
+    return torch.exp(_mix(image, _stains(image)) * math.log(_DARKEST))
+
+
+def _lab_to_rgb_unclipped(image: Tensor) -> Tensor:
+    return lab_to_rgb(image, clip=False)
+
+
+def _same(image: Tensor) -> Tensor:
+    return image
+
+
+def _stains(like: Tensor) -> Tensor:
+    return torch.tensor(_STAIN_TO_DENSITY, dtype=like.dtype, device=like.device)
+
+
+def _mix(image: Tensor, matrix: Tensor) -> Tensor:
+    """image[channel i] @ matrix, channel axis -3."""
+    return torch.einsum("...ihw,io->...ohw", image, matrix)
+
+
+CONVERSIONS: dict[Space, Conversion] = {
+    "rgb": Conversion(_same, _same, ("R", "G", "B")),
+    "lab": Conversion(rgb_to_lab, _lab_to_rgb_unclipped, ("L*", "a*", "b*")),
+    "hsv": Conversion(rgb_to_hsv, hsv_to_rgb, ("hue", "saturation", "value")),
+    "hed": Conversion(rgb_to_hed, hed_to_rgb, ("haematoxylin", "eosin", "DAB")),
+}

@@ -1,0 +1,157 @@
+"""Settings, validated once at the edge. Names are those of the command-line options."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from wsi_norm.errors import ConfigError
+
+MAGNIFICATION_MPP_UM = 10.0
+"""mpp x magnification: 20x is 0.5 um/px."""
+
+
+class RunConfig(BaseModel):
+    """Everything that `wsi-norm run` can be told; YAML files have these keys.
+
+    `mag` (magnification) is accepted in place of `mpp`, and `step` in place of `overlap`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    # what
+    slides: tuple[str, ...] = Field((), description="files, folders, DICOM folders, glob patterns")
+    slides_csv: Path | None = Field(None, description="table of slides, see docs")
+    recursive: bool = Field(False, description="search folders to any depth")
+    output: Path = Field(Path("normalized"), description="folder of the stores and the report")
+    ckpt: Path | None = Field(None, description="checkpoint; none: the packaged one")
+    template: Path | None = Field(None, description="YAML with the template of an authors' ckpt")
+
+    # tiles
+    tile_size: int = Field(256, ge=16, le=8192, description="output tile edge in px")
+    mpp: float = Field(0.5, gt=0, description="target resolution in um/px")
+    overlap: int = Field(0, ge=0, description="overlap of neighbouring tiles in output px")
+    default_mpp: float | None = Field(None, gt=0, description="um/px of slides that state none")
+
+    # tissue
+    min_tissue: float = Field(0.1, ge=0, le=1, description="tissue share that a tile needs")
+    segmenter: Literal["otsu", "hsv", "none"] = Field("otsu", description="tissue detection")
+    roi: Path | None = Field(None, description="GeoJSON in level-0 px; only tiles inside it")
+    colour_check: Literal["refuse", "warn"] = Field(
+        "refuse", description="what to do with slides whose glass is not neutral"
+    )
+
+    # normalisation
+    statistics: Literal["slide", "tile"] | None = Field(
+        None, description="whose mean and std; none: as the checkpoint was trained"
+    )
+    background: Literal["preserve", "normalize"] | None = Field(
+        None, description="whether glass keeps its colour; none: as the checkpoint was trained"
+    )
+
+    # output
+    codec: Literal["zstd", "blosc", "none"] = Field("zstd", description="lossless compression")
+    overwrite: bool = Field(False, description="start anew where a store exists, else resume")
+    report: bool = Field(True, description="write run.json and slides.csv")
+
+    # work
+    reader: Literal["auto", "openslide", "tiffslide"] = Field("auto", description="slide reader")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:i")
+    gpus: tuple[int, ...] = Field((), description="one worker process per GPU index")
+    batch_size: int | None = Field(None, ge=1, description="tiles per pass on a GPU; none: fit")
+    workers: int | None = Field(None, ge=0, description="processes; none: one per core; 0: inline")
+    scheduler: str | None = Field(None, description="address of a running dask scheduler")
+    cluster: Path | None = Field(None, description="YAML that describes a dask cluster to start")
+    max_unreadable: float = Field(
+        0.2, ge=0, le=1, description="share of unreadable tiles above which a slide fails"
+    )
+    fail_fast: bool = Field(False, description="stop at the first slide that fails")
+    dry_run: bool = Field(False, description="plan and estimate only")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spell_out(cls, data: Any) -> Any:
+        """`mag` to `mpp`, `step` to `overlap`; an unknown key names the nearest known one."""
+        if not isinstance(data, dict):
+            raise ValueError("settings must be 'key: value' lines")
+        data = dict(data)
+        for sugar, key in (("mag", "mpp"), ("step", "overlap")):
+            if data.get(sugar) is not None and data.get(key) is not None:
+                raise ValueError(f"give either {sugar} or {key}, not both")
+        if (mag := data.pop("mag", None)) is not None:
+            data["mpp"] = MAGNIFICATION_MPP_UM / _positive(mag, "mag")
+        if (step := data.pop("step", None)) is not None:
+            data["overlap"] = int(data.get("tile_size", 256)) - int(_positive(step, "step"))
+        for key in data:
+            if key not in cls.model_fields:
+                raise ValueError(f"unknown key {key!r}{_nearest(key, cls.model_fields)}")
+        return data
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RunConfig:
+        if self.overlap >= self.tile_size:
+            raise ValueError(f"overlap {self.overlap} must be less than tile_size {self.tile_size}")
+        if self.gpus and self.device not in {"auto", "cuda"}:
+            raise ValueError("give either gpus or device, not both")
+        if sum(x is not None for x in (self.scheduler, self.cluster)) + bool(self.gpus) > 1:
+            raise ValueError("give one of scheduler, cluster and gpus")
+        return self
+
+
+def run_config(file: Path | None = None, **options: Any) -> RunConfig:
+    """Settings from a YAML file and options; options rule over the file, the file over defaults.
+
+    Raises
+    ------
+    ConfigError
+        One line that names the file and the key.
+    """
+    settings = read_yaml(file) if file is not None else {}
+    for sugar, key in (("mag", "mpp"), ("step", "overlap")):
+        if options.get(key) is not None or options.get(sugar) is not None:
+            settings = {k: v for k, v in settings.items() if k not in {key, sugar}}
+    settings |= {key: value for key, value in options.items() if value is not None}
+    try:
+        return RunConfig.model_validate(settings)
+    except ValidationError as error:
+        prefix = f"{file}: " if file is not None else ""
+        raise ConfigError(prefix + _first_problem(error)) from error
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """A YAML mapping; ConfigError with the file's name for anything else."""
+    try:
+        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: cannot read the file: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file}: not YAML: {' '.join(str(error).split())}") from error
+    if data is None:
+        return {}
+    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
+        raise ConfigError(f"{file}: expected 'key: value' lines")
+    return data
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    text = problem["msg"].removeprefix("Value error, ")
+    return f"{where}: {text}" if where else text
+
+
+def _nearest(key: str, known: Any) -> str:
+    close = difflib.get_close_matches(key.replace("-", "_"), [*known, "mag", "step"], n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _positive(value: Any, name: str) -> float:
+    number = float(value)
+    if not (number > 0 and math.isfinite(number)):
+        raise ValueError(f"{name} must be positive, not {value}")
+    return number

@@ -1,0 +1,48 @@
+"""Errors that wsi-norm raises on purpose. Each message says which file, what, and what to do.
+
+    WsiNormError
+    ├── ConfigError (ValueError)         a setting, a table or a region file is wrong
+    ├── SlideError                       one slide cannot be processed
+    │   ├── UnreadableSlideError         no reader opens it, or too much of it cannot be read
+    │   ├── ResolutionError              mpp missing, absurd or too coarse for the target
+    │   └── ColourError                  not brightfield, or colours that cannot be H&E on glass
+    ├── ReadError                        one region of an open slide cannot be decoded
+    ├── CheckpointError (ValueError)     a model file is missing, damaged, foreign or hostile
+    └── StoreError                       a zarr store is incomplete, damaged or of other settings
+"""
+
+
+class WsiNormError(Exception):
+    """Base of every error raised on purpose; its text is one line for a user."""
+
+
+class ConfigError(WsiNormError, ValueError):
+    """A setting, a slide table or a region file is wrong."""
+
+
+class SlideError(WsiNormError):
+    """One slide cannot be processed; the others can."""
+
+
+class UnreadableSlideError(SlideError):
+    """No reader opens the slide, or too large a share of it cannot be read."""
+
+
+class ResolutionError(SlideError):
+    """The slide's mpp is missing, absurd, or too coarse for the target mpp."""
+
+
+class ColourError(SlideError):
+    """The slide is not brightfield, or its colours cannot be stained tissue on clear glass."""
+
+
+class ReadError(WsiNormError):
+    """One region of an open slide cannot be decoded; other regions may still be readable."""
+
+
+class CheckpointError(WsiNormError, ValueError):
+    """A model file is missing, damaged, of another format, or would run code when loaded."""
+
+
+class StoreError(WsiNormError):
+    """A zarr store is incomplete, damaged, or was written with other settings."""

@@ -1,0 +1,102 @@
+"""Attention whose queries and keys have one channel: the direct softmax, and the same in O(N).
+
+With one channel, the attended value of a token depends on its query q alone:
+
+    f(q) = sum_j exp(q k_j) v_j / sum_j exp(q k_j)
+
+f is analytic where the denominator cannot vanish, that is for |Im q| < pi / (k_max - k_min), so its
+Chebyshev interpolant converges geometrically and n nodes replace N queries (Trefethen,
+Approximation Theory and Approximation Practice, theorem 8.2).
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+TOLERANCE = 1e-6
+"""Largest interpolation error of an attention map with values in [0, 1]."""
+
+_DIRECT_CHUNK = 1 << 24
+
+
+def direct_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """softmax over keys of (query x key), times value; O(N^2) time, in chunks of queries.
+
+    Parameters
+    ----------
+    query, key
+        (M, N): M independent sets of N tokens of one channel.
+    value
+        (M, C, N).
+
+    Returns
+    -------
+    (M, C, N)
+    """
+    sets, tokens = query.shape
+    chunk = max(1, _DIRECT_CHUNK // max(1, sets * tokens))
+    return torch.cat([_attend(part, key, value) for part in query.split(chunk, dim=-1)], dim=-1)
+
+
+def linear_attention(query: Tensor, key: Tensor, value: Tensor, nodes: int) -> Tensor:
+    """As `direct_attention`, interpolated between `nodes` Chebyshev nodes; O(nodes x N) time."""
+    low, high = query.detach().aminmax(dim=-1, keepdim=True)
+    middle, radius = (low + high) / 2, ((high - low) / 2).clamp_min(1e-6)
+    points, to_coefficients = _chebyshev(nodes)
+    at_nodes = _attend(middle + radius * points.to(query), key, value)
+    coefficients = at_nodes @ to_coefficients.to(query).T
+    return coefficients @ _chebyshev_basis((query - middle) / radius, nodes)
+
+
+def nodes_needed(query_radius: float, key_radius: float, tolerance: float = TOLERANCE) -> int:
+    """Chebyshev nodes that keep the error of `linear_attention` under `tolerance`.
+
+    Parameters
+    ----------
+    query_radius, key_radius
+        Half the range that queries and keys can take.
+    tolerance
+        For values in [0, 1].
+
+    Notes
+    -----
+    Inside the Bernstein ellipse of parameter rho = b + sqrt(b^2 + 1), b = phi / z and
+    z = query_radius * key_radius, the terms of the denominator stay within an angle of 2 phi < pi,
+    hence |f - 1/2| <= 1 / (2 cos phi), and the error is at most 4 / (2 cos phi) rho^(1 - n) /
+    (rho - 1). The best phi is searched for.
+    """
+    z = max(query_radius * key_radius, 1e-9)
+
+    def needed(phi: float) -> float:
+        b = phi / z
+        rho = b + math.hypot(b, 1.0)
+        return 1 + math.log(2 / (math.cos(phi) * (rho - 1) * tolerance)) / math.log(rho)
+
+    return max(2, math.ceil(min(needed(0.02 * step * math.pi / 2) for step in range(1, 50))))
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    weights = torch.softmax(query[:, :, None] * key[:, None, :], dim=-1)
+    return value @ weights.transpose(-1, -2)
+
+
+@lru_cache
+def _chebyshev(nodes: int) -> tuple[Tensor, Tensor]:
+    """Nodes of the first kind (n,), and the (n, n) matrix from values there to coefficients."""
+    angles = (torch.arange(nodes, dtype=torch.float64) + 0.5) * (math.pi / nodes)
+    degrees = torch.arange(nodes, dtype=torch.float64)
+    matrix = torch.cos(degrees[:, None] * angles) * (2 / nodes)
+    matrix[0] /= 2
+    return torch.cos(angles), matrix
+
+
+def _chebyshev_basis(t: Tensor, degree: int) -> Tensor:
+    """T_0 ... T_{degree - 1} at t (M, N): (M, degree, N), by the three-term recurrence."""
+    basis = [torch.ones_like(t), t]
+    while len(basis) < degree:
+        basis.append(2 * t * basis[-1] - basis[-2])
+    return torch.stack(basis[:degree], dim=1)

@@ -1,0 +1,187 @@
+"""Checkpoints: one file with weights, configuration, template and provenance; no code runs.
+
+`.safetensors` is the default. `.pt` holds the same and is read with torch's weights-only loader,
+which refuses any pickle that would call a function.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from wsi_norm.errors import CheckpointError
+from wsi_norm.lstainnorm.layer import LayerConfig, LStainNorm
+from wsi_norm.lstainnorm.template import Template
+
+FORMAT = "wsi-norm-checkpoint-1"
+PACKAGED = Path(__file__).parent / "packaged.safetensors"
+
+
+def save_checkpoint(
+    layer: LStainNorm, path: str | Path, provenance: Mapping[str, Any] | None = None
+) -> None:
+    """Write a layer to `.safetensors` or `.pt`.
+
+    Parameters
+    ----------
+    layer
+        Any preset.
+    path
+        The suffix decides the format.
+    provenance
+        JSON-able facts on how the layer came to be; None keeps `layer.provenance`.
+
+    Raises
+    ------
+    CheckpointError
+        Another suffix, or the file cannot be written.
+    """
+    path = Path(path)
+    state = {name: value.detach().cpu().contiguous() for name, value in layer.state_dict().items()}
+    facts = {
+        "format": FORMAT,
+        "config": json.dumps(layer.config.to_dict()),
+        "provenance": json.dumps(dict(layer.provenance if provenance is None else provenance)),
+    }
+    try:
+        if path.suffix == ".safetensors":
+            safetensors.torch.save_file(state, path, metadata=facts)
+        elif path.suffix in {".pt", ".pth"}:
+            torch.save({**facts, "state": state}, path)
+        else:
+            raise CheckpointError(f"{path}: name the checkpoint .safetensors or .pt")
+    except (OSError, safetensors.SafetensorError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: cannot write the checkpoint: {error}") from error
+
+
+def load_checkpoint(
+    path: str | Path | None = None, template: Mapping[str, Any] | None = None
+) -> LStainNorm:
+    """Read a layer, without unpickling code.
+
+    Parameters
+    ----------
+    path
+        `.safetensors` or `.pt`; None is the checkpoint inside the package.
+    template
+        Only for the authors' own state dict, which lacks it: "lab", "hsv", "rgb" to (mean, std).
+
+    Returns
+    -------
+    LStainNorm in evaluation mode, on the CPU.
+
+    Raises
+    ------
+    CheckpointError
+        The file is missing, damaged, of another format, or would run code when unpickled.
+    """
+    path = PACKAGED if path is None else Path(path)
+    facts, state = _read(path)
+    if "format" not in facts and any(name.endswith("mu_lab") for name in state):
+        return _reference(path, state, template).eval()
+    if facts.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path}: not a wsi-norm checkpoint (no {FORMAT!r} in it); make one with "
+            "'wsi-norm fit-template', or name the right file"
+        )
+    try:
+        return _build(facts, state).eval()
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: damaged checkpoint: {_one_line(error)}") from error
+
+
+def sha256_of(path: str | Path | None = None) -> str:
+    """SHA-256 of a checkpoint file (None: the packaged one)."""
+    return hashlib.sha256((PACKAGED if path is None else Path(path)).read_bytes()).hexdigest()
+
+
+def _build(facts: Mapping[str, str], state: Mapping[str, Tensor]) -> LStainNorm:
+    config = LayerConfig.from_dict(json.loads(facts["config"]))
+    rows = [state[f"normalization.template_{name}"].tolist() for name in ("mean", "std")]
+    mean, std = (dict(zip(config.spaces, values, strict=True)) for values in rows)
+    layer = LStainNorm(
+        config.preset,
+        config.spaces,
+        Template(mean, std),
+        statistics=config.statistics,
+        background=config.background,
+        circular_hue=config.circular_hue,
+        provenance=json.loads(facts["provenance"]),
+    )
+    layer.load_state_dict(dict(state))
+    bad = [name for name, value in state.items() if not bool(value.isfinite().all())]
+    if bad:
+        raise ValueError(f"{bad[0]} holds NaN or infinity")
+    return layer
+
+
+def _reference(
+    path: Path, state: Mapping[str, Tensor], template: Mapping[str, Any] | None
+) -> LStainNorm:
+    if template is None:
+        raise CheckpointError(
+            f"{path}: the authors' state dict holds no template; give it with --template "
+            "(lab, hsv, rgb: mean and std, from their configuration)"
+        )
+    try:
+        return LStainNorm.from_reference(state, template)  # type: ignore[arg-type]
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: {_one_line(error)}") from error
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """(facts, state) of a file in either format; facts are empty in a bare state dict."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot read the checkpoint: {error.strerror}") from error
+    try:
+        if head[8:9] == b"{":
+            with safetensors.safe_open(path, framework="pt") as tensors:
+                facts = tensors.metadata() or {}
+                return facts, {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
+        if head.startswith((b"PK", b"\x80")):
+            return _split(torch.load(path, map_location="cpu", weights_only=True))
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: refused: loading it would run code from the file; "
+            "save weights only (a state dict, or .safetensors)"
+        ) from error
+    except (safetensors.SafetensorError, RuntimeError, EOFError, ValueError, OSError,
+            LookupError, BadZipFile) as error:
+        raise CheckpointError(
+            f"{path}: truncated or damaged checkpoint ({_one_line(error)}); copy it again"
+        ) from error
+    raise CheckpointError(f"{path}: neither .safetensors nor .pt, going by its first bytes")
+
+
+def _split(data: Any) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """A loaded .pt: our dictionary, or a bare state dict (under `state_dict` or `model` too)."""
+    if not isinstance(data, Mapping):
+        return {}, {}
+    if data.get("format") == FORMAT:
+        facts = {key: str(data[key]) for key in ("format", "config", "provenance")}
+        return facts, dict(data["state"])
+    for key in ("state_dict", "model"):
+        if isinstance(data.get(key), Mapping):
+            data = data[key]
+    return {}, {
+        name: value
+        for name, value in data.items()
+        if isinstance(name, str) and isinstance(value, Tensor)
+    }
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

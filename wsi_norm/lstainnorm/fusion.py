@@ -1,0 +1,151 @@
+"""From one normalised image per colour space to one image: attention, and the plain alternatives.
+
+Every fusion is a module that maps branches (B, S, 3, H, W) in [0, 1] to an image (B, 3, H, W) in
+[0, 1]; equation numbers are those of Ke et al., Medical Image Analysis 101:103424, 2025.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wsi_norm.lstainnorm.attention import direct_attention, linear_attention, nodes_needed
+
+TOKEN_PX = 8
+"""Edge of the square of pixels that is pooled into one token (p in the paper)."""
+
+MIN_WEIGHT = 1e-3
+"""Lower bound of a space's weight R_s: the denominator of eq. 14 stays positive in training."""
+
+AttentionForm = Literal["auto", "direct", "linear"]
+
+
+class SingleFusion(nn.Module):
+    """One space only: its branch is the image."""
+
+    def forward(self, branches: Tensor) -> Tensor:
+        """(B, 1, 3, H, W) -> (B, 3, H, W)."""
+        return branches[:, 0]
+
+
+class MeanFusion(nn.Module):
+    """Constant weights: eq. 14 without attention."""
+
+    def __init__(self, spaces: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(spaces))
+
+    def forward(self, branches: Tensor) -> Tensor:
+        """(B, S, 3, H, W) -> (B, 3, H, W)."""
+        weight = self.weight.clamp_min(MIN_WEIGHT)
+        return torch.einsum("s,bschw->bchw", weight / weight.sum(), branches).clamp(0, 1)
+
+
+class ColourAttention(nn.Module):
+    """Attention maps of the branches, each over its own space's tokens (eqs. 11 and 12).
+
+    Queries and keys are 1x1 convolutions to one channel, max-pooled; values are pooled branches.
+    """
+
+    def __init__(self, spaces: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(3)  # torch's default for a convolution with three inputs
+        self.query_weight = nn.Parameter(torch.empty(spaces, 3).uniform_(-bound, bound))
+        self.query_bias = nn.Parameter(torch.empty(spaces).uniform_(-bound, bound))
+        self.key_weight = nn.Parameter(torch.empty(spaces, 3).uniform_(-bound, bound))
+        self.key_bias = nn.Parameter(torch.empty(spaces).uniform_(-bound, bound))
+        self.form: AttentionForm = "auto"
+
+    def nodes(self) -> int:
+        """Chebyshev nodes that the present weights ask for.
+
+        Branches lie in [0, 1], so a score spans at most the sum of its weights' magnitudes.
+        The number depends on the weights alone, never on the batch.
+        """
+        radii = [w.detach().abs().sum(1) / 2 for w in (self.query_weight, self.key_weight)]
+        z = float((radii[0] * radii[1]).max())
+        return nodes_needed(z, 1.0)
+
+    def forward(self, branches: Tensor) -> Tensor:
+        """(B, S, 3, H, W) -> attention maps M of the same shape."""
+        batch, spaces, _, height, width = branches.shape
+        query = _tokens(_score(branches, self.query_weight, self.query_bias))
+        key = _tokens(_score(branches, self.key_weight, self.key_bias))
+        value = _tokens(branches)
+        rows, columns = value.shape[-2:]
+        query, key = (x.reshape(batch * spaces, rows * columns) for x in (query, key))
+        attended = self._attend(query, key, value.reshape(batch * spaces, 3, rows * columns))
+        maps = upsample(attended.reshape(batch * spaces, 3, rows, columns), height, width)
+        return maps.reshape(branches.shape)
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        if self.form == "direct":
+            return direct_attention(query, key, value)
+        nodes = self.nodes()
+        if self.form == "auto" and query.shape[-1] <= 2 * nodes:
+            return direct_attention(query, key, value)
+        return linear_attention(query, key, value, nodes)
+
+
+class PaperFusion(nn.Module):
+    """Step 4 of the paper as its figure draws it (eq. 14)."""
+
+    def __init__(self, spaces: int) -> None:
+        super().__init__()
+        self.attention = ColourAttention(spaces)
+        self.delta = nn.Parameter(torch.ones(spaces, 3))
+        self.scale = nn.Parameter(torch.ones(spaces))
+        self.shift = nn.Parameter(torch.ones(spaces))
+
+    def forward(self, branches: Tensor) -> Tensor:
+        """(B, S, 3, H, W) -> (B, 3, H, W)."""
+        delta = self.delta.clamp_min(0)[:, :, None, None]
+        evidence = delta * self.attention(branches) + branches
+        pixelwise = evidence / (evidence.sum(dim=1, keepdim=True) + 1e-7)
+        scale, shift = self.scale[:, None, None, None], self.shift[:, None, None, None]
+        weight = (scale * pixelwise + shift).clamp_min(MIN_WEIGHT)
+        return ((weight * branches).sum(dim=1) / weight.sum(dim=1)).clamp(0, 1)
+
+
+class ProductFusion(nn.Module):
+    """Step 4 as the paper's text reads: attention maps times branches, weighted over spaces."""
+
+    def __init__(self, spaces: int) -> None:
+        super().__init__()
+        self.attention = ColourAttention(spaces)
+        self.logits = nn.Parameter(torch.zeros(spaces))
+
+    def forward(self, branches: Tensor) -> Tensor:
+        """(B, S, 3, H, W) -> (B, 3, H, W)."""
+        product = self.attention(branches) * branches
+        return torch.einsum("s,bschw->bchw", self.logits.softmax(0), product).clamp(0, 1)
+
+
+def upsample(tokens: Tensor, height: int, width: int) -> Tensor:
+    """(M, C, h, w) tokens back to (M, C, height, width) pixels, bilinear, padding cropped."""
+    size = tokens.shape[-2] * TOKEN_PX, tokens.shape[-1] * TOKEN_PX
+    pixels = F.interpolate(tokens, size=size, mode="bilinear", align_corners=False)
+    return pixels[..., :height, :width]
+
+
+def _score(branches: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A 1x1 convolution to one channel, per space: (B, S, 3, H, W) -> (B, S, 1, H, W)."""
+    red, green, blue = (
+        branches[:, :, channel] * weight[:, channel, None, None] for channel in range(3)
+    )
+    return (red + green + blue + bias[:, None, None]).unsqueeze(2)
+
+
+def _tokens(maps: Tensor) -> Tensor:
+    """Max-pool (B, S, C, H, W) to (B, S, C, h, w); H, W padded to a multiple by edge replication."""
+    batch, spaces, channels, height, width = maps.shape
+    flat = maps.reshape(batch * spaces, channels, height, width)
+    padding = (0, -width % TOKEN_PX, 0, -height % TOKEN_PX)
+    if any(padding):
+        flat = F.pad(flat, padding, mode="replicate")
+    pooled = F.max_pool2d(flat, TOKEN_PX)
+    return pooled.reshape(batch, spaces, channels, *pooled.shape[-2:])

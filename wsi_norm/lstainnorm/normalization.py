@@ -1,0 +1,103 @@
+"""Step 1 and 2 of the layer: match mean and std in every colour space, return to RGB."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from wsi_norm.colorspace import CONVERSIONS, HUE, Space
+from wsi_norm.lstainnorm.template import Template
+
+MAX_GAIN = 4.0
+"""Contrast is raised at most this much: the floor of sigma is the template's std over it."""
+
+GAMMA_RANGE = (0.2, 3.0)
+"""Bounds of the learned std, in units of the template's."""
+
+EPS = 1e-7
+
+
+class SpaceNormalization(nn.Module):
+    """xhat = gamma (x' - mu) / sigma + beta in every space, then back to RGB and clip (eq. 9).
+
+    gamma and beta are the template's std and mean (buffers) plus trainable offsets in units of the
+    template's std, zero at the start.
+    """
+
+    template_mean: Tensor
+    template_std: Tensor
+
+    def __init__(self, spaces: Sequence[Space], template: Template, circular_hue: bool) -> None:
+        super().__init__()
+        self.spaces = tuple(spaces)
+        self.circular_hue = circular_hue
+        self.register_buffer("template_mean", torch.tensor([template.mean[s] for s in spaces]))
+        self.register_buffer("template_std", torch.tensor([template.std[s] for s in spaces]))
+        self.mean_offset = nn.Parameter(torch.zeros(len(self.spaces), 3))
+        self.std_offset = nn.Parameter(torch.zeros(len(self.spaces), 3))
+
+    @property
+    def target_mean(self) -> Tensor:
+        """beta, (S, 3): the mean that is aimed at now."""
+        return self.template_mean + self.template_std * self.mean_offset
+
+    @property
+    def target_std(self) -> Tensor:
+        """gamma, (S, 3): the std that is aimed at now."""
+        return self.template_std * (1 + self.std_offset).clamp(*GAMMA_RANGE)
+
+    def measure(self, image: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Weighted mean and std of every channel in every space.
+
+        Parameters
+        ----------
+        image, weight
+            (B, 3, H, W) and (B, 1, H, W); an image without weight gives mean 0.
+
+        Returns
+        -------
+        mean, std: (B, S, 3) each; differentiable.
+        """
+        share = weight / weight.sum(dim=(-2, -1), keepdim=True).clamp_min(EPS)
+        moments = [
+            self._moments(CONVERSIONS[space].from_rgb(image)[:, channel], share[:, 0], space, channel)
+            for space in self.spaces
+            for channel in range(3)
+        ]
+        mean, std = (torch.stack(values, dim=-1) for values in zip(*moments, strict=True))
+        return mean.unflatten(-1, (-1, 3)), std.unflatten(-1, (-1, 3))
+
+    def forward(self, image: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+        """Branches (B, S, 3, H, W) in [0, 1] of an image; mean, std (B or 1, S, 3) of its source."""
+        floor = self.template_std / MAX_GAIN
+        gain = self.target_std / (torch.maximum(std, floor) + EPS)
+        target = self.target_mean
+        branches = []
+        for index, space in enumerate(self.spaces):
+            deviation = CONVERSIONS[space].from_rgb(image) - mean[:, index, :, None, None]
+            if self.circular_hue and space == HUE[0]:
+                deviation = torch.cat([_wrap(deviation[:, :1]), deviation[:, 1:]], dim=1)
+            matched = gain[:, index, :, None, None] * deviation + target[index, :, None, None]
+            branches.append(CONVERSIONS[space].to_rgb(matched).clamp(0, 1))
+        return torch.stack(branches, dim=1)
+
+    def _moments(
+        self, x: Tensor, share: Tensor, space: Space, channel: int
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and std (B,) of one channel (B, H, W); `share` sums to one."""
+        if self.circular_hue and (space, channel) == HUE:
+            sine = (share * x.sin()).sum(dim=(-2, -1))
+            cosine = (share * x.cos()).sum(dim=(-2, -1))
+            resultant = (sine.square() + cosine.square() + 1e-12).sqrt().clamp_max(1 - 1e-6)
+            return torch.atan2(sine, cosine + 1e-12) % math.tau, (-2 * resultant.log()).sqrt()
+        mean = (share * x).sum(dim=(-2, -1))
+        variance = (share * (x - mean[:, None, None]).square()).sum(dim=(-2, -1))
+        return mean, (variance + 1e-12).sqrt()
+
+
+def _wrap(angle: Tensor) -> Tensor:
+    """An angle in [-pi, pi)."""
+    return torch.remainder(angle + math.pi, math.tau) - math.pi

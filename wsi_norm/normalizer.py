@@ -1,0 +1,159 @@
+"""The layer at work on uint8 tiles; the only home of a device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from wsi_norm.errors import ConfigError
+from wsi_norm.lstainnorm.background import tissue_weight, white_of
+from wsi_norm.lstainnorm.layer import LStainNorm
+from wsi_norm.lstainnorm.template import MomentPool, Statistics, Triple, as_batch, to_float, triple
+
+UInt8 = npt.NDArray[np.uint8]
+
+BYTES_PER_PIXEL = 400
+"""Peak working memory of the layer per pixel: about thirty float32 images of three channels."""
+
+
+class Normalizer:
+    """uint8 tiles in, normalised uint8 tiles out.
+
+    Parameters
+    ----------
+    layer
+        Any LStainNorm; a copy of nothing: the layer itself is moved to the device.
+    device
+        "auto" (the first CUDA device, else the CPU), "cpu", "cuda" or "cuda:i".
+    batch_size
+        Tiles per forward pass on a GPU; None fits it to the free memory. A CPU always works tile by
+        tile: it is no slower, and no byte of the result can depend on the batch.
+
+    Raises
+    ------
+    ConfigError
+        The device does not exist here.
+    """
+
+    def __init__(
+        self, layer: LStainNorm, device: str = "auto", batch_size: int | None = None
+    ) -> None:
+        self.device = resolve_device(device)
+        self.layer = layer.to(self.device).eval()
+        self.batch_size = batch_size
+
+    def measure(self, tiles: UInt8, tissue: npt.NDArray[np.bool_] | None = None) -> Statistics:
+        """Statistics of the tissue in tiles of one slide, taken together.
+
+        Parameters
+        ----------
+        tiles
+            uint8 (N, H, W, 3).
+        tissue
+            bool (N, H, W): only these pixels count (of them, what is darker than glass).
+
+        Raises
+        ------
+        ValueError
+            There is (almost) no tissue to measure.
+        """
+        pixels = to_float(as_batch(tiles))
+        return self.measure_with_white(tiles, _white_of_all(pixels), tissue)
+
+    def measure_with_white(
+        self, tiles: UInt8, white: Triple, tissue: npt.NDArray[np.bool_] | None = None
+    ) -> Statistics:
+        """As `measure`, with the colour of glass known from elsewhere, RGB in [0, 1]."""
+        pool = MomentPool()
+        level = torch.tensor(white)[:, None, None]
+        for index, tile in enumerate(as_batch(tiles)):
+            pixels = to_float(tile[None])
+            weight = tissue_weight(pixels, level)
+            if tissue is not None:
+                weight = weight * torch.from_numpy(tissue[index])
+            pool.add(pixels, weight)
+        if not pool.usable:
+            raise ValueError("no statistics: the tiles hold (almost) no tissue")
+        return Statistics(*pool.moments(), white, pool.tissue_pixels)
+
+    def __call__(self, tiles: UInt8, statistics: Statistics | None = None) -> UInt8:
+        """Normalise tiles.
+
+        Parameters
+        ----------
+        tiles
+            uint8 (N, H, W, 3), RGB.
+        statistics
+            Of their slide; None measures every tile by itself.
+
+        Returns
+        -------
+        uint8 (N, H, W, 3)
+        """
+        return self.normalize(tiles, statistics)[0]
+
+    def normalize(
+        self, tiles: UInt8, statistics: Statistics | None = None, white: Triple | None = None
+    ) -> tuple[UInt8, npt.NDArray[np.bool_]]:
+        """As calling it; also bool (N,): False where a tile had no usable statistics of its own."""
+        tiles = as_batch(tiles)
+        out = np.empty_like(tiles)
+        usable = np.ones(len(tiles), np.bool_)
+        for part in self._batches(tiles):
+            out[part], usable[part] = self._forward(tiles[part], statistics, white)
+        return out, usable
+
+    def _batches(self, tiles: UInt8) -> Iterator[slice]:
+        if self.device.type == "cpu":
+            size = 1
+        else:
+            size = self.batch_size or _fitting_batch(self.device, tiles.shape[1] * tiles.shape[2])
+        return (slice(start, start + size) for start in range(0, len(tiles), size))
+
+    @torch.inference_mode()
+    def _forward(
+        self, tiles: UInt8, statistics: Statistics | None, white: Triple | None
+    ) -> tuple[UInt8, npt.NDArray[np.bool_]]:
+        y, usable = self.layer.normalize(self._to_device(tiles), statistics, white)
+        levels = (y * 255).round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+        return levels.contiguous().cpu().numpy(), usable.cpu().numpy()
+
+    def _to_device(self, tiles: UInt8) -> Tensor:
+        """float32 (N, 3, H, W) in [0, 1]; bytes cross the bus, conversion happens behind it."""
+        if self.device.type == "cpu":
+            return to_float(tiles)
+        host = torch.from_numpy(np.ascontiguousarray(tiles)).pin_memory()
+        moved = host.to(self.device, non_blocking=True)
+        return moved.permute(0, 3, 1, 2).float() / 255
+
+
+def resolve_device(device: str) -> torch.device:
+    """The torch device that "auto", "cpu", "cuda" or "cuda:i" names here."""
+    if device == "auto":
+        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    kind, _, index = device.partition(":")
+    if kind == "cpu" and not index:
+        return torch.device("cpu")
+    if kind != "cuda" or not (index or "0").isdigit():
+        raise ConfigError(f"device {device!r} is none of auto, cpu, cuda, cuda:0, cuda:1 ...")
+    if not torch.cuda.is_available():
+        raise ConfigError(f"device {device!r}: this PyTorch sees no CUDA device; use --device cpu")
+    if int(index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"device {device!r}: only {torch.cuda.device_count()} CUDA device(s) here"
+        )
+    return torch.device("cuda", int(index or 0))
+
+
+def _fitting_batch(device: torch.device, pixels: int) -> int:
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(max(1, min(256, free // 2 // (pixels * BYTES_PER_PIXEL))))
+
+
+def _white_of_all(pixels: Tensor) -> Triple:
+    """One white level for a batch (N, 3, H, W) of one slide."""
+    return triple(white_of(pixels.transpose(0, 1).flatten(1)[None, :, None]).flatten().tolist())

@@ -1,0 +1,29 @@
+"""The route of a tile: read -> normalise -> write, one function per shard.
+
+`prepare` decides about a slide and creates its store, `process_shard` fills one shard, `finish` closes
+the store. All three run anywhere, given paths and settings.
+"""
+
+from wsi_norm.pipeline.job import (
+    Estimate,
+    Model,
+    Prepared,
+    Seconds,
+    ShardResult,
+    SlideJob,
+)
+from wsi_norm.pipeline.shards import process_shard
+from wsi_norm.pipeline.slides import estimate, finish, prepare
+
+__all__ = [
+    "Estimate",
+    "Model",
+    "Prepared",
+    "Seconds",
+    "ShardResult",
+    "SlideJob",
+    "estimate",
+    "finish",
+    "prepare",
+    "process_shard",
+]

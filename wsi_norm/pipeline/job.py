@@ -1,0 +1,120 @@
+"""What travels between processes: paths, settings and small results. Never pixels or handles."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wsi_norm.config import RunConfig
+from wsi_norm.sources import SlideSource
+
+
+@dataclass(frozen=True)
+class Model:
+    """A checkpoint by name: what a task carries in place of weights.
+
+    Attributes
+    ----------
+    path, sha256
+        The file (None: the packaged one) and its digest, so that every worker loads the same.
+    template
+        Of an authors' state dict, which lacks it.
+    """
+
+    path: Path | None
+    sha256: str
+    template: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class SlideJob:
+    """One slide on its way: small, picklable, enough to do any part of the work anywhere."""
+
+    source: SlideSource
+    store: Path
+    config: RunConfig
+    model: Model
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What `prepare` found out about a slide.
+
+    Attributes
+    ----------
+    tiles, missing
+        Tiles in the store, and how many tiles each shard that is still to be written holds.
+    finished
+        The store was complete before.
+    warnings
+        A line each.
+    seconds
+        Spent on planning and statistics.
+    """
+
+    tiles: int
+    missing: Mapping[int, int]
+    finished: bool
+    warnings: tuple[str, ...]
+    seconds: float
+
+
+@dataclass
+class Seconds:
+    """Where the time of a task went."""
+
+    reading: float = 0.0
+    computing: float = 0.0
+    writing: float = 0.0
+
+    @contextmanager
+    def spent(self, stage: str) -> Iterator[None]:
+        """Add the time of a `with` block to a stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            setattr(self, stage, getattr(self, stage) + time.perf_counter() - start)
+
+    def add(self, other: Seconds) -> None:
+        """Add another task's seconds."""
+        self.reading += other.reading
+        self.computing += other.computing
+        self.writing += other.writing
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """What happened to one shard.
+
+    Attributes
+    ----------
+    unreadable
+        (x, y) in level-0 px of the tiles that could not be decoded.
+    first_read_error
+        The reader's words on the first of them.
+    worker
+        Host and process that did it.
+    """
+
+    shard: int
+    tiles: int
+    unreadable: tuple[tuple[int, int], ...]
+    first_read_error: str | None
+    seconds: Seconds = field(default_factory=Seconds)
+    worker: str = ""
+    peak_memory_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run would do to a slide (`--dry-run`); `seconds` of one worker."""
+
+    tiles: int
+    bytes: int
+    seconds: float
+    warnings: tuple[str, ...]

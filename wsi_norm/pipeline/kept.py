@@ -1,0 +1,66 @@
+"""What a worker keeps between tasks: the layer per process, an open slide per thread."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from wsi_norm.config import RunConfig
+from wsi_norm.errors import CheckpointError, ConfigError
+from wsi_norm.geometry import TileGrid
+from wsi_norm.lstainnorm import load_checkpoint
+from wsi_norm.lstainnorm.checkpoint import sha256_of
+from wsi_norm.normalizer import Normalizer
+from wsi_norm.pipeline.job import Model, SlideJob
+from wsi_norm.slide import Slide, open_slide
+from wsi_norm.store import StoreMeta, TileStore
+
+_loading = threading.Lock()
+_normalizer: tuple[object, Normalizer] | None = None
+_thread = threading.local()
+
+
+def kept_normalizer(model: Model, config: RunConfig) -> Normalizer:
+    """The checkpoint's layer, loaded once per process, set to what the run asks for."""
+    global _normalizer
+    wanted = (model, config.statistics, config.background, config.device, config.batch_size)
+    with _loading:
+        if _normalizer is None or _normalizer[0] != wanted:
+            _normalizer = wanted, _load(model, config)
+        return _normalizer[1]
+
+
+def kept_slide(job: SlideJob, meta: StoreMeta) -> Slide:
+    """The job's slide, open in this thread until the next slide's turn."""
+    held: tuple[Path, Slide] | None = getattr(_thread, "slide", None)
+    if held is not None and held[0] == job.store:
+        return held[1]
+    release_slide()
+    slide = open_slide(job.source.path, job.config.reader, table_mpp_um=meta.slide.mpp_um)
+    _thread.slide = (job.store, slide)
+    return slide
+
+
+def release_slide() -> None:
+    """Close the slide that this thread keeps open."""
+    held: tuple[Path, Slide] | None = getattr(_thread, "slide", None)
+    if held is not None:
+        held[1].close()
+        _thread.slide = None
+
+
+def kept_store(path: Path) -> tuple[TileStore, TileGrid]:
+    """A prepared store and the grid that its tiles lie on."""
+    store = TileStore.open(path, allow_partial=True)
+    return store, store.meta.tiling.grid(store.meta.slide)
+
+
+def _load(model: Model, config: RunConfig) -> Normalizer:
+    if sha256_of(model.path) != model.sha256:
+        raise CheckpointError(f"{model.path}: it changed during the run; start the run again")
+    layer = load_checkpoint(model.path, model.template)
+    try:
+        layer.configure(config.statistics, config.background)
+    except ValueError as error:
+        raise ConfigError(f"{model.path or 'packaged checkpoint'}: {error}") from error
+    return Normalizer(layer, config.device, config.batch_size)

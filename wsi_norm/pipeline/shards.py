@@ -1,0 +1,93 @@
+"""The route of one shard: read -> normalise -> write."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from wsi_norm.errors import ReadError
+from wsi_norm.geometry import Tile, TileGrid
+from wsi_norm.lstainnorm import Statistics
+from wsi_norm.pipeline.job import Seconds, ShardResult, SlideJob
+from wsi_norm.pipeline.kept import kept_normalizer, kept_slide, kept_store
+from wsi_norm.pipeline.tiles import read_tiles
+from wsi_norm.store import StoreMeta, TileFlag
+
+UInt8 = npt.NDArray[np.uint8]
+
+
+def process_shard(job: SlideJob, shard: int) -> ShardResult:
+    """Fill one shard of a prepared store. Idempotent: running it twice writes the same bytes."""
+    torch.set_num_threads(1)  # as many tasks as cores run at once, and sums keep their order
+    store, grid = kept_store(job.store)
+    rows = store.rows(shard)
+    tiles = [grid.tile_at(x, y) for x, y in store.coords[rows].tolist()]
+    seconds = Seconds()
+    with seconds.spent("reading"):
+        pixels, errors = read_tiles(kept_slide(job, store.meta), grid, tiles)
+    with seconds.spent("computing"):
+        readable = np.array([error is None for error in errors])
+        done, usable = _normalize(job, store.meta, pixels, readable)
+    with seconds.spent("writing"):
+        store.write_shard(shard, done, _flags(grid, tiles, errors, usable))
+    failed = [index for index, error in enumerate(errors) if error is not None]
+    return ShardResult(
+        shard=shard,
+        tiles=len(tiles),
+        unreadable=tuple(grid.origin(tiles[index]) for index in failed),
+        first_read_error=str(errors[failed[0]]) if failed else None,
+        seconds=seconds,
+        worker=f"{platform.node()}:{os.getpid()}",
+        peak_memory_bytes=peak_memory_bytes(),
+    )
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident memory of this process so far."""
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _normalize(
+    job: SlideJob, meta: StoreMeta, pixels: UInt8, readable: npt.NDArray[np.bool_]
+) -> tuple[UInt8, npt.NDArray[np.bool_]]:
+    """Normalised tiles, and which had usable statistics; the others are as they were."""
+    if meta.statistics is None and meta.model.statistics == "slide":
+        return pixels, np.zeros(len(pixels), np.bool_)
+    statistics = Statistics.from_dict(meta.statistics) if meta.statistics is not None else None
+    done, usable = pixels.copy(), np.ones(len(pixels), np.bool_)
+    if readable.any():
+        normalizer = kept_normalizer(job.model, job.config)
+        done[readable], usable[readable] = normalizer.normalize(
+            pixels[readable], statistics, meta.white
+        )
+    return done, usable
+
+
+def _flags(
+    grid: TileGrid,
+    tiles: Sequence[Tile],
+    errors: Sequence[ReadError | None],
+    usable: npt.NDArray[np.bool_],
+) -> UInt8:
+    flags = np.zeros(len(tiles), np.uint8)
+    for index, (tile, error) in enumerate(zip(tiles, errors, strict=True)):
+        if error is not None:
+            flags[index] |= TileFlag.UNREADABLE
+        elif not usable[index]:
+            flags[index] |= TileFlag.PASSED_THROUGH
+        if grid.touches_edge(tile):
+            flags[index] |= TileFlag.EDGE
+    return flags

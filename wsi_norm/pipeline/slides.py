@@ -1,0 +1,220 @@
+"""A slide before and after its shards: plan it, create its store, close its store."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from importlib.metadata import version
+
+import torch
+
+from wsi_norm.errors import StoreError, UnreadableSlideError
+from wsi_norm.geometry import TileGrid
+from wsi_norm.pipeline.job import Estimate, Prepared, SlideJob
+from wsi_norm.pipeline.kept import kept_normalizer
+from wsi_norm.pipeline.tiles import measure_slide, read_tiles, spread
+from wsi_norm.plan import SlidePlan, plan_grid, plan_slide, regions_sha256
+from wsi_norm.slide import Slide, open_slide
+from wsi_norm.store import (
+    Counts,
+    ModelMeta,
+    Settings,
+    SlideMeta,
+    StoreMeta,
+    TileStore,
+    TilingMeta,
+    TissueMeta,
+    differences,
+    tiles_per_shard,
+)
+
+SOFTWARE = ("torch", "kornia", "numpy", "zarr", "numcodecs", "pillow", "scikit-image")
+"""Packages whose version can change a byte of the result."""
+
+COMPRESSION = {"zstd": 2.3, "blosc": 2.1, "none": 1.0}
+"""How much smaller normalised tiles get, measured on real ones; for estimates only."""
+
+
+def prepare(job: SlideJob) -> Prepared:
+    """Plan a slide and create its store, or find out what an earlier run left of it to do.
+
+    Raises
+    ------
+    SlideError, ConfigError, StoreError, CheckpointError
+        Each with one line that names the file, the cause and the remedy.
+    """
+    torch.set_num_threads(1)
+    start = time.perf_counter()
+    with _open(job) as slide:
+        store = None if job.config.overwrite else _existing(job, slide)
+        if store is None:
+            store = _create(job, slide, plan_slide(slide, job.source, job.config))
+    missing = [] if store.meta.complete else store.missing_shards()
+    return Prepared(
+        tiles=len(store),
+        missing={shard: store.rows(shard).stop - store.rows(shard).start for shard in missing},
+        finished=store.meta.complete,
+        warnings=store.meta.warnings,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def finish(job: SlideJob) -> Counts:
+    """Check a store whose shards are all written and mark it complete.
+
+    Raises
+    ------
+    StoreError
+        A shard is missing or damaged.
+    UnreadableSlideError
+        More tiles than `max_unreadable` could not be read; the store stays incomplete.
+    """
+    store = TileStore.open(job.store, allow_partial=True)
+    if store.meta.counts is not None:
+        return store.meta.counts
+    counts = store.count()
+    if counts.unreadable > job.config.max_unreadable * counts.tiles:
+        raise UnreadableSlideError(
+            f"{job.source.path}: {counts.unreadable} of {counts.tiles} tiles cannot be read; "
+            "copy the slide again, or accept it with --max-unreadable"
+        )
+    store.finish()
+    return counts
+
+
+def estimate(job: SlideJob) -> Estimate:
+    """Plan a slide without writing, and time a few of its tiles; errors as those of `prepare`."""
+    torch.set_num_threads(1)
+    start = time.perf_counter()
+    with _open(job) as slide:
+        plan = plan_slide(slide, job.source, job.config)
+        planning = time.perf_counter() - start
+        normalizer = kept_normalizer(job.model, job.config)
+        sample = spread(plan.tiles, 8)
+        start = time.perf_counter()
+        pixels, _ = read_tiles(slide, plan.grid, sample)
+        normalizer.normalize(pixels, None, plan.white)
+        per_tile = (time.perf_counter() - start) / max(1, len(sample))
+    return Estimate(
+        tiles=len(plan.tiles),
+        bytes=_expected_bytes(job, len(plan.tiles)),
+        seconds=planning + per_tile * len(plan.tiles),
+        warnings=plan.warnings,
+    )
+
+
+def _open(job: SlideJob) -> Slide:
+    return open_slide(
+        job.source.path,
+        job.config.reader,
+        table_mpp_um=job.source.mpp_um,
+        default_mpp_um=job.config.default_mpp,
+    )
+
+
+def _existing(job: SlideJob, slide: Slide) -> TileStore | None:
+    """The store an earlier run left, if it is of the same slide and settings."""
+    if not job.store.exists():
+        return None
+    store = TileStore.open(job.store, allow_partial=True)
+    found = differences(store.meta, _settings(job, slide, plan_grid(slide, job.config)))
+    if found:
+        raise StoreError(
+            f"{job.store}: written with other settings ({'; '.join(found)}); "
+            "use --overwrite, or another --output"
+        )
+    store.sweep()
+    return store
+
+
+def _create(job: SlideJob, slide: Slide, plan: SlidePlan) -> TileStore:
+    needed, free = _expected_bytes(job, len(plan.tiles)), shutil.disk_usage(job.store.parent).free
+    if needed > free:
+        raise StoreError(
+            f"{job.store}: needs about {needed / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free; "
+            "make room, or choose another --output"
+        )
+    normalizer = kept_normalizer(job.model, job.config)
+    per_slide = normalizer.layer.config.statistics == "slide"
+    statistics, warnings, after = None, list(plan.warnings), plan.thumbnail
+    if plan.tiles and per_slide:
+        statistics, problem = measure_slide(slide, plan, normalizer)
+        warnings += [problem] if problem else []
+    if plan.tiles and (statistics is not None or not per_slide):
+        after = normalizer.normalize(plan.thumbnail[None], statistics, plan.white)[0][0]
+    meta = StoreMeta(
+        **dict(_settings(job, slide, plan.grid)),
+        white=plan.white,
+        statistics=statistics.to_dict() if statistics is not None else None,
+        warnings=tuple(warnings),
+    )
+    return TileStore.create(
+        job.store,
+        meta,
+        coords=plan.coords,
+        tissue_fraction=plan.tissue_fraction,
+        tissue_mask=plan.tissue_mask,
+        mask_downsample=plan.mask_downsample,
+        thumbnail=plan.thumbnail,
+        thumbnail_normalized=after,
+    )
+
+
+def _expected_bytes(job: SlideJob, tiles: int) -> int:
+    return int(tiles * 3 * job.config.tile_size**2 / COMPRESSION[job.config.codec])
+
+
+def _settings(job: SlideJob, slide: Slide, grid: TileGrid) -> Settings:
+    layer = kept_normalizer(job.model, job.config).layer
+    return Settings(
+        package_version=version("wsi-norm"),
+        slide=_slide_meta(job, slide),
+        tiling=_tiling_meta(job, grid),
+        tissue=TissueMeta(
+            segmenter=job.config.segmenter,
+            min_tissue=job.config.min_tissue,
+            regions_sha256=regions_sha256(job.source, job.config),
+        ),
+        model=ModelMeta(
+            sha256=job.model.sha256,
+            preset=layer.config.preset,
+            statistics=layer.config.statistics,
+            background=layer.config.background,
+            provenance=layer.provenance,
+        ),
+        codec=job.config.codec,
+        software={package: version(package) for package in SOFTWARE},
+    )
+
+
+def _slide_meta(job: SlideJob, slide: Slide) -> SlideMeta:
+    width, height = slide.dimensions
+    return SlideMeta(
+        name=job.source.name,
+        file_name=slide.path.name,
+        size_bytes=slide.path.stat().st_size,
+        sha256_first_mib=slide.fingerprint(),
+        vendor=slide.metadata.vendor,
+        reader=slide.reader,
+        reader_version=slide.reader_version,
+        width_px=width,
+        height_px=height,
+        mpp_um=slide.mpp_um,
+        mpp_source=slide.mpp_source,
+        objective_power=slide.metadata.objective_power,
+        icc_profile=slide.metadata.icc_profile,
+    )
+
+
+def _tiling_meta(job: SlideJob, grid: TileGrid) -> TilingMeta:
+    return TilingMeta(
+        tile_size_px=grid.tile_size,
+        overlap_px=grid.overlap,
+        mpp_um=job.config.mpp,
+        downsample=grid.downsample,
+        level=grid.level.index,
+        level_width_px=grid.level.width,
+        level_height_px=grid.level.height,
+        level_downsample=grid.level.downsample,
+        tiles_per_shard=tiles_per_shard(grid.tile_size),
+    )

@@ -1,0 +1,108 @@
+"""Pixels of tiles: read with their neighbours, brought to the target mpp, sampled for statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from wsi_norm.errors import ReadError
+from wsi_norm.geometry import Box, Tile, TileGrid, blocks, enclosing
+from wsi_norm.lstainnorm import Statistics
+from wsi_norm.normalizer import Normalizer
+from wsi_norm.plan import SlidePlan
+from wsi_norm.slide import Slide
+
+UInt8 = npt.NDArray[np.uint8]
+
+STATISTICS_TILES = 64
+"""Tiles, spread over the slide, whose tissue gives the slide's statistics."""
+
+BLOCK_PX = 2048
+"""Neighbouring tiles are read together in blocks of about this edge, in px of the level."""
+
+
+
+def read_tiles(
+    slide: Slide, grid: TileGrid, tiles: Sequence[Tile]
+) -> tuple[UInt8, list[ReadError | None]]:
+    """Tiles at the target mpp, neighbours read together.
+
+    Returns
+    -------
+    uint8 (N, T, T, 3), padded white beyond the slide, and for each tile the error that made it
+    unreadable (it is white then) or None.
+    """
+    size = grid.tile_size
+    out = np.full((len(tiles), size, size, 3), 255, np.uint8)
+    errors: list[ReadError | None] = [None] * len(tiles)
+    boxes = [grid.box(tile) for tile in tiles]
+    edge = size * grid.downsample / grid.level.downsample
+    for block in blocks(tiles, max(1, int(BLOCK_PX / edge))):
+        whole = enclosing([boxes[index] for index in block])
+        try:
+            pixels = slide.read(grid.region(whole))
+        except ReadError:
+            for index in block:
+                try:
+                    out[index] = _fit(slide.read(grid.region(boxes[index])), size)
+                except ReadError as error:
+                    errors[index] = error
+            continue
+        for index in block:
+            out[index] = _fit(_cut(pixels, whole, boxes[index]), size)
+    return out, errors
+
+
+def measure_slide(
+    slide: Slide, plan: SlidePlan, normalizer: Normalizer
+) -> tuple[Statistics | None, str | None]:
+    """Statistics of a slide's tissue, over a sample of its tiles spread evenly along their order.
+
+    Returns
+    -------
+    The statistics and None, or None and why there are none.
+    """
+    sample = spread(plan.tiles, STATISTICS_TILES)
+    pixels, errors = read_tiles(slide, plan.grid, sample)
+    good = [index for index, error in enumerate(errors) if error is None]
+    if not good:
+        return None, "no statistics: none of the sampled tiles can be read; tiles pass through as they are"
+    tissue = np.stack([_tissue_of(plan, sample[index]) for index in good])
+    try:
+        return normalizer.measure_with_white(pixels[good], plan.white, tissue), None
+    except ValueError as error:
+        return None, f"{error}; tiles pass through as they are"
+
+
+def spread(tiles: Sequence[Tile], number: int) -> list[Tile]:
+    """At most `number` of `tiles`, evenly spaced along their order."""
+    if len(tiles) <= number:
+        return list(tiles)
+    return [tiles[(2 * index + 1) * len(tiles) // (2 * number)] for index in range(number)]
+
+
+def _fit(pixels: UInt8, size: int) -> UInt8:
+    """A tile of level px at its output size; antialiased where it shrinks."""
+    if pixels.shape[:2] == (size, size):
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC))
+
+
+def _cut(pixels: UInt8, whole: Box, box: Box) -> UInt8:
+    rows = slice(box.top - whole.top, box.bottom - whole.top)
+    return np.ascontiguousarray(pixels[rows, box.left - whole.left : box.right - whole.left])
+
+
+def _tissue_of(plan: SlidePlan, tile: Tile) -> npt.NDArray[np.bool_]:
+    """The tissue mask under a tile, bool (T, T), nearest neighbour."""
+    size = plan.grid.tile_size
+    x, y = (
+        ((start * plan.grid.step + np.arange(size) + 0.5) * plan.grid.downsample / scale).astype(int)
+        for start, scale in zip((tile.column, tile.row), plan.mask_downsample, strict=True)
+    )
+    height, width = plan.tissue_mask.shape
+    inside = (y < height)[:, None] & (x < width)[None, :]
+    return inside & plan.tissue_mask[np.ix_(y.clip(0, height - 1), x.clip(0, width - 1))]

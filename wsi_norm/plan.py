@@ -1,0 +1,182 @@
+"""SlidePlan: everything decided about a slide before a full-resolution pixel is read."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from wsi_norm import tissue
+from wsi_norm.config import RunConfig
+from wsi_norm.errors import ColourError, ConfigError, ResolutionError, SlideError
+from wsi_norm.geometry import Tile, TileGrid, compact_order
+from wsi_norm.slide import Overview, Slide
+from wsi_norm.sources import SlideSource
+
+OVERVIEW_MPP_UM = 8.0
+THUMBNAIL_PX = 1024
+FINEST_RATIO = 0.9
+"""A target up to this much finer than the slide is served by level 0; beyond it lies invention."""
+
+
+@dataclass(frozen=True)
+class SlidePlan:
+    """Which tiles a store will hold, and why.
+
+    Attributes
+    ----------
+    grid
+        Where tiles can lie.
+    tiles, tissue_fraction
+        The kept ones in their order in the store, and the tissue share of each, float32 (N,).
+    tissue_mask, mask_downsample
+        bool (h, w), and level-0 px per mask px in x and y.
+    thumbnail
+        uint8 (h, w, 3), longest edge at most 1024 px.
+    white
+        RGB of the slide's clear glass, in [0, 1].
+    warnings
+        What a user must know, a line each.
+    """
+
+    grid: TileGrid
+    tiles: tuple[Tile, ...]
+    tissue_fraction: npt.NDArray[np.float32]
+    tissue_mask: npt.NDArray[np.bool_]
+    mask_downsample: tuple[float, float]
+    thumbnail: npt.NDArray[np.uint8]
+    white: tuple[float, float, float]
+    warnings: tuple[str, ...]
+
+    @property
+    def coords(self) -> npt.NDArray[np.int64]:
+        """(N, 2) top-left corners in level-0 px."""
+        return np.array([self.grid.origin(tile) for tile in self.tiles], np.int64).reshape(-1, 2)
+
+
+def plan_slide(slide: Slide, source: SlideSource, config: RunConfig) -> SlidePlan:
+    """Decide on the tiles of a slide from its overview.
+
+    Raises
+    ------
+    ResolutionError
+        The target mpp is finer than the slide.
+    ColourError
+        Fluorescence, or colours that cannot be stained tissue on clear glass.
+    SlideError
+        The slide is smaller than one tile, or cannot be read at all.
+    ConfigError
+        A region or mask file is wrong.
+    """
+    grid = plan_grid(slide, config)
+    overview = slide.overview(max(OVERVIEW_MPP_UM, slide.mpp_um))
+    warnings = [*slide.warnings, *_colour_warnings(slide, overview, config)]
+    found = tissue.tissue_mask(overview.image, overview.mpp_um, config.segmenter)
+    white = tissue.white_level(overview.image, found)
+    if not overview.readable.all():
+        warnings.append(
+            f"damaged: {np.mean(~overview.readable):.1%} of the slide's area cannot be read"
+        )
+        # A tile there is kept, so that it is read, flagged and counted instead of passed over.
+        found |= ~overview.readable
+    found &= _inside_regions(source, config, overview)
+    scale = np.array([*overview.downsample, *overview.downsample])
+    candidates = list(grid.tiles())
+    fraction = tissue.tissue_fraction(found, grid.level0_boxes(candidates) / scale)
+    kept = _kept(candidates, fraction, config)
+    if not kept:
+        warnings.append("no tissue found: the store is empty")
+    share = dict(zip(candidates, fraction.tolist(), strict=True))
+    return SlidePlan(
+        grid=grid,
+        tiles=tuple(kept),
+        tissue_fraction=np.array([share[tile] for tile in kept], np.float32),
+        tissue_mask=found,
+        mask_downsample=overview.downsample,
+        thumbnail=_thumbnail(overview.image),
+        white=(float(white[0]), float(white[1]), float(white[2])),
+        warnings=tuple(warnings),
+    )
+
+
+def plan_grid(slide: Slide, config: RunConfig) -> TileGrid:
+    """The tile grid of a slide at the target mpp; see `plan_slide` for the errors."""
+    downsample = config.mpp / slide.mpp_um
+    if downsample < FINEST_RATIO:
+        raise ResolutionError(
+            f"{slide.path}: asked for {config.mpp:g} um/px, but the slide has only "
+            f"{slide.mpp_um:g}; choose --mpp {slide.mpp_um:g} or more"
+        )
+    grid = TileGrid.over(slide.levels, downsample, config.tile_size, config.overlap)
+    if not grid.fits:
+        raise SlideError(
+            f"{slide.path}: at {config.mpp:g} um/px the slide is {grid.width:.0f} x "
+            f"{grid.height:.0f} px, smaller than one tile of {config.tile_size}; "
+            "choose a smaller --tile-size"
+        )
+    return grid
+
+
+def regions_sha256(source: SlideSource, config: RunConfig) -> str | None:
+    """Digest of the region and mask files that restrict a slide's tissue; None without them."""
+    paths = [path for path in (source.roi or config.roi, source.mask) if path is not None]
+    if not paths:
+        return None
+    try:
+        digests = [hashlib.sha256(path.read_bytes()).digest() for path in paths]
+    except OSError as error:
+        raise ConfigError(f"{error.filename}: cannot read the region: {error.strerror}") from error
+    return hashlib.sha256(b"".join(digests)).hexdigest()
+
+
+def _kept(
+    tiles: list[Tile], fraction: npt.NDArray[np.float32], config: RunConfig
+) -> list[Tile]:
+    """Tiles with enough tissue (and some, even if none is asked for a given region)."""
+    least = np.float32(config.min_tissue)
+    return compact_order(
+        [
+            tile
+            for tile, share in zip(tiles, fraction, strict=True)
+            if share >= least and (share > 0 or config.segmenter == "none")
+        ]
+    )
+
+
+def _colour_warnings(slide: Slide, overview: Overview, config: RunConfig) -> list[str]:
+    if tissue.is_fluorescence(overview.image):
+        raise ColourError(
+            f"{slide.path}: a fluorescence image (light on dark), not brightfield; "
+            "stain normalisation does not apply: leave it out"
+        )
+    problem = tissue.colour_problem(overview.image)
+    if problem is None:
+        return []
+    if config.colour_check == "warn":
+        return [f"colours: {problem}"]
+    raise ColourError(
+        f"{slide.path}: {problem}; the file's colours may be decoded wrongly (YCbCr as RGB?): look at "
+        "it, convert it, try another --reader, or accept it with --colour-check warn"
+    )
+
+
+def _inside_regions(
+    source: SlideSource, config: RunConfig, overview: Overview
+) -> npt.NDArray[np.bool_]:
+    shape = overview.image.shape[0], overview.image.shape[1]
+    inside = np.ones(shape, np.bool_)
+    roi = source.roi or config.roi
+    if roi is not None:
+        inside &= tissue.polygons_mask(tissue.read_geojson(roi), shape, overview.downsample)
+    if source.mask is not None:
+        inside &= tissue.read_mask_image(source.mask, shape)
+    return inside
+
+
+def _thumbnail(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    small = Image.fromarray(image)
+    small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BOX)
+    return np.asarray(small)

@@ -1,0 +1,188 @@
+"""What happened: results per slide and per run, written as run.json and slides.csv."""
+
+from __future__ import annotations
+
+import csv
+import json
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+Status = Literal["done", "damaged", "empty", "skipped", "failed", "interrupted", "planned"]
+
+CSV_COLUMNS = (
+    "name",
+    "status",
+    "error",
+    "warnings",
+    "tiles",
+    "unreadable",
+    "passed_through",
+    "edge",
+    "seconds",
+    "seconds_planning",
+    "seconds_reading",
+    "seconds_computing",
+    "seconds_writing",
+    "tiles_per_second",
+    "slide",
+    "store",
+)
+
+
+@dataclass(frozen=True)
+class SlideResult:
+    """What happened to one slide.
+
+    Attributes
+    ----------
+    status
+        "done"; "damaged": finished, but some tiles could not be read; "empty": no tissue;
+        "skipped": finished by an earlier run; "failed"; "interrupted"; "planned": a dry run.
+    error, warnings
+        One line each; `traceback` is for bug reports.
+    tiles, unreadable, passed_through, edge
+        Numbers of tiles, in all and per flag.
+    unreadable_at
+        (x, y) in level-0 px of the tiles that this run could not read.
+    seconds
+        From first to last task; `seconds_*` are summed over workers.
+    expected_bytes, expected_seconds
+        Of a dry run; seconds of one worker.
+    """
+
+    name: str
+    slide: str
+    store: str
+    status: Status
+    error: str | None = None
+    traceback: str | None = None
+    warnings: tuple[str, ...] = ()
+    tiles: int = 0
+    unreadable: int = 0
+    passed_through: int = 0
+    edge: int = 0
+    unreadable_at: tuple[tuple[int, int], ...] = ()
+    seconds: float = 0.0
+    seconds_planning: float = 0.0
+    seconds_reading: float = 0.0
+    seconds_computing: float = 0.0
+    seconds_writing: float = 0.0
+    tiles_written: int = 0
+    expected_bytes: int | None = None
+    expected_seconds: float | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether every tile of the slide is there and was readable."""
+        return self.status not in {"failed", "damaged", "interrupted"} and not self.unreadable
+
+    @property
+    def tiles_per_second(self) -> float:
+        """Tiles written by this run per second of its time on the slide."""
+        return self.tiles_written / self.seconds if self.seconds else 0.0
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run did.
+
+    Attributes
+    ----------
+    slides
+        In the order in which they were named.
+    seconds
+        Of the whole run.
+    peak_memory_bytes
+        Largest resident memory of each worker that wrote a shard, by host and process.
+    settings, model, versions
+        What it was asked to do, by which checkpoint, with which packages.
+    interrupted
+        It was stopped; the same command continues it.
+    """
+
+    slides: tuple[SlideResult, ...]
+    seconds: float
+    peak_memory_bytes: Mapping[str, int]
+    settings: Mapping[str, Any]
+    model: Mapping[str, Any]
+    versions: Mapping[str, str]
+    started: str
+    interrupted: bool = False
+
+    @property
+    def exit_status(self) -> int:
+        """0: every slide is whole; 1: some is not; 130: interrupted."""
+        if self.interrupted:
+            return 130
+        return 0 if all(slide.ok for slide in self.slides) else 1
+
+    @property
+    def tiles_written(self) -> int:
+        """Tiles that this run wrote."""
+        return sum(slide.tiles_written for slide in self.slides)
+
+    @property
+    def tiles_per_second(self) -> float:
+        """Over the whole run, workers' start included."""
+        return self.tiles_written / self.seconds if self.seconds else 0.0
+
+    def totals(self) -> dict[str, Any]:
+        """Slides per status, tiles per flag, seconds per stage."""
+        fields = ("tiles", "tiles_written", "unreadable", "passed_through", "edge")
+        stages = ("planning", "reading", "computing", "writing")
+        statuses = [slide.status for slide in self.slides]
+        return {
+            "slides": {status: statuses.count(status) for status in sorted(set(statuses))},
+            **{name: _sum(self.slides, name) for name in fields},
+            **{f"seconds_{name}": round(_sum(self.slides, f"seconds_{name}"), 3) for name in stages},
+        }
+
+
+def write_report(summary: RunSummary, folder: Path) -> tuple[Path, Path]:
+    """Write `run.json` and `slides.csv` into a folder; OSError if that fails."""
+    return write_json(summary, folder / "run.json"), write_csv(summary.slides, folder / "slides.csv")
+
+
+def write_json(summary: RunSummary, path: Path) -> Path:
+    """Everything, for programs."""
+    document = {
+        "started": summary.started,
+        "seconds": round(summary.seconds, 3),
+        "tiles_per_second": round(summary.tiles_per_second, 2),
+        "exit_status": summary.exit_status,
+        "interrupted": summary.interrupted,
+        "totals": summary.totals(),
+        "peak_memory_bytes": dict(summary.peak_memory_bytes),
+        "settings": dict(summary.settings),
+        "model": dict(summary.model),
+        "versions": dict(summary.versions),
+        "platform": platform.platform(),
+        "slides": [
+            {**asdict(slide), "tiles_per_second": round(slide.tiles_per_second, 2)}
+            for slide in summary.slides
+        ],
+    }
+    path.write_text(json.dumps(document, indent=1, default=str) + "\n", encoding="utf-8")
+    return path
+
+
+def write_csv(slides: Sequence[SlideResult], path: Path) -> Path:
+    """A row per slide, for people."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, CSV_COLUMNS)
+        writer.writeheader()
+        writer.writerows(_row(slide) for slide in slides)
+    return path
+
+
+def _row(slide: SlideResult) -> dict[str, Any]:
+    row = {column: getattr(slide, column) for column in CSV_COLUMNS}
+    row["warnings"] = "; ".join(slide.warnings)
+    return {key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()}
+
+
+def _sum(slides: Iterable[SlideResult], name: str) -> Any:
+    return sum(getattr(slide, name) for slide in slides)

@@ -1,0 +1,118 @@
+"""Workers for a run: processes here, one per GPU, a running scheduler, or a described cluster."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import dask
+from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster
+
+from wsi_norm.config import RunConfig, read_yaml
+from wsi_norm.errors import ConfigError
+from wsi_norm.normalizer import resolve_device
+
+GPU_THREADS = 4
+"""Threads of a GPU's worker: some read and write while one computes."""
+
+CONNECT_SECONDS = 30
+
+
+@contextmanager
+def workers(config: RunConfig) -> Iterator[Client]:
+    """A client of the workers that a run asks for; what was started here is stopped at the end.
+
+    Raises
+    ------
+    ConfigError
+        The scheduler does not answer, or the cluster's description is wrong.
+    """
+    with ExitStack() as stack:
+        # A worker that has died or been told to stop is our business, not the user's terminal's.
+        stack.enter_context(dask.config.set({"distributed.admin.log-format": "%(message)s"}))
+        if config.scheduler is not None:
+            address: Any = config.scheduler
+        elif config.cluster is not None:
+            address = stack.enter_context(described_cluster(config.cluster))
+        elif config.gpus:
+            address = stack.enter_context(gpu_cluster(config.gpus))
+        else:
+            address = stack.enter_context(local_cluster(config))
+        try:
+            client = stack.enter_context(Client(address, timeout=CONNECT_SECONDS))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{address}: no dask scheduler answers there: {error}") from error
+        yield client
+
+
+def local_cluster(config: RunConfig) -> LocalCluster:
+    """Processes on this machine: one per core, or one with threads where there is a GPU.
+
+    `workers: 0` is one thread of this process.
+    """
+    gpu = resolve_device(config.device).type == "cuda"
+    number = config.workers
+    if number is None:
+        number = 1 if gpu else available_cores()
+    return LocalCluster(
+        n_workers=max(1, number),
+        threads_per_worker=GPU_THREADS if gpu else 1,
+        processes=number > 0,
+        dashboard_address=None,
+        silence_logs=logging.CRITICAL,
+    )
+
+
+def gpu_cluster(gpus: tuple[int, ...]) -> SpecCluster:
+    """One worker process per GPU, which sees that GPU alone."""
+    return SpecCluster(
+        workers={
+            f"gpu-{index}": {
+                "cls": Nanny,
+                "options": {
+                    "nthreads": GPU_THREADS,
+                    "env": {"CUDA_VISIBLE_DEVICES": str(index)},
+                    "dashboard": False,
+                },
+            }
+            for index in gpus
+        },
+        scheduler={"cls": Scheduler, "options": {"dashboard": False}},
+        silence_logs=logging.CRITICAL,
+    )
+
+
+def described_cluster(file: Path) -> Any:
+    """A cluster from a YAML file, such as dask-jobqueue's.
+
+    The file has `class` (for example `dask_jobqueue.SLURMCluster`), `arguments` for it, and `jobs`: how
+    many jobs to submit.
+    """
+    description = read_yaml(file)
+    unknown = set(description) - {"class", "arguments", "jobs"}
+    if unknown:
+        raise ConfigError(f"{file}: unknown key {sorted(unknown)[0]!r} (class, arguments, jobs)")
+    module, _, name = str(description.get("class", "")).rpartition(".")
+    try:
+        kind = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{file}: class {module}.{name} cannot be imported: {error}") from error
+    try:
+        cluster = kind(**(description.get("arguments") or {}))
+        if description.get("jobs") is not None:
+            cluster.scale(jobs=int(description["jobs"]))
+    except (TypeError, ValueError, OSError) as error:
+        raise ConfigError(f"{file}: {name} cannot be started: {error}") from error
+    return cluster
+
+
+def available_cores() -> int:
+    """Cores this process may use: fewer than the machine's under SLURM or in a container."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,343 @@
+"""A run: every slide through prepare, its shards and finish, with a bounded number of tasks out."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from distributed import Client, Future, as_completed
+from distributed.scheduler import KilledWorker
+
+from wsi_norm.config import RunConfig, read_yaml
+from wsi_norm.errors import ConfigError, SlideError, WsiNormError
+from wsi_norm.lstainnorm import load_checkpoint
+from wsi_norm.lstainnorm.checkpoint import sha256_of
+from wsi_norm.pipeline import (
+    Estimate,
+    Model,
+    Prepared,
+    Seconds,
+    ShardResult,
+    SlideJob,
+    estimate,
+    finish,
+    prepare,
+    process_shard,
+)
+from wsi_norm.report import RunSummary, SlideResult, write_report
+from wsi_norm.runner.cluster import workers
+from wsi_norm.sources import SlideSource, find_slides, same_names
+from wsi_norm.store import Counts
+
+TASKS_PER_THREAD = 3
+"""Tasks out at a time, per worker thread: one at work and the next ones there before it ends."""
+
+PACKAGES = ("wsi-norm", "torch", "kornia", "zarr", "dask", "distributed", "openslide-python",
+            "openslide-bin", "tiffslide", "tifffile", "numpy", "pillow", "scikit-image")
+
+
+@dataclass(frozen=True)
+class SlidePlanned:
+    """A slide's tiles are known; `tiles` of them are still to be written."""
+
+    name: str
+    tiles: int
+
+
+@dataclass(frozen=True)
+class ShardWritten:
+    """A shard of a slide is in its store."""
+
+    name: str
+    tiles: int
+
+
+Event = SlidePlanned | ShardWritten | SlideResult
+OnEvent = Callable[[Event], None]
+
+
+def run(
+    slides: Iterable[str | os.PathLike[str]],
+    config: RunConfig | None = None,
+    on_event: OnEvent | None = None,
+) -> RunSummary:
+    """Normalise slides into stores: what `wsi-norm run` does.
+
+    Worker processes import the calling script, so call this under `if __name__ == "__main__":`.
+
+    Parameters
+    ----------
+    slides
+        Files, folders, DICOM folders or glob patterns, in addition to those of the config.
+    config
+        Settings; None takes the defaults.
+    on_event
+        Called in this thread as slides are planned, shards written and slides finished.
+
+    Returns
+    -------
+    RunSummary
+        One slide's failure is in its result and never stops the others.
+
+    Raises
+    ------
+    ConfigError, CheckpointError
+        Before any slide is touched: nothing to do, no such device, no place to write, ...
+    KeyboardInterrupt
+        Interrupted; the report is written, and the same call continues.
+    """
+    config = config or RunConfig()
+    started, clock = datetime.now(UTC), time.perf_counter()
+    names = [os.fspath(slide) for slide in slides] + list(config.slides)
+    sources = find_slides(names, config.slides_csv, config.recursive)
+    model, facts = _model(config)
+    if not config.dry_run:
+        _check_output(config.output)
+    drive = _Drive(config, model, sources, on_event or (lambda event: None))
+    interrupted = False
+    try:
+        with workers(config) as client:
+            drive.run(client)
+    except KeyboardInterrupt:
+        interrupted = True
+        drive.interrupt()
+    summary = RunSummary(
+        slides=drive.results(),
+        seconds=time.perf_counter() - clock,
+        peak_memory_bytes=drive.peak_memory_bytes,
+        settings=config.model_dump(mode="json"),
+        model=facts,
+        versions={package: version(package) for package in PACKAGES},
+        started=started.isoformat(timespec="seconds"),
+        interrupted=interrupted,
+    )
+    if config.report and not config.dry_run:
+        write_report(summary, config.output)
+    if interrupted:
+        raise KeyboardInterrupt
+    return summary
+
+
+@dataclass
+class _Slide:
+    """One slide's way through the run."""
+
+    job: SlideJob
+    prepared: Prepared | None = None
+    open_shards: int = 0
+    seconds: Seconds = field(default_factory=Seconds)
+    tiles_written: int = 0
+    unreadable_at: list[tuple[int, int]] = field(default_factory=list)
+    read_error: str | None = None
+    began: float = 0.0
+    result: SlideResult | None = None
+
+
+class _Drive:
+    """Submits tasks as others end, so that memory does not grow with the number of slides."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        model: Model,
+        sources: list[SlideSource],
+        on_event: OnEvent,
+    ) -> None:
+        self.config = config
+        self.on_event = on_event
+        self.slides = [
+            _Slide(SlideJob(source, config.output / f"{source.name}.zarr", config, model))
+            for source in sources
+        ]
+        self.peak_memory_bytes: dict[str, int] = {}
+        self._waiting = deque(self.slides)
+        self._shards: deque[tuple[_Slide, int]] = deque()
+        self._out: dict[Future, _Slide] = {}
+
+    def run(self, client: Client) -> None:
+        """Drive every slide to its result."""
+        self._refuse_same_names()
+        done = as_completed()
+        self._fill(client, done)
+        for future in done:
+            slide = self._out.pop(future)
+            if slide.result is None:
+                self._take(client, done, slide, future)
+            future.release()
+            if self.config.fail_fast and any(s.result and not s.result.ok for s in self.slides):
+                self.interrupt()
+                return
+            self._fill(client, done)
+
+    def interrupt(self) -> None:
+        """Give every slide without a result the result "interrupted"."""
+        for slide in self.slides:
+            if slide.result is None:
+                self._end(slide, "interrupted", error="not finished; run the command again")
+
+    def results(self) -> tuple[SlideResult, ...]:
+        """One per slide, in their order."""
+        return tuple(slide.result for slide in self.slides if slide.result is not None)
+
+    def _fill(self, client: Client, done: as_completed) -> None:
+        threads = max(1, sum(client.nthreads().values()))
+        while len(self._out) < TASKS_PER_THREAD * threads:
+            if self._shards:
+                slide, shard = self._shards.popleft()
+                if slide.result is None:
+                    self._submit(client, done, slide, process_shard, slide.job, shard)
+            elif self._waiting:
+                slide = self._waiting.popleft()
+                if slide.result is None:
+                    slide.began = time.perf_counter()
+                    first = estimate if self.config.dry_run else prepare
+                    self._submit(client, done, slide, first, slide.job)
+            else:
+                return
+
+    def _submit(
+        self,
+        client: Client,
+        done: as_completed,
+        slide: _Slide,
+        task: Callable[..., Any],
+        *arguments: Any,
+    ) -> None:
+        future = client.submit(task, *arguments, pure=False)
+        self._out[future] = slide
+        done.add(future)
+
+    def _take(self, client: Client, done: as_completed, slide: _Slide, future: Future) -> None:
+        """One task of a slide has ended: what follows from it."""
+        if future.status != "finished":
+            self._fail(slide, future)
+            return
+        match future.result():
+            case Prepared() as prepared:
+                slide.prepared = prepared
+                slide.open_shards = len(prepared.missing)
+                self.on_event(SlidePlanned(slide.job.source.name, sum(prepared.missing.values())))
+                self._shards.extend((slide, shard) for shard in prepared.missing)
+            case ShardResult() as shard:
+                self._add(slide, shard)
+            case Counts() as counts:
+                self._done(slide, counts)
+                return
+            case Estimate() as planned:
+                self._end(
+                    slide,
+                    "planned",
+                    tiles=planned.tiles,
+                    warnings=planned.warnings,
+                    expected_bytes=planned.bytes,
+                    expected_seconds=planned.seconds,
+                )
+                return
+        if slide.open_shards == 0:
+            self._submit(client, done, slide, finish, slide.job)
+
+    def _add(self, slide: _Slide, shard: ShardResult) -> None:
+        slide.open_shards -= 1
+        slide.seconds.add(shard.seconds)
+        slide.tiles_written += shard.tiles
+        slide.unreadable_at += shard.unreadable
+        slide.read_error = slide.read_error or shard.first_read_error
+        known = self.peak_memory_bytes.get(shard.worker, 0)
+        self.peak_memory_bytes[shard.worker] = max(known, shard.peak_memory_bytes)
+        self.on_event(ShardWritten(slide.job.source.name, shard.tiles))
+
+    def _done(self, slide: _Slide, counts: Counts) -> None:
+        assert slide.prepared is not None
+        if slide.prepared.finished:
+            status = "skipped"
+        elif counts.unreadable:
+            status = "damaged"
+        else:
+            status = "done" if counts.tiles else "empty"
+        error = None
+        if counts.unreadable:
+            error = (
+                f"{slide.job.source.path}: {counts.unreadable} of {counts.tiles} tiles cannot be read "
+                "and are white (flag 1)"
+            )
+            if slide.read_error:
+                error += f"; the first: {slide.read_error.removeprefix(f'{slide.job.source.path}: ')}"
+        self._end(slide, status, error=error, **counts.model_dump())
+
+    def _fail(self, slide: _Slide, future: Future) -> None:
+        error = future.exception() or RuntimeError(f"the task was {future.status}")
+        path = slide.job.source.path
+        if isinstance(error, WsiNormError):
+            message = str(error)
+        elif isinstance(error, KilledWorker):
+            message = f"{path}: a worker process died on it several times (out of memory?)"
+        else:
+            message = f"{path}: unexpected {type(error).__name__}: {error} (a bug: please report it)"
+        trace = "".join(traceback.format_exception(error))
+        self._end(slide, "failed", error=" ".join(message.split()), traceback=trace)
+
+    def _end(self, slide: _Slide, status: Any, **facts: Any) -> None:
+        warnings = slide.prepared.warnings if slide.prepared else ()
+        slide.result = SlideResult(
+            name=slide.job.source.name,
+            slide=str(slide.job.source.path),
+            store=str(slide.job.store),
+            status=status,
+            **{
+                "warnings": warnings,
+                "unreadable_at": tuple(sorted(slide.unreadable_at)),
+                "seconds": time.perf_counter() - slide.began if slide.began else 0.0,
+                "seconds_planning": slide.prepared.seconds if slide.prepared else 0.0,
+                "seconds_reading": slide.seconds.reading,
+                "seconds_computing": slide.seconds.computing,
+                "seconds_writing": slide.seconds.writing,
+                "tiles_written": slide.tiles_written,
+                **facts,
+            },
+        )
+        self.on_event(slide.result)
+
+    def _refuse_same_names(self) -> None:
+        clashing = same_names(slide.job.source for slide in self.slides)
+        for slide in self._clashing(clashing):
+            self._end(
+                slide,
+                "failed",
+                error=f"{slide.job.source.path}: another slide of this run would also be written to "
+                f"{slide.job.store.name}; rename one, or give a column 'name' in --slides-csv",
+            )
+
+    def _clashing(self, names: set[str]) -> Iterator[_Slide]:
+        return (slide for slide in self.slides if slide.job.source.name.casefold() in names)
+
+
+def _model(config: RunConfig) -> tuple[Model, dict[str, Any]]:
+    """The checkpoint by name, and what the report says of it; it is loaded once here, to be sure."""
+    template = read_yaml(config.template) if config.template is not None else None
+    layer = load_checkpoint(config.ckpt, template)
+    model = Model(config.ckpt, sha256_of(config.ckpt), template)
+    return model, {
+        "checkpoint": str(config.ckpt) if config.ckpt else "packaged",
+        "sha256": model.sha256,
+        **layer.config.to_dict(),
+    }
+
+
+def _check_output(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"{folder}: cannot write there ({error.strerror}); choose another --output"
+        ) from error

@@ -1,0 +1,74 @@
+"""Why a file does not open, and what is damaged in one that does: a look at the bytes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import tifffile
+
+TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def why_unreadable(path: Path) -> str:
+    """A phrase that says what the bytes of a refused file look like, with the remedy."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(512)
+    text = head.lstrip().lower()
+    if size == 0:
+        return "the file is empty; copy it again"
+    if text.startswith((b"<!doctype html", b"<html")):
+        return "the file is an HTML page, not a slide; download it again"
+    if head.startswith(TIFF_MAGIC):
+        return f"{tiff_damage(path) or 'a TIFF that no reader understands'}; copy it again"
+    if path.suffix.lower() in {".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif"}:
+        return f"not a TIFF (starts with {head[:4]!r}), so damaged or no slide; copy it again"
+    return "not a slide format that OpenSlide, TiffSlide or Pillow knows"
+
+
+def tiff_damage(path: Path) -> str | None:
+    """What is missing from a TIFF that was cut off; None if its directories and data are whole."""
+    size = path.stat().st_size
+    with tifffile_complaints() as complaints:
+        try:
+            with tifffile.TiffFile(path) as tiff:
+                if not tiff.pages:
+                    return f"truncated TIFF: its image directory lies beyond its {size} bytes"
+                beyond = sum(
+                    offset + count > size
+                    for page in tiff.pages
+                    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)
+                )
+        except (tifffile.TiffFileError, LookupError, ValueError, OSError) as error:
+            return f"truncated or damaged TIFF ({error})"
+    if complaints:
+        return f"truncated or damaged TIFF ({complaints[0]}; the file ends at byte {size})"
+    if beyond:
+        return f"truncated TIFF: {beyond} of its tiles lie beyond the file's {size} bytes"
+    return None
+
+
+@contextmanager
+def tifffile_complaints() -> Iterator[list[str]]:
+    """Collect tifffile's log records of errors, its only word on a broken page chain.
+
+    Nothing of them reaches the terminal: what they say goes into our own messages.
+    """
+    complaints: list[str] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            complaints.append(record.getMessage().split("> ", 1)[-1])
+
+    logger, collector = logging.getLogger("tifffile"), Collector(logging.ERROR)
+    propagate = logger.propagate
+    logger.addHandler(collector)
+    logger.propagate = False
+    try:
+        yield complaints
+    finally:
+        logger.removeHandler(collector)
+        logger.propagate = propagate

@@ -1,0 +1,380 @@
+"""A whole-slide image: its levels, its mpp, its pixels on white."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, NoReturn, Self
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from wsi_norm.errors import ReadError, ResolutionError, UnreadableSlideError
+from wsi_norm.geometry import Box, Level, Region, best_level
+from wsi_norm.slide.diagnose import tiff_damage, tifffile_complaints, why_unreadable
+from wsi_norm.slide.readers import (
+    IMAGE_SUFFIXES,
+    OPEN_ERRORS,
+    READ_ERRORS,
+    READERS,
+    Metadata,
+    Reader,
+    positive_number,
+)
+
+ReaderName = Literal["auto", "openslide", "tiffslide"]
+MppSource = Literal["slide", "table", "default"]
+
+MPP_RANGE_UM = (0.05, 16.0)
+"""Stated mpp outside this range is no microscope's: 200x would be 0.05, 0.625x is 16."""
+MPP_POWER_RANGE_UM = (4.0, 25.0)
+"""mpp x objective power is about 10 um (0.5 at 20x, 0.25 at 40x); far off means one is wrong."""
+
+WHITE = 255
+_BLOCK_PX = 1024
+_SMALLEST_BLOCK_PX = 256
+
+
+@dataclass(frozen=True)
+class Overview:
+    """A slide at low resolution.
+
+    Attributes
+    ----------
+    image
+        uint8 (h, w, 3); what could not be read is white.
+    readable
+        bool (h, w): False where the source could not be read.
+    downsample
+        (x, y): level-0 px per px of `image`.
+    mpp_um
+        Resolution of `image` in um/px.
+    """
+
+    image: npt.NDArray[np.uint8]
+    readable: npt.NDArray[np.bool_]
+    downsample: tuple[float, float]
+    mpp_um: float
+
+
+@dataclass
+class Slide:
+    """An open slide; use `open_slide` to get one and a `with` block to close it.
+
+    Handles belong to the process that opened them: a Slide does not pickle. Send its path.
+
+    Attributes
+    ----------
+    path
+        The file that is read (for a DICOM folder, one of its instances).
+    mpp_um, mpp_source
+        Level-0 resolution in um/px, and whether the slide, the table or the default stated it.
+    warnings
+        What a user must know of this file, a line each.
+    """
+
+    path: Path
+    mpp_um: float
+    mpp_source: MppSource
+    warnings: tuple[str, ...]
+    _reader: Reader = field(repr=False)
+    _closed: bool = field(default=False, repr=False)
+
+    @property
+    def metadata(self) -> Metadata:
+        """Levels, vendor, objective power, bounds, associated images, ICC presence."""
+        return self._reader.metadata
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """The pyramid, finest first."""
+        return self.metadata.levels
+
+    @property
+    def dimensions(self) -> tuple[int, int]:
+        """(width, height) in level-0 px."""
+        return self.levels[0].width, self.levels[0].height
+
+    @property
+    def reader(self) -> str:
+        """Name of the library that reads the file."""
+        return self._reader.name
+
+    @property
+    def reader_version(self) -> str:
+        """Version of that library."""
+        package = {"openslide": "openslide-bin", "image": "pillow"}
+        return version(package.get(self.reader, self.reader))
+
+    def read(self, region: Region) -> npt.NDArray[np.uint8]:
+        """Pixels of a region, on white; white also outside the slide.
+
+        Parameters
+        ----------
+        region
+            x, y in level-0 px, width and height in px of the region's level.
+
+        Returns
+        -------
+        uint8 (height, width, 3)
+
+        Raises
+        ------
+        ReadError
+            The region cannot be decoded. The slide is reopened, so other regions still read.
+        """
+        if self._closed:
+            raise ReadError(f"{self.path}: the slide is closed")
+        level = self.levels[region.level]
+        left, top = round(region.x / level.downsample), round(region.y / level.downsample)
+        inside = Box(
+            min(max(left, 0), level.width),
+            min(max(top, 0), level.height),
+            max(min(left + region.width, level.width), 0),
+            max(min(top + region.height, level.height), 0),
+        )
+        if inside.width == region.width and inside.height == region.height:
+            return self._decode(level, inside)
+        pixels = np.full((region.height, region.width, 3), WHITE, np.uint8)
+        if inside.width > 0 and inside.height > 0:
+            rows = slice(inside.top - top, inside.bottom - top)
+            columns = slice(inside.left - left, inside.right - left)
+            pixels[rows, columns] = self._decode(level, inside)
+        return pixels
+
+    def overview(self, mpp_um: float) -> Overview:
+        """The whole slide at about `mpp_um`, antialiased; unreadable parts white and marked.
+
+        Raises
+        ------
+        UnreadableSlideError
+            Nothing at all can be read.
+        """
+        width, height = self.dimensions
+        level = best_level(self.levels, max(mpp_um / self.mpp_um, 1.0))
+        factor = max(mpp_um / (self.mpp_um * level.downsample), 1.0)
+        size = max(1, round(level.width / factor)), max(1, round(level.height / factor))
+        scale = level.width / size[0], level.height / size[1]
+        image = np.full((size[1], size[0], 3), WHITE, np.uint8)
+        readable = np.zeros((size[1], size[0]), np.bool_)
+        failure: ReadError | None = None
+        for target in _blocks(size, max(1, int(_BLOCK_PX / max(scale)))):
+            failure = self._paint(level, scale, target, image, readable) or failure
+        if failure is not None and not readable.any():
+            raise UnreadableSlideError(f"{failure}; nothing of this slide can be read: copy it again")
+        return Overview(
+            image, readable, (width / size[0], height / size[1]), self.mpp_um * width / size[0]
+        )
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the file's first MiB: with its size, enough to notice another file."""
+        with self.path.open("rb") as file:
+            return hashlib.sha256(file.read(1 << 20)).hexdigest()
+
+    def close(self) -> None:
+        """Close the file; reading afterwards raises ReadError."""
+        self._reader.close()
+        self._closed = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Slide holds an open file and does not pickle; send its path")
+
+    def _decode(self, level: Level, box: Box) -> npt.NDArray[np.uint8]:
+        try:
+            return self._reader.read(level, box.left, box.top, box.width, box.height)
+        except READ_ERRORS as error:
+            self._reopen()  # OpenSlide's errors latch: the old handle would fail everywhere
+            where = f"{box.width} x {box.height} px at ({box.left}, {box.top}) of level {level.index}"
+            raise ReadError(f"{self.path}: cannot read {where}: {error}") from error
+
+    def _reopen(self) -> None:
+        self._reader.close()
+        self._reader = type(self._reader)(str(self.path))
+
+    def _paint(
+        self,
+        level: Level,
+        scale: tuple[float, float],
+        target: Box,
+        image: npt.NDArray[np.uint8],
+        readable: npt.NDArray[np.bool_],
+    ) -> ReadError | None:
+        """Read the part of a level under `target` and reduce it into `image`; halve on failure."""
+        exact = (
+            target.left * scale[0],
+            target.top * scale[1],
+            target.right * scale[0],
+            target.bottom * scale[1],
+        )
+        box = Box(
+            int(exact[0]),
+            int(exact[1]),
+            min(level.width, int(np.ceil(exact[2] - 1e-6))),
+            min(level.height, int(np.ceil(exact[3] - 1e-6))),
+        )
+        try:
+            pixels = self._decode(level, box)
+        except ReadError as error:
+            if max(box.width, box.height) <= _SMALLEST_BLOCK_PX or target.width * target.height == 1:
+                return error
+            half = max(1, (max(target.width, target.height) + 1) // 2)
+            for part in _blocks((target.width, target.height), half):
+                moved = Box(
+                    part.left + target.left,
+                    part.top + target.top,
+                    part.right + target.left,
+                    part.bottom + target.top,
+                )
+                self._paint(level, scale, moved, image, readable)
+            return error
+        source = (exact[0] - box.left, exact[1] - box.top)
+        window = (
+            *source,
+            min(source[0] + exact[2] - exact[0], box.width),
+            min(source[1] + exact[3] - exact[1], box.height),
+        )
+        small = Image.fromarray(pixels).resize(
+            (target.width, target.height), Image.Resampling.BOX, box=window
+        )
+        at = slice(target.top, target.bottom), slice(target.left, target.right)
+        image[at] = np.asarray(small)
+        readable[at] = True
+        return None
+
+
+def open_slide(
+    path: str | Path,
+    reader: ReaderName = "auto",
+    *,
+    table_mpp_um: float | None = None,
+    default_mpp_um: float | None = None,
+) -> Slide:
+    """Open a slide file, a DICOM folder or a plain image.
+
+    Parameters
+    ----------
+    path
+        A file, or a folder of DICOM instances.
+    reader
+        "auto" takes OpenSlide where it opens the file and the next reader where it does not.
+    table_mpp_um
+        um/px of level 0 that rules over what the slide states.
+    default_mpp_um
+        um/px of level 0 for a slide that states none.
+
+    Raises
+    ------
+    UnreadableSlideError
+        No reader opens it; the message holds what the bytes look like and each reader's reason.
+    ResolutionError
+        mpp is missing, absurd, or contradicts the objective power.
+    """
+    file = _slide_file(Path(path))
+    opened, notes = _open(file, reader)
+    try:
+        mpp_um, source = _checked_mpp(file, opened.metadata, table_mpp_um, default_mpp_um)
+    except ResolutionError:
+        opened.close()
+        raise
+    return Slide(file, mpp_um, source, notes, opened)
+
+
+def _slide_file(path: Path) -> Path:
+    if not path.exists():
+        raise UnreadableSlideError(f"{path}: no such file; check the path")
+    if not path.is_dir():
+        return path
+    instances = sorted(path.glob("*.dcm"))
+    if not instances:
+        raise UnreadableSlideError(
+            f"{path}: a folder without DICOM instances (*.dcm); name the slides in it, "
+            "or use --recursive"
+        )
+    return instances[0]
+
+
+def _open(path: Path, reader: ReaderName) -> tuple[Reader, tuple[str, ...]]:
+    if reader != "auto":
+        names = [reader]
+    elif path.suffix.lower() in IMAGE_SUFFIXES:
+        names = ["image"]
+    else:
+        plain = path.suffix.lower() in {".tif", ".tiff"}
+        names = ["openslide", "tiffslide", *(["image"] if plain else [])]
+    refusals: list[str] = []
+    for name in names:
+        try:
+            with tifffile_complaints(), warnings.catch_warnings(action="ignore"):
+                opened = READERS[name](str(path))
+        except OPEN_ERRORS as error:
+            refusals.append(f"{name}: {error or type(error).__name__}")
+            continue
+        return opened, _damage_notes(path, opened, refusals)
+    raise UnreadableSlideError(f"{path}: {why_unreadable(path)} ({'; '.join(refusals)})")
+
+
+def _damage_notes(path: Path, opened: Reader, refusals: list[str]) -> tuple[str, ...]:
+    """A slide that one reader refuses is never taken for whole in silence."""
+    notes = []
+    damage = tiff_damage(path) if opened.name == "tiffslide" else None
+    if damage is not None:
+        notes.append(f"damaged: {damage}; read by {opened.name} as far as it goes")
+    if refusals:
+        notes.append(f"read by {opened.name} because other readers refuse it "
+                        f"({'; '.join(refusals)})")
+    return tuple(notes)
+
+
+def _checked_mpp(
+    path: Path, metadata: Metadata, table: float | None, default: float | None
+) -> tuple[float, MppSource]:
+    remedy = "give the right one in the column mpp of --slides-csv"
+    if table is not None:
+        mpp_um, source = table, "table"
+    elif metadata.mpp_um is not None:
+        mpp_um, source = metadata.mpp_um, "slide"
+    elif default is not None:
+        mpp_um, source = default, "default"
+    else:
+        raise ResolutionError(
+            f"{path}: the slide states no usable mpp; give it with --default-mpp, "
+            "or in the column mpp of --slides-csv"
+        )
+    low, high = MPP_RANGE_UM
+    if positive_number(mpp_um) is None or not low <= mpp_um <= high:
+        raise ResolutionError(
+            f"{path}: mpp {mpp_um:g} ({source}) is outside {low:g}-{high:g} um/px; {remedy}"
+        )
+    power = metadata.objective_power
+    if source == "slide" and power is not None:
+        low, high = MPP_POWER_RANGE_UM
+        if not low <= mpp_um * power <= high:
+            raise ResolutionError(
+                f"{path}: the slide states mpp {mpp_um:g} but objective power {power:g}, which "
+                f"means about {10 / power:g} um/px; {remedy}"
+            )
+    return mpp_um, source
+
+
+def _blocks(size: tuple[int, int], side: int) -> Iterator[Box]:
+    width, height = size
+    for top in range(0, height, side):
+        for left in range(0, width, side):
+            yield Box(left, top, min(left + side, width), min(top + side, height))

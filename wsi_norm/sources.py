@@ -1,0 +1,150 @@
+"""Which slides a run is about: from files, folders, patterns or a table."""
+
+from __future__ import annotations
+
+import csv
+import glob
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from wsi_norm.errors import ConfigError
+
+SLIDE_SUFFIXES = frozenset(
+    {".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".zvi"}
+)
+"""What is taken for a slide when a folder is searched; a file named by itself may be anything."""
+
+_COLUMNS = {
+    "wsi": "path",
+    "image_path": "path",
+    "mpp": "mpp",
+    "spacing_at_level_0": "mpp",
+    "mask_path": "mask",
+    "roi_path": "roi",
+    "name": "name",
+}
+
+
+@dataclass(frozen=True)
+class SlideSource:
+    """One slide of a run, as the user named it.
+
+    Attributes
+    ----------
+    path
+        File or DICOM folder.
+    name
+        Of its store, `<name>.zarr`: the file's name without suffix unless the table gives one.
+    mpp_um, mask, roi
+        What the table says of it: level-0 um/px, a tissue mask image, a GeoJSON file.
+    """
+
+    path: Path
+    name: str
+    mpp_um: float | None = None
+    mask: Path | None = None
+    roi: Path | None = None
+
+
+def find_slides(
+    names: Iterable[str], table: Path | None = None, recursive: bool = False
+) -> list[SlideSource]:
+    """The slides that files, folders, glob patterns and a table stand for, each once.
+
+    A file that does not exist is kept: it fails by itself, the others go on.
+
+    Raises
+    ------
+    ConfigError
+        Nothing is found, or the table cannot be read.
+    """
+    found = [_source(path) for name in names for path in _expand(name, recursive)]
+    if table is not None:
+        found += _read_table(table)
+    unique = list({source.path.absolute(): source for source in found}.values())
+    if not unique:
+        raise ConfigError("no slides: name slide files, a folder that holds some, or --slides-csv")
+    return unique
+
+
+def same_names(sources: Iterable[SlideSource]) -> set[str]:
+    """Store names that more than one slide would write to (case ignored, as some disks do)."""
+    counts = Counter(source.name.casefold() for source in sources)
+    return {name for name, count in counts.items() if count > 1}
+
+
+def _source(path: Path) -> SlideSource:
+    return SlideSource(path, path.stem if path.suffix and not path.is_dir() else path.name)
+
+
+def _expand(name: str, recursive: bool) -> list[Path]:
+    path = Path(name)
+    if path.is_dir() and not any(path.glob("*.dcm")):
+        return _slides_in(path, recursive)
+    if not path.exists() and glob.has_magic(name):
+        matches = sorted(glob.glob(name, recursive=True))
+        if not matches:
+            raise ConfigError(f"no file matches {name}")
+        return [Path(match) for match in matches]
+    return [path]
+
+
+def _slides_in(folder: Path, recursive: bool) -> list[Path]:
+    files = folder.rglob("*") if recursive else folder.glob("*")
+    slides = {path for path in files if path.suffix.lower() in SLIDE_SUFFIXES and path.is_file()}
+    dicom = {path.parent for path in folder.glob("**/*.dcm" if recursive else "*/*.dcm")}
+    found = sorted(slides | dicom)
+    if not found:
+        deeper = "" if recursive else "; add --recursive to search its subfolders"
+        raise ConfigError(f"{folder}: no slides in this folder{deeper}")
+    return found
+
+
+def _read_table(table: Path) -> list[SlideSource]:
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"{table}: cannot read the table: {error}") from error
+    if not rows or not {"wsi", "image_path"} & set(rows[0]):
+        raise ConfigError(f"{table}: expected a header with a column 'wsi' (or 'image_path')")
+    return [_table_row(table, number, row) for number, row in enumerate(rows, start=2)]
+
+
+def _table_row(table: Path, number: int, row: Mapping[str, str | None]) -> SlideSource:
+    fields = {
+        _COLUMNS[key]: value.strip()
+        for key, value in row.items()
+        if key in _COLUMNS and value is not None and value.strip()
+    }
+    if "path" not in fields:
+        raise ConfigError(f"{table}: line {number} names no slide")
+    source = _source(_beside(table, fields["path"]))
+    if name := fields.get("name"):
+        if Path(name).name != name:
+            raise ConfigError(f"{table}: line {number}: the name {name!r} must not be a path")
+        source = replace(source, name=name)
+    return replace(
+        source,
+        mpp_um=_number(table, number, fields.get("mpp")),
+        mask=_beside(table, fields["mask"]) if "mask" in fields else None,
+        roi=_beside(table, fields["roi"]) if "roi" in fields else None,
+    )
+
+
+def _beside(table: Path, name: str) -> Path:
+    """A path of the table: as it stands, else relative to the table's folder."""
+    path = Path(name)
+    beside = table.parent / path
+    return beside if not path.is_absolute() and not path.exists() and beside.exists() else path
+
+
+def _number(table: Path, line: int, text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ConfigError(f"{table}: line {line}: mpp {text!r} is not a number") from error

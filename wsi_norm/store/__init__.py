@@ -1,0 +1,29 @@
+"""Stores: the only home of zarr."""
+
+from wsi_norm.store.metadata import (
+    Counts,
+    ModelMeta,
+    Settings,
+    SlideMeta,
+    StoreMeta,
+    TileFlag,
+    TilingMeta,
+    TissueMeta,
+    differences,
+)
+from wsi_norm.store.tilestore import Codec, TileStore, tiles_per_shard
+
+__all__ = [
+    "Codec",
+    "Counts",
+    "ModelMeta",
+    "Settings",
+    "SlideMeta",
+    "StoreMeta",
+    "TileFlag",
+    "TileStore",
+    "TilingMeta",
+    "TissueMeta",
+    "differences",
+    "tiles_per_shard",
+]

@@ -1,0 +1,158 @@
+"""What a store says of itself: the group attribute `wsi_norm`.
+
+`schema.json` beside this file is the JSON schema of `StoreMeta`; a test keeps the two equal. No clock
+time and no path of the machine stands here, so equal runs give equal bytes.
+"""
+
+from __future__ import annotations
+
+from enum import IntFlag
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from wsi_norm.geometry import Level, TileGrid
+
+
+class TileFlag(IntFlag):
+    """Bits of the array `flags`."""
+
+    UNREADABLE = 1
+    """The source could not be decoded; the tile is white."""
+    PASSED_THROUGH = 2
+    """There were no usable statistics; the tile is as the slide has it."""
+    EDGE = 4
+    """The tile reaches beyond the slide; white there."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SlideMeta(_Frozen):
+    """The source slide."""
+
+    name: str
+    file_name: str
+    size_bytes: int
+    sha256_first_mib: str
+    vendor: str | None
+    reader: str
+    reader_version: str
+    width_px: int
+    height_px: int
+    mpp_um: float
+    mpp_source: Literal["slide", "table", "default"]
+    objective_power: float | None
+    icc_profile: bool
+
+
+class TilingMeta(_Frozen):
+    """Where the tiles lie; `coords` holds their corners."""
+
+    tile_size_px: int
+    overlap_px: int
+    mpp_um: float
+    downsample: float
+    level: int
+    level_width_px: int
+    level_height_px: int
+    level_downsample: float
+    tiles_per_shard: int
+
+    def grid(self, slide: SlideMeta) -> TileGrid:
+        """The grid that `coords` lie on."""
+        level = Level(self.level, self.level_width_px, self.level_height_px, self.level_downsample)
+        return TileGrid(
+            slide.width_px,
+            slide.height_px,
+            level,
+            self.downsample,
+            self.tile_size_px,
+            self.overlap_px,
+        )
+
+
+class TissueMeta(_Frozen):
+    """How tissue is found; `regions_sha256` is that of the GeoJSON and mask files."""
+
+    segmenter: Literal["otsu", "hsv", "none"]
+    min_tissue: float
+    regions_sha256: str | None
+
+
+class ModelMeta(_Frozen):
+    """The layer that normalised the tiles."""
+
+    sha256: str
+    preset: str
+    statistics: Literal["slide", "tile"]
+    background: Literal["preserve", "normalize"]
+    provenance: dict[str, Any]
+
+
+class Counts(_Frozen):
+    """Tiles in all, and tiles that carry each flag."""
+
+    tiles: int
+    unreadable: int
+    passed_through: int
+    edge: int
+
+
+class Settings(_Frozen):
+    """All that decides the bytes of a store."""
+
+    package_version: str
+    slide: SlideMeta
+    tiling: TilingMeta
+    tissue: TissueMeta
+    model: ModelMeta
+    codec: Literal["zstd", "blosc", "none"]
+    software: dict[str, str]
+
+
+class StoreMeta(Settings):
+    """The group attribute `wsi_norm`: the settings and what came of them.
+
+    `white` is the RGB of the slide's clear glass in [0, 1]; `statistics` is None with tile statistics
+    and where there was no tissue to measure.
+    """
+
+    format_version: Literal[1] = 1
+    white: tuple[float, float, float]
+    statistics: dict[str, Any] | None
+    warnings: tuple[str, ...]
+    counts: Counts | None = None
+    complete: bool = False
+
+    def settings(self) -> Settings:
+        """The part that decides the bytes."""
+        return Settings.model_validate(self.model_dump(include=set(Settings.model_fields)))
+
+
+def differences(stored: StoreMeta, wanted: Settings) -> list[str]:
+    """Settings in which a store differs from what a run would write, as `key: stored != wanted`.
+
+    Versions count only while a store is unfinished: a finished one is not written to again.
+    """
+    before, after = _flat(stored.settings().model_dump()), _flat(wanted.model_dump())
+    keys = sorted(before.keys() | after.keys())
+    if stored.complete:
+        versions = ("package_version", "software.", "slide.reader_version")
+        keys = [key for key in keys if not key.startswith(versions)]
+    return [
+        f"{key}: {before.get(key)} != {after.get(key)}"
+        for key in keys
+        if before.get(key) != after.get(key)
+    ]
+
+
+def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

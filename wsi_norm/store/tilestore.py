@@ -1,0 +1,340 @@
+"""TileStore: the normalised tiles of one slide as a Zarr v3 group.
+
+One task writes one whole shard: first its piece of `flags`, then its object of `tiles`, each under
+a temporary name that is renamed when whole. The existence of the `tiles` object is the commit
+record. Nothing is synced to disk by force: after a loss of power, `verify` or the next run, which
+check every shard's index, find what did not get there.
+"""
+
+from __future__ import annotations
+
+import shutil
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+import zarr
+from pydantic import ValidationError
+from zarr.codecs import BloscCodec, ZstdCodec
+from zarr.errors import BaseZarrError
+
+from wsi_norm.errors import StoreError
+from wsi_norm.store.metadata import Counts, StoreMeta, TileFlag
+
+UInt8 = npt.NDArray[np.uint8]
+Codec = Literal["zstd", "blosc", "none"]
+
+ATTRIBUTE = "wsi_norm"
+SHARD_BYTES = 16 << 20
+_EMPTY = 2**64 - 1
+
+
+def tiles_per_shard(tile_size_px: int) -> int:
+    """Whole tiles in a shard of about 16 MiB: a power of two, so a Z-order run is a square."""
+    return max(1, 1 << (SHARD_BYTES // (3 * tile_size_px**2)).bit_length() >> 1)
+
+
+class TileStore:
+    """One slide's store, opened.
+
+    Use `TileStore.open(path)`; `len(store)`, `store[i]` and `store[i:j]` read tiles, row-aligned
+    with `coords`, `flags` and `tissue_fraction`.
+    """
+
+    def __init__(self, path: Path, group: zarr.Group, meta: StoreMeta) -> None:
+        self.path = path
+        self.meta = meta
+        self._group = group
+        self._tiles = _array(group, "tiles")
+
+    @classmethod
+    def create(
+        cls,
+        path: Path,
+        meta: StoreMeta,
+        *,
+        coords: npt.NDArray[np.int64],
+        tissue_fraction: npt.NDArray[np.float32],
+        tissue_mask: npt.NDArray[np.bool_],
+        mask_downsample: tuple[float, float],
+        thumbnail: UInt8,
+        thumbnail_normalized: UInt8,
+    ) -> TileStore:
+        """Write a new store without tiles; it appears under its name only when whole.
+
+        An existing store of that name is replaced.
+        """
+        draft = path.with_name(f".{path.name}.draft")
+        shutil.rmtree(draft, ignore_errors=True)
+        try:
+            draft.mkdir(parents=True)
+            group = zarr.create_group(draft, attributes={ATTRIBUTE: meta.model_dump(mode="json")})
+            _create_arrays(group, meta, len(coords))
+            mask_scale = {"downsample": list(mask_downsample)}
+            size = meta.slide.width_px, meta.slide.height_px
+            thumbnail_scale = {
+                "downsample": [size[0] / thumbnail.shape[1], size[1] / thumbnail.shape[0]]
+            }
+            _save(group, "coords", coords, ("tile", "xy"))
+            _save(group, "tissue_fraction", tissue_fraction, ("tile",))
+            _save(group, "tissue_mask", tissue_mask, ("y", "x"), mask_scale)
+            for name, image in (
+                ("thumbnail", thumbnail),
+                ("thumbnail_normalized", thumbnail_normalized),
+            ):
+                _save(group, name, image, ("y", "x", "channel"), thumbnail_scale)
+            if path.exists():
+                shutil.rmtree(path)
+            draft.rename(path)
+        except OSError as error:
+            raise StoreError(f"{path}: cannot write the store: {error}") from error
+        return cls.open(path, allow_partial=True)
+
+    @classmethod
+    def open(cls, path: str | Path, allow_partial: bool = False) -> Self:
+        """Open a store for reading.
+
+        Raises
+        ------
+        StoreError
+            No store there, not one of ours, or not complete and `allow_partial` is False.
+        """
+        path = Path(path)
+        try:
+            group = zarr.open_group(path, mode="r+")
+            meta = StoreMeta.model_validate(group.attrs[ATTRIBUTE])
+            store = cls(path, group, meta)
+        except FileNotFoundError as error:
+            raise StoreError(f"{path}: no store there; check the path") from error
+        except (KeyError, ValidationError) as error:
+            raise StoreError(f"{path}: not a store of this version of wsi-norm") from error
+        except (OSError, ValueError, BaseZarrError) as error:
+            raise StoreError(f"{path}: cannot open the store: {error}") from error
+        if not meta.complete and not allow_partial:
+            done = sum(store.has_shard(shard) for shard in range(store.shards))
+            raise StoreError(
+                f"{path}: incomplete ({done} of {store.shards} shards); run the same command again "
+                "to finish it, or open it with allow_partial=True"
+            )
+        return store
+
+    def __len__(self) -> int:
+        return int(self._tiles.shape[0])
+
+    def __getitem__(self, index: int | slice) -> UInt8:
+        """uint8 (T, T, 3) of one tile, or (n, T, T, 3) of a slice."""
+        if isinstance(index, int) and not -len(self) <= index < len(self):
+            raise IndexError(f"tile {index} of {len(self)}")
+        return np.asarray(self._tiles[index])
+
+    def __iter__(self) -> Iterator[UInt8]:
+        """Every tile, a shard at a time from the disk."""
+        for shard in range(self.shards):
+            yield from self[self.rows(shard)]
+
+    @property
+    def coords(self) -> npt.NDArray[np.int64]:
+        """(N, 2): x, y of each tile's top-left corner in level-0 px."""
+        return np.asarray(_array(self._group, "coords")[:])
+
+    @property
+    def flags(self) -> UInt8:
+        """(N,): bits of TileFlag."""
+        return np.asarray(_array(self._group, "flags")[:])
+
+    @property
+    def tissue_fraction(self) -> npt.NDArray[np.float32]:
+        """(N,): share of each tile that is tissue."""
+        return np.asarray(_array(self._group, "tissue_fraction")[:])
+
+    @property
+    def tissue_mask(self) -> npt.NDArray[np.bool_]:
+        """(h, w); the array's attribute `downsample` says how many level-0 px a pixel spans."""
+        return np.asarray(_array(self._group, "tissue_mask")[:])
+
+    @property
+    def thumbnail(self) -> UInt8:
+        """(h, w, 3): the slide before."""
+        return np.asarray(_array(self._group, "thumbnail")[:])
+
+    @property
+    def thumbnail_normalized(self) -> UInt8:
+        """(h, w, 3): the slide after."""
+        return np.asarray(_array(self._group, "thumbnail_normalized")[:])
+
+    @property
+    def shards(self) -> int:
+        """Number of shards."""
+        return -(-len(self) // self.meta.tiling.tiles_per_shard)
+
+    def rows(self, shard: int) -> slice:
+        """The rows of `tiles` that a shard holds."""
+        start = shard * self.meta.tiling.tiles_per_shard
+        return slice(start, min(start + self.meta.tiling.tiles_per_shard, len(self)))
+
+    def write_shard(self, shard: int, tiles: UInt8, flags: UInt8) -> None:
+        """Write one whole shard, `tiles` (n, T, T, 3) and `flags` (n,), atomically."""
+        rows = self.rows(shard)
+        if tiles.shape != (rows.stop - rows.start, *self._tiles.shape[1:]):
+            raise ValueError(f"shard {shard} holds rows {rows}, not tiles of shape {tiles.shape}")
+        try:
+            _array(self._group, "flags")[rows] = flags
+            self._tiles[rows] = tiles
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot write shard {shard}: {error}") from error
+
+    def has_shard(self, shard: int) -> bool:
+        """Whether a shard is there, with a whole index and all the bytes that this promises."""
+        rows = self.rows(shard)
+        return _shard_is_whole(
+            self._object("tiles", shard),
+            rows.stop - rows.start,
+            self.meta.tiling.tiles_per_shard,
+        )
+
+    def missing_shards(self) -> list[int]:
+        """Shards still to be written."""
+        return [shard for shard in range(self.shards) if not self.has_shard(shard)]
+
+    def sweep(self) -> None:
+        """Remove the temporary files that a killed writer left behind."""
+        for litter in self.path.rglob("*.partial"):
+            litter.unlink(missing_ok=True)
+
+    def count(self) -> Counts:
+        """Tiles per flag."""
+        flags = self.flags
+        return Counts(
+            tiles=len(self),
+            unreadable=int(np.count_nonzero(flags & TileFlag.UNREADABLE)),
+            passed_through=int(np.count_nonzero(flags & TileFlag.PASSED_THROUGH)),
+            edge=int(np.count_nonzero(flags & TileFlag.EDGE)),
+        )
+
+    def finish(self) -> StoreMeta:
+        """Check that every shard is in, count the flags and mark the store complete.
+
+        Raises
+        ------
+        StoreError
+            A shard is missing or damaged.
+        """
+        missing = self.missing_shards()
+        if missing:
+            raise StoreError(f"{self.path}: shards {missing} are missing; run the command again")
+        self.sweep()
+        self.meta = self.meta.model_copy(update={"counts": self.count(), "complete": True})
+        self._group.attrs[ATTRIBUTE] = self.meta.model_dump(mode="json")
+        return self.meta
+
+    def damage(self) -> list[str]:
+        """Read everything back; what is damaged or missing, a line each."""
+        found = []
+        for shard in range(self.shards):
+            rows = self.rows(shard)
+            try:
+                if not self.has_shard(shard):
+                    found.append(f"shard {shard} (tiles {rows.start}-{rows.stop - 1}): missing or cut")
+                elif not self._object("flags", shard).exists():
+                    found.append(f"shard {shard}: its flags are missing")
+                else:
+                    self[rows]
+            except (RuntimeError, ValueError, OSError, BaseZarrError) as error:
+                found.append(f"shard {shard} (tiles {rows.start}-{rows.stop - 1}): {error}")
+        for name in ("coords", "flags", "tissue_fraction", "tissue_mask", "thumbnail",
+                     "thumbnail_normalized"):
+            try:
+                _array(self._group, name)[:]
+            except (RuntimeError, ValueError, OSError, KeyError, BaseZarrError) as error:
+                found.append(f"{name}: {error}")
+        return found
+
+    def _object(self, name: str, shard: int) -> Path:
+        rest = ["0"] * (_array(self._group, name).ndim - 1)
+        return self.path.joinpath(name, "c", str(shard), *rest)
+
+
+def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    array = group[name]
+    if not isinstance(array, zarr.Array):
+        raise ValueError(f"{name} is not an array")
+    return array
+
+
+def _create_arrays(group: zarr.Group, meta: StoreMeta, number: int) -> None:
+    """`tiles` (one chunk a tile, sharded) and `flags`, one object of each per shard."""
+    size, per_shard = meta.tiling.tile_size_px, meta.tiling.tiles_per_shard
+    # Chunks that hold nothing but the fill value are written too: an object's existence says that
+    # its task is done.
+    config: Any = {"write_empty_chunks": True}
+    group.create_array(
+        "tiles",
+        shape=(number, size, size, 3),
+        chunks=(1, size, size, 3),
+        shards=(per_shard, size, size, 3),
+        dtype=np.uint8,
+        fill_value=255,
+        compressors=_compressor(meta.codec),
+        dimension_names=("tile", "y", "x", "channel"),
+        config=config,
+    )
+    group.create_array(
+        "flags",
+        shape=(number,),
+        chunks=(per_shard,),
+        dtype=np.uint8,
+        fill_value=0,
+        dimension_names=("tile",),
+        attributes={"bits": {flag.name: int(flag) for flag in TileFlag}},
+        config=config,
+    )
+
+
+def _compressor(codec: Codec) -> Any:
+    if codec == "zstd":
+        return ZstdCodec(level=1, checksum=True)
+    return BloscCodec(cname="lz4", shuffle="noshuffle") if codec == "blosc" else None
+
+
+def _save(
+    group: zarr.Group,
+    name: str,
+    data: npt.NDArray[Any],
+    dimensions: tuple[str, ...],
+    attributes: dict[str, Any] | None = None,
+) -> None:
+    array = group.create_array(
+        name,
+        shape=data.shape,
+        chunks=tuple(max(1, length) for length in data.shape),
+        dtype=data.dtype,
+        dimension_names=dimensions,
+        attributes=attributes,
+        compressors=_compressor("zstd"),
+    )
+    if data.size:
+        array[...] = data
+
+
+def _shard_is_whole(file: Path, chunks: int, slots: int) -> bool:
+    """Whether a shard's index (at its end, CRC-32C last) is intact and covered by its bytes."""
+    length = 16 * slots + 4
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            stream.seek(max(0, size - length))
+            tail = stream.read()
+    except OSError:
+        return False
+    if len(tail) != length:
+        return False
+    index, (checksum,) = tail[:-4], struct.unpack("<I", tail[-4:])
+    if google_crc32c.value(index) != checksum:
+        return False
+    entries = np.frombuffer(index, "<u8").reshape(slots, 2)[:chunks]
+    present = bool((entries != _EMPTY).all())
+    return present and int(entries.sum(axis=1).max(initial=0)) <= size - length
