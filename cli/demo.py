@@ -9,7 +9,11 @@ import click
 
 @click.command("demo")
 @click.option(
-    "-o", "--output", default="demo", show_default=True, type=click.Path(path_type=Path),
+    "-o",
+    "--output",
+    default="demo",
+    show_default=True,
+    type=click.Path(path_type=Path),
     help="Folder for the slide, the store and the pictures.",
 )
 @click.option("--size", default=8192, show_default=True, metavar="PX", help="Edge of the slide.")
@@ -22,14 +26,15 @@ def command(output: Path, size: int, workers: int | None) -> int:
     from wsi_norm.runner import run
     from wsi_norm.store import TileStore
     from wsi_norm.synthetic import write_synthetic_slide
-    from wsi_norm_cli.progress import Progress, print_summary
+
+    from .progress import Progress, print_summary
 
     output.mkdir(parents=True, exist_ok=True)
     slide = output / "synthetic.svs"
     click.echo(f"writing {slide} ({size} x {size} px, two stain appearances) ...")
     write_synthetic_slide(slide, width=size, height=size)
     config = RunConfig(output=output / "normalized", workers=workers)
-    with Progress(1, quiet=False, verbose=False) as progress:
+    with Progress(quiet=False, verbose=False) as progress:
         summary = run([slide], config, progress)
     print_summary(summary, config.output)
     if summary.exit_status:

@@ -16,7 +16,9 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".
 @click.option("--preset", default="paper", show_default=True, help="What the layer is.")
 @click.option("--seed", default=0, show_default=True, help="Of the attention's initial weights.")
 @click.option("--note", help="A line for the checkpoint's provenance: what the tiles are.")
-def command(tiles: tuple[Path, ...], output: Path, preset: str, seed: int, note: str | None) -> None:
+def command(
+    tiles: tuple[Path, ...], output: Path, preset: str, seed: int, note: str | None
+) -> None:
     """Make an untrained layer whose template is the tissue of TILES (image files or folders)."""
     import torch
 
@@ -52,4 +54,3 @@ def _images(path: Path) -> list[Path]:
     if not found:
         raise ConfigError(f"{path}: no images in this folder")
     return found
-

@@ -69,7 +69,9 @@ def _swatches(space: Any, mean: Any, std: Any) -> str:
     light = {"lab": (0,), "hsv": (2,)}.get(space, (0, 1, 2))
     fields = []
     for sign in (-1, 0, 1):
-        colour = [m + sign * s * (k in light) for k, (m, s) in enumerate(zip(mean, std, strict=True))]
+        colour = [
+            m + sign * s * (k in light) for k, (m, s) in enumerate(zip(mean, std, strict=True))
+        ]
         rgb = CONVERSIONS[space].to_rgb(torch.tensor(colour).view(1, 3, 1, 1)).clamp(0, 1)
         red, green, blue = (round(255 * value) for value in rgb.flatten().tolist())
         fields.append(click.style("    ", bg=(red, green, blue)))

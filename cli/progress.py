@@ -18,7 +18,7 @@ from wsi_norm.runner import Event, ShardWritten, SlidePlanned
 class Progress:
     """Shows a run's events on stderr; the bar only on a terminal."""
 
-    def __init__(self, _: int, quiet: bool, verbose: bool) -> None:
+    def __init__(self, quiet: bool, verbose: bool) -> None:
         self._quiet = quiet
         self._verbose = verbose
         self._bar = tqdm(
@@ -45,7 +45,7 @@ class Progress:
         """Take in one event."""
         match event:
             case SlidePlanned(name=name, tiles=tiles):
-                self._bar.total += tiles
+                self._bar.total = (self._bar.total or 0) + tiles
                 self._bar.set_description_str(name, refresh=True)
             case ShardWritten(name=name, tiles=tiles):
                 self._bar.set_description_str(name, refresh=False)

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from wsi_norm.config import RunConfig, run_config
-from wsi_norm_cli.main import dashes
+
+from .main import dashes
 
 FILE = click.Path(path_type=Path)
 
@@ -58,7 +59,9 @@ def _gpus(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int
 @click.option("--ckpt", type=FILE, help=help_of("ckpt"))
 @click.option("--template", type=FILE, help=help_of("template"))
 @click.option("-o", "--output", type=FILE, help=help_of("output"))
-@click.option("--slides-csv", type=FILE, help="Table: wsi, optional mpp, mask_path, roi_path, name.")
+@click.option(
+    "--slides-csv", type=FILE, help="Table: wsi, optional mpp, mask_path, roi_path, name."
+)
 @click.option("--recursive", is_flag=True, default=None, help=help_of("recursive"))
 @click.option("--tile-size", "--patch-size", type=int, metavar="PX", help=help_of("tile_size"))
 @click.option("--mpp", type=float, metavar="UM", help=help_of("mpp"))
@@ -105,9 +108,9 @@ def command(
 ) -> int:
     """Normalise SLIDES (files, folders, DICOM folders, glob patterns) into zarr stores.
 
-    Each slide becomes OUT/<name>.zarr. A run that was interrupted goes on where it stopped when the same
-    command is given again. Exit status: 0 all slides done, 1 some slide is not whole, 2 wrong usage, 130
-    interrupted.
+    Each slide becomes OUT/<name>.zarr. A run that was interrupted goes on where it stopped when the
+    same command is given again. Exit status: 0 all slides done, 1 some slide is not whole, 2 wrong
+    usage, 130 interrupted.
     """
     if no_seg:
         options["segmenter"] = "none"
@@ -115,9 +118,10 @@ def command(
         options["overwrite"] = not resume
     settings = run_config(config, **options)
     from wsi_norm.runner import run
-    from wsi_norm_cli.progress import Progress, print_plan, print_summary
 
-    with Progress(len(slides), quiet, verbose) as progress:
+    from .progress import Progress, print_plan, print_summary
+
+    with Progress(quiet, verbose) as progress:
         summary = run(slides, settings, progress)
     if not quiet:
         (print_plan if settings.dry_run else print_summary)(summary, settings.output)

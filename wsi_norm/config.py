@@ -25,53 +25,78 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     # what
-    slides: tuple[str, ...] = Field((), description="files, folders, DICOM folders, glob patterns")
-    slides_csv: Path | None = Field(None, description="table of slides, see docs")
-    recursive: bool = Field(False, description="search folders to any depth")
-    output: Path = Field(Path("normalized"), description="folder of the stores and the report")
-    ckpt: Path | None = Field(None, description="checkpoint; none: the packaged one")
-    template: Path | None = Field(None, description="YAML with the template of an authors' ckpt")
+    slides: tuple[str, ...] = Field(
+        default=(), description="files, folders, DICOM folders, glob patterns"
+    )
+    slides_csv: Path | None = Field(default=None, description="table of slides, see docs")
+    recursive: bool = Field(default=False, description="search folders to any depth")
+    output: Path = Field(
+        default=Path("normalized"), description="folder of the stores and the report"
+    )
+    ckpt: Path | None = Field(default=None, description="checkpoint; none: the packaged one")
+    template: Path | None = Field(
+        default=None, description="YAML with the template of an authors' ckpt"
+    )
 
     # tiles
-    tile_size: int = Field(256, ge=16, le=8192, description="output tile edge in px")
-    mpp: float = Field(0.5, gt=0, description="target resolution in um/px")
-    overlap: int = Field(0, ge=0, description="overlap of neighbouring tiles in output px")
-    default_mpp: float | None = Field(None, gt=0, description="um/px of slides that state none")
+    tile_size: int = Field(default=256, ge=16, le=8192, description="output tile edge in px")
+    mpp: float = Field(default=0.5, gt=0, description="target resolution in um/px")
+    overlap: int = Field(default=0, ge=0, description="overlap of neighbouring tiles in output px")
+    default_mpp: float | None = Field(
+        default=None, gt=0, description="um/px of slides that state none"
+    )
 
     # tissue
-    min_tissue: float = Field(0.1, ge=0, le=1, description="tissue share that a tile needs")
-    segmenter: Literal["otsu", "hsv", "none"] = Field("otsu", description="tissue detection")
-    roi: Path | None = Field(None, description="GeoJSON in level-0 px; only tiles inside it")
+    min_tissue: float = Field(default=0.1, ge=0, le=1, description="tissue share that a tile needs")
+    segmenter: Literal["otsu", "hsv", "none"] = Field(
+        default="otsu", description="tissue detection"
+    )
+    roi: Path | None = Field(
+        default=None, description="GeoJSON in level-0 px; only tiles inside it"
+    )
     colour_check: Literal["refuse", "warn"] = Field(
-        "refuse", description="what to do with slides whose glass is not neutral"
+        default="refuse", description="what to do with slides whose glass is not neutral"
     )
 
     # normalisation
     statistics: Literal["slide", "tile"] | None = Field(
-        None, description="whose mean and std; none: as the checkpoint was trained"
+        default=None, description="whose mean and std; none: as the checkpoint was trained"
     )
     background: Literal["preserve", "normalize"] | None = Field(
-        None, description="whether glass keeps its colour; none: as the checkpoint was trained"
+        default=None,
+        description="whether glass keeps its colour; none: as the checkpoint was trained",
     )
 
     # output
-    codec: Literal["zstd", "blosc", "none"] = Field("zstd", description="lossless compression")
-    overwrite: bool = Field(False, description="start anew where a store exists, else resume")
-    report: bool = Field(True, description="write run.json and slides.csv")
+    codec: Literal["zstd", "blosc", "none"] = Field(
+        default="zstd", description="lossless compression"
+    )
+    overwrite: bool = Field(
+        default=False, description="start anew where a store exists, else resume"
+    )
+    report: bool = Field(default=True, description="write run.json and slides.csv")
 
     # work
-    reader: Literal["auto", "openslide", "tiffslide"] = Field("auto", description="slide reader")
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:i")
-    gpus: tuple[int, ...] = Field((), description="one worker process per GPU index")
-    batch_size: int | None = Field(None, ge=1, description="tiles per pass on a GPU; none: fit")
-    workers: int | None = Field(None, ge=0, description="processes; none: one per core; 0: inline")
-    scheduler: str | None = Field(None, description="address of a running dask scheduler")
-    cluster: Path | None = Field(None, description="YAML that describes a dask cluster to start")
-    max_unreadable: float = Field(
-        0.2, ge=0, le=1, description="share of unreadable tiles above which a slide fails"
+    reader: Literal["auto", "openslide", "tiffslide"] = Field(
+        default="auto", description="slide reader"
     )
-    fail_fast: bool = Field(False, description="stop at the first slide that fails")
-    dry_run: bool = Field(False, description="plan and estimate only")
+    device: str = Field(default="auto", description="auto, cpu, cuda or cuda:i")
+    gpus: tuple[int, ...] = Field(default=(), description="one worker process per GPU index")
+    batch_size: int | None = Field(
+        default=None, ge=1, description="tiles per pass on a GPU; none: fit"
+    )
+    workers: int | None = Field(
+        default=None, ge=0, description="processes; none: one per core; 0: inline"
+    )
+    scheduler: str | None = Field(default=None, description="address of a running dask scheduler")
+    cluster: Path | None = Field(
+        default=None, description="YAML that describes a dask cluster to start"
+    )
+    max_unreadable: float = Field(
+        default=0.2, ge=0, le=1, description="share of unreadable tiles above which a slide fails"
+    )
+    fail_fast: bool = Field(default=False, description="stop at the first slide that fails")
+    dry_run: bool = Field(default=False, description="plan and estimate only")
 
     @model_validator(mode="before")
     @classmethod

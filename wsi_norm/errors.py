@@ -1,14 +1,14 @@
 """Errors that wsi-norm raises on purpose. Each message says which file, what, and what to do.
 
-    WsiNormError
-    ├── ConfigError (ValueError)         a setting, a table or a region file is wrong
-    ├── SlideError                       one slide cannot be processed
-    │   ├── UnreadableSlideError         no reader opens it, or too much of it cannot be read
-    │   ├── ResolutionError              mpp missing, absurd or too coarse for the target
-    │   └── ColourError                  not brightfield, or colours that cannot be H&E on glass
-    ├── ReadError                        one region of an open slide cannot be decoded
-    ├── CheckpointError (ValueError)     a model file is missing, damaged, foreign or hostile
-    └── StoreError                       a zarr store is incomplete, damaged or of other settings
+WsiNormError
+├── ConfigError (ValueError)         a setting, a table or a region file is wrong
+├── SlideError                       one slide cannot be processed
+│   ├── UnreadableSlideError         no reader opens it, or too much of it cannot be read
+│   ├── ResolutionError              mpp missing, absurd or too coarse for the target
+│   └── ColourError                  not brightfield, or colours that cannot be H&E on glass
+├── ReadError                        one region of an open slide cannot be decoded
+├── CheckpointError (ValueError)     a model file is missing, damaged, foreign or hostile
+└── StoreError                       a zarr store is incomplete, damaged or of other settings
 """
 
 

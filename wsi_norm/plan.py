@@ -132,9 +132,7 @@ def regions_sha256(source: SlideSource, config: RunConfig) -> str | None:
     return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
-def _kept(
-    tiles: list[Tile], fraction: npt.NDArray[np.float32], config: RunConfig
-) -> list[Tile]:
+def _kept(tiles: list[Tile], fraction: npt.NDArray[np.float32], config: RunConfig) -> list[Tile]:
     """Tiles with enough tissue (and some, even if none is asked for a given region)."""
     least = np.float32(config.min_tissue)
     return compact_order(
@@ -158,8 +156,8 @@ def _colour_warnings(slide: Slide, overview: Overview, config: RunConfig) -> lis
     if config.colour_check == "warn":
         return [f"colours: {problem}"]
     raise ColourError(
-        f"{slide.path}: {problem}; the file's colours may be decoded wrongly (YCbCr as RGB?): look at "
-        "it, convert it, try another --reader, or accept it with --colour-check warn"
+        f"{slide.path}: {problem}; its colours may be decoded wrongly (YCbCr as RGB?): look at it, "
+        "convert it, try another --reader, or accept it with --colour-check warn"
     )
 
 

@@ -137,13 +137,17 @@ class RunSummary:
         return {
             "slides": {status: statuses.count(status) for status in sorted(set(statuses))},
             **{name: _sum(self.slides, name) for name in fields},
-            **{f"seconds_{name}": round(_sum(self.slides, f"seconds_{name}"), 3) for name in stages},
+            **{
+                f"seconds_{name}": round(_sum(self.slides, f"seconds_{name}"), 3) for name in stages
+            },
         }
 
 
 def write_report(summary: RunSummary, folder: Path) -> tuple[Path, Path]:
     """Write `run.json` and `slides.csv` into a folder; OSError if that fails."""
-    return write_json(summary, folder / "run.json"), write_csv(summary.slides, folder / "slides.csv")
+    return write_json(summary, folder / "run.json"), write_csv(
+        summary.slides, folder / "slides.csv"
+    )
 
 
 def write_json(summary: RunSummary, path: Path) -> Path:
@@ -181,7 +185,9 @@ def write_csv(slides: Sequence[SlideResult], path: Path) -> Path:
 def _row(slide: SlideResult) -> dict[str, Any]:
     row = {column: getattr(slide, column) for column in CSV_COLUMNS}
     row["warnings"] = "; ".join(slide.warnings)
-    return {key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()}
+    return {
+        key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()
+    }
 
 
 def _sum(slides: Iterable[SlideResult], name: str) -> Any:

@@ -39,7 +39,9 @@ def direct_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """
     sets, tokens = query.shape
     chunk = max(1, _DIRECT_CHUNK // max(1, sets * tokens))
-    return torch.cat([_attend(part, key, value) for part in query.split(chunk, dim=-1)], dim=-1)
+    return torch.cat(
+        [_attend(part, key, value) for part in torch.split(query, chunk, dim=-1)], dim=-1
+    )
 
 
 def linear_attention(query: Tensor, key: Tensor, value: Tensor, nodes: int) -> Tensor:

@@ -158,8 +158,15 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
             f"{path}: refused: loading it would run code from the file; "
             "save weights only (a state dict, or .safetensors)"
         ) from error
-    except (safetensors.SafetensorError, RuntimeError, EOFError, ValueError, OSError,
-            LookupError, BadZipFile) as error:
+    except (
+        safetensors.SafetensorError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        OSError,
+        LookupError,
+        BadZipFile,
+    ) as error:
         raise CheckpointError(
             f"{path}: truncated or damaged checkpoint ({_one_line(error)}); copy it again"
         ) from error

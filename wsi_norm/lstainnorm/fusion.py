@@ -104,11 +104,12 @@ class PaperFusion(nn.Module):
     def forward(self, branches: Tensor) -> Tensor:
         """(B, S, 3, H, W) -> (B, 3, H, W)."""
         delta = self.delta.clamp_min(0)[:, :, None, None]
-        evidence = delta * self.attention(branches) + branches
+        evidence: Tensor = delta * self.attention(branches) + branches
         pixelwise = evidence / (evidence.sum(dim=1, keepdim=True) + 1e-7)
         scale, shift = self.scale[:, None, None, None], self.shift[:, None, None, None]
         weight = (scale * pixelwise + shift).clamp_min(MIN_WEIGHT)
-        return ((weight * branches).sum(dim=1) / weight.sum(dim=1)).clamp(0, 1)
+        fused: Tensor = (weight * branches).sum(dim=1) / weight.sum(dim=1)
+        return fused.clamp(0, 1)
 
 
 class ProductFusion(nn.Module):
@@ -141,7 +142,7 @@ def _score(branches: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def _tokens(maps: Tensor) -> Tensor:
-    """Max-pool (B, S, C, H, W) to (B, S, C, h, w); H, W padded to a multiple by edge replication."""
+    """Max-pool (B, S, C, H, W) to (B, S, C, h, w); edges replicated to a multiple of 8."""
     batch, spaces, channels, height, width = maps.shape
     flat = maps.reshape(batch * spaces, channels, height, width)
     padding = (0, -width % TOKEN_PX, 0, -height % TOKEN_PX)

@@ -100,8 +100,8 @@ class LStainNorm(nn.Module):
 
     Notes
     -----
-    Any H and W; any device; differentiable in the image, the parameters and, where they are measured
-    on the image, through the statistics.
+    Any H and W; any device; differentiable in the image, the parameters and, where they are
+    measured on the image, through the statistics.
     """
 
     def __init__(
@@ -117,7 +117,9 @@ class LStainNorm(nn.Module):
     ) -> None:
         super().__init__()
         if template is None:
-            raise ValueError("LStainNorm needs a template: Template.fit(tiles), or load_checkpoint()")
+            raise ValueError(
+                "LStainNorm needs a template: Template.fit(tiles), or load_checkpoint()"
+            )
         if preset.startswith("single:"):
             spaces = (preset.removeprefix("single:"),)  # type: ignore[assignment]
         elif preset == "reference":
@@ -158,7 +160,9 @@ class LStainNorm(nn.Module):
                 {space: triple(template[space][1]) for space in spaces},
             )
         except KeyError as error:
-            raise ValueError(f"not the authors' layer or its template: {error} is missing") from error
+            raise ValueError(
+                f"not the authors' layer or its template: {error} is missing"
+            ) from error
         layer = cls("reference", spaces, initial, statistics="tile")
         layer.load_state_dict(state, strict=False)
         return layer

@@ -63,15 +63,18 @@ class SpaceNormalization(nn.Module):
         """
         share = weight / weight.sum(dim=(-2, -1), keepdim=True).clamp_min(EPS)
         moments = [
-            self._moments(CONVERSIONS[space].from_rgb(image)[:, channel], share[:, 0], space, channel)
+            self._moments(
+                CONVERSIONS[space].from_rgb(image)[:, channel], share[:, 0], space, channel
+            )
             for space in self.spaces
             for channel in range(3)
         ]
         mean, std = (torch.stack(values, dim=-1) for values in zip(*moments, strict=True))
-        return mean.unflatten(-1, (-1, 3)), std.unflatten(-1, (-1, 3))
+        shape = len(image), len(self.spaces), 3
+        return mean.reshape(shape), std.reshape(shape)
 
     def forward(self, image: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-        """Branches (B, S, 3, H, W) in [0, 1] of an image; mean, std (B or 1, S, 3) of its source."""
+        """Branches (B, S, 3, H, W) in [0, 1] of an image whose mean and std are (B or 1, S, 3)."""
         floor = self.template_std / MAX_GAIN
         gain = self.target_std / (torch.maximum(std, floor) + EPS)
         target = self.target_mean

@@ -86,7 +86,8 @@ class ReferenceFusion(nn.Module):
             F.max_pool2d(layer(padded), TOKEN_PX) for layer in (self.query, self.key, self.value)
         )
         attended = _attend_over_queries(query.flatten(1), key.flatten(1), value.flatten(2))
-        return upsample(attended.unflatten(-1, query.shape[-2:]), height, width)
+        tokens = attended.reshape(len(branch), 3, *query.shape[-2:])
+        return upsample(tokens, height, width)
 
     def forward(self, branches: Tensor) -> Tensor:
         """(B, 3, 3, H, W) in the order lab, hsv, rgb -> (B, 3, H, W), not clipped."""
@@ -105,7 +106,7 @@ class ReferenceFusion(nn.Module):
 def _attend_over_queries(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """out[c, j] = sum_i v[c, i] softmax_j(q_i k_j), in chunks of queries so that memory is flat."""
     chunk = max(1, (1 << 24) // query.numel())
-    parts = zip(query.split(chunk, dim=-1), value.split(chunk, dim=-1), strict=True)
+    parts = zip(torch.split(query, chunk, -1), torch.split(value, chunk, -1), strict=True)
     return torch.stack(
         [v @ torch.softmax(q[:, :, None] * key[:, None, :], dim=-1) for q, v in parts]
     ).sum(dim=0)

@@ -139,8 +139,9 @@ class MomentPool:
         mean: dict[Space, Triple] = {}
         std: dict[Space, Triple] = {}
         for space, sums in self._sums.items():
+            first, second = (sums / self._weight).T.tolist()
             pairs = [
-                _finish(*(sums[channel] / self._weight).tolist(), (space, channel) == HUE)
+                _finish(first[channel], second[channel], circular=(space, channel) == HUE)
                 for channel in range(3)
             ]
             mean[space] = triple([pair[0] for pair in pairs])
@@ -189,5 +190,7 @@ def _triples(data: Mapping[str, Any], key: str) -> dict[Space, Triple]:
     moments = data[key]
     unknown = set(moments) - set(SPACES)
     if unknown:
-        raise ValueError(f"unknown colour space {sorted(unknown)[0]!r} (known: {', '.join(SPACES)})")
+        raise ValueError(
+            f"unknown colour space {sorted(unknown)[0]!r} (known: {', '.join(SPACES)})"
+        )
     return {space: triple(values) for space, values in moments.items()}

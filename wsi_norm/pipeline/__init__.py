@@ -1,7 +1,7 @@
 """The route of a tile: read -> normalise -> write, one function per shard.
 
-`prepare` decides about a slide and creates its store, `process_shard` fills one shard, `finish` closes
-the store. All three run anywhere, given paths and settings.
+`prepare` decides about a slide and creates its store, `process_shard` fills one shard, `finish`
+closes the store. All three run anywhere, given paths and settings.
 """
 
 from wsi_norm.pipeline.job import (

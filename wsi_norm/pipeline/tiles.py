@@ -1,4 +1,4 @@
-"""Pixels of tiles: read with their neighbours, brought to the target mpp, sampled for statistics."""
+"""Pixels of tiles: read with their neighbours, brought to the target mpp, sampled."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ STATISTICS_TILES = 64
 
 BLOCK_PX = 2048
 """Neighbouring tiles are read together in blocks of about this edge, in px of the level."""
-
 
 
 def read_tiles(
@@ -69,7 +68,10 @@ def measure_slide(
     pixels, errors = read_tiles(slide, plan.grid, sample)
     good = [index for index, error in enumerate(errors) if error is None]
     if not good:
-        return None, "no statistics: none of the sampled tiles can be read; tiles pass through as they are"
+        return (
+            None,
+            "no statistics: none of the sampled tiles can be read; tiles pass through as they are",
+        )
     tissue = np.stack([_tissue_of(plan, sample[index]) for index in good])
     try:
         return normalizer.measure_with_white(pixels[good], plan.white, tissue), None
@@ -100,9 +102,12 @@ def _tissue_of(plan: SlidePlan, tile: Tile) -> npt.NDArray[np.bool_]:
     """The tissue mask under a tile, bool (T, T), nearest neighbour."""
     size = plan.grid.tile_size
     x, y = (
-        ((start * plan.grid.step + np.arange(size) + 0.5) * plan.grid.downsample / scale).astype(int)
+        ((start * plan.grid.step + np.arange(size) + 0.5) * plan.grid.downsample / scale).astype(
+            int
+        )
         for start, scale in zip((tile.column, tile.row), plan.mask_downsample, strict=True)
     )
     height, width = plan.tissue_mask.shape
-    inside = (y < height)[:, None] & (x < width)[None, :]
-    return inside & plan.tissue_mask[np.ix_(y.clip(0, height - 1), x.clip(0, width - 1))]
+    inside: npt.NDArray[np.bool_] = (y < height)[:, None] & (x < width)[None, :]
+    inside &= plan.tissue_mask[np.ix_(y.clip(0, height - 1), x.clip(0, width - 1))]
+    return inside

@@ -18,7 +18,7 @@ from distributed import Client, Future, as_completed
 from distributed.scheduler import KilledWorker
 
 from wsi_norm.config import RunConfig, read_yaml
-from wsi_norm.errors import ConfigError, SlideError, WsiNormError
+from wsi_norm.errors import ConfigError, WsiNormError
 from wsi_norm.lstainnorm import load_checkpoint
 from wsi_norm.lstainnorm.checkpoint import sha256_of
 from wsi_norm.pipeline import (
@@ -41,8 +41,21 @@ from wsi_norm.store import Counts
 TASKS_PER_THREAD = 3
 """Tasks out at a time, per worker thread: one at work and the next ones there before it ends."""
 
-PACKAGES = ("wsi-norm", "torch", "kornia", "zarr", "dask", "distributed", "openslide-python",
-            "openslide-bin", "tiffslide", "tifffile", "numpy", "pillow", "scikit-image")
+PACKAGES = (
+    "wsi-norm",
+    "torch",
+    "kornia",
+    "zarr",
+    "dask",
+    "distributed",
+    "openslide-python",
+    "openslide-bin",
+    "tiffslide",
+    "tifffile",
+    "numpy",
+    "pillow",
+    "scikit-image",
+)
 
 
 @dataclass(frozen=True)
@@ -266,11 +279,13 @@ class _Drive:
         error = None
         if counts.unreadable:
             error = (
-                f"{slide.job.source.path}: {counts.unreadable} of {counts.tiles} tiles cannot be read "
-                "and are white (flag 1)"
+                f"{slide.job.source.path}: {counts.unreadable} of {counts.tiles} tiles cannot be "
+                "read and are white (flag 1)"
             )
             if slide.read_error:
-                error += f"; the first: {slide.read_error.removeprefix(f'{slide.job.source.path}: ')}"
+                error += (
+                    f"; the first: {slide.read_error.removeprefix(f'{slide.job.source.path}: ')}"
+                )
         self._end(slide, status, error=error, **counts.model_dump())
 
     def _fail(self, slide: _Slide, future: Future) -> None:
@@ -281,7 +296,9 @@ class _Drive:
         elif isinstance(error, KilledWorker):
             message = f"{path}: a worker process died on it several times (out of memory?)"
         else:
-            message = f"{path}: unexpected {type(error).__name__}: {error} (a bug: please report it)"
+            message = (
+                f"{path}: unexpected {type(error).__name__}: {error} (a bug: please report it)"
+            )
         trace = "".join(traceback.format_exception(error))
         self._end(slide, "failed", error=" ".join(message.split()), traceback=trace)
 
@@ -312,8 +329,8 @@ class _Drive:
             self._end(
                 slide,
                 "failed",
-                error=f"{slide.job.source.path}: another slide of this run would also be written to "
-                f"{slide.job.store.name}; rename one, or give a column 'name' in --slides-csv",
+                error=f"{slide.job.source.path}: another slide of this run would also be written "
+                f"to {slide.job.store.name}; rename one, or give a column 'name' in --slides-csv",
             )
 
     def _clashing(self, names: set[str]) -> Iterator[_Slide]:
@@ -321,7 +338,7 @@ class _Drive:
 
 
 def _model(config: RunConfig) -> tuple[Model, dict[str, Any]]:
-    """The checkpoint by name, and what the report says of it; it is loaded once here, to be sure."""
+    """The checkpoint by name, and what the report says of it; loaded once here, to be sure."""
     template = read_yaml(config.template) if config.template is not None else None
     layer = load_checkpoint(config.ckpt, template)
     model = Model(config.ckpt, sha256_of(config.ckpt), template)

@@ -86,7 +86,7 @@ class Reader(Protocol):
 class OpenSlideReader:
     """OpenSlide 4: every vendor's format, DICOM included."""
 
-    name = "openslide"
+    name: ClassVar[str] = "openslide"
 
     def __init__(self, path: str) -> None:
         self._slide = openslide.OpenSlide(path)
@@ -115,7 +115,7 @@ class OpenSlideReader:
 class TiffSlideReader:
     """TiffSlide: the TIFF family, also over URLs."""
 
-    name = "tiffslide"
+    name: ClassVar[str] = "tiffslide"
 
     def __init__(self, path: str) -> None:
         self._slide = tiffslide.TiffSlide(path)
@@ -143,7 +143,7 @@ class TiffSlideReader:
 class ImageReader:
     """Pillow: a plain PNG, JPEG or TIFF that fits into memory, as a slide of one level."""
 
-    name = "image"
+    name: ClassVar[str] = "image"
 
     def __init__(self, path: str) -> None:
         with Image.open(path) as image:
@@ -177,7 +177,9 @@ class ImageReader:
 
 
 READERS: Mapping[str, type[Reader]] = {
-    reader.name: reader for reader in (OpenSlideReader, TiffSlideReader, ImageReader)
+    "openslide": OpenSlideReader,
+    "tiffslide": TiffSlideReader,
+    "image": ImageReader,
 }
 
 
@@ -194,7 +196,7 @@ def on_white(image: Image.Image) -> RGB:
     """uint8 (H, W, 3) of a Pillow image, transparency composed on white."""
     if image.mode in {"P", "LA"}:
         image = image.convert("RGBA")
-    if image.mode == "RGBA" and image.getextrema()[3] != (255, 255):
+    if image.mode == "RGBA" and image.getextrema()[-1] != (255, 255):
         white = Image.new("RGB", image.size, (255, 255, 255))
         white.paste(image, mask=image.getchannel("A"))
         image = white
@@ -217,9 +219,9 @@ def _mean_mpp(properties: Mapping[str, Any], prefix: str) -> float | None:
 def _bounds(properties: Mapping[str, Any], prefix: str) -> tuple[int, int, int, int] | None:
     keys = [f"{prefix}.bounds-{key}" for key in ("x", "y", "width", "height")]
     values = [properties.get(key) for key in keys]
-    if any(value is None for value in values):
+    if None in values:
         return None
-    x, y, width, height = (int(value) for value in values)
+    x, y, width, height = (int(str(value)) for value in values)
     return x, y, width, height
 
 

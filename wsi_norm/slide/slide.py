@@ -167,7 +167,9 @@ class Slide:
         for target in _blocks(size, max(1, int(_BLOCK_PX / max(scale)))):
             failure = self._paint(level, scale, target, image, readable) or failure
         if failure is not None and not readable.any():
-            raise UnreadableSlideError(f"{failure}; nothing of this slide can be read: copy it again")
+            raise UnreadableSlideError(
+                f"{failure}; nothing of this slide can be read: copy it again"
+            )
         return Overview(
             image, readable, (width / size[0], height / size[1]), self.mpp_um * width / size[0]
         )
@@ -201,7 +203,9 @@ class Slide:
             return self._reader.read(level, box.left, box.top, box.width, box.height)
         except READ_ERRORS as error:
             self._reopen()  # OpenSlide's errors latch: the old handle would fail everywhere
-            where = f"{box.width} x {box.height} px at ({box.left}, {box.top}) of level {level.index}"
+            where = (
+                f"{box.width} x {box.height} px at ({box.left}, {box.top}) of level {level.index}"
+            )
             raise ReadError(f"{self.path}: cannot read {where}: {error}") from error
 
     def _reopen(self) -> None:
@@ -232,7 +236,10 @@ class Slide:
         try:
             pixels = self._decode(level, box)
         except ReadError as error:
-            if max(box.width, box.height) <= _SMALLEST_BLOCK_PX or target.width * target.height == 1:
+            if (
+                max(box.width, box.height) <= _SMALLEST_BLOCK_PX
+                or target.width * target.height == 1
+            ):
                 return error
             half = max(1, (max(target.width, target.height) + 1) // 2)
             for part in _blocks((target.width, target.height), half):
@@ -311,6 +318,7 @@ def _slide_file(path: Path) -> Path:
 
 
 def _open(path: Path, reader: ReaderName) -> tuple[Reader, tuple[str, ...]]:
+    names: list[str]
     if reader != "auto":
         names = [reader]
     elif path.suffix.lower() in IMAGE_SUFFIXES:
@@ -337,8 +345,9 @@ def _damage_notes(path: Path, opened: Reader, refusals: list[str]) -> tuple[str,
     if damage is not None:
         notes.append(f"damaged: {damage}; read by {opened.name} as far as it goes")
     if refusals:
-        notes.append(f"read by {opened.name} because other readers refuse it "
-                        f"({'; '.join(refusals)})")
+        notes.append(
+            f"read by {opened.name} because other readers refuse it ({'; '.join(refusals)})"
+        )
     return tuple(notes)
 
 
@@ -346,6 +355,7 @@ def _checked_mpp(
     path: Path, metadata: Metadata, table: float | None, default: float | None
 ) -> tuple[float, MppSource]:
     remedy = "give the right one in the column mpp of --slides-csv"
+    source: MppSource
     if table is not None:
         mpp_um, source = table, "table"
     elif metadata.mpp_um is not None:

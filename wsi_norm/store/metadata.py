@@ -1,7 +1,7 @@
 """What a store says of itself: the group attribute `wsi_norm`.
 
-`schema.json` beside this file is the JSON schema of `StoreMeta`; a test keeps the two equal. No clock
-time and no path of the machine stands here, so equal runs give equal bytes.
+`schema.json` beside this file is the JSON schema of `StoreMeta`; a test keeps the two equal. No
+clock time and no path of the machine stands here, so equal runs give equal bytes.
 """
 
 from __future__ import annotations
@@ -115,8 +115,8 @@ class Settings(_Frozen):
 class StoreMeta(Settings):
     """The group attribute `wsi_norm`: the settings and what came of them.
 
-    `white` is the RGB of the slide's clear glass in [0, 1]; `statistics` is None with tile statistics
-    and where there was no tissue to measure.
+    `white` is the RGB of the slide's clear glass in [0, 1]; `statistics` is None with tile
+    statistics and where there was no tissue to measure.
     """
 
     format_version: Literal[1] = 1

@@ -238,15 +238,23 @@ class TileStore:
             rows = self.rows(shard)
             try:
                 if not self.has_shard(shard):
-                    found.append(f"shard {shard} (tiles {rows.start}-{rows.stop - 1}): missing or cut")
+                    found.append(
+                        f"shard {shard} (tiles {rows.start}-{rows.stop - 1}): missing or cut"
+                    )
                 elif not self._object("flags", shard).exists():
                     found.append(f"shard {shard}: its flags are missing")
                 else:
                     self[rows]
             except (RuntimeError, ValueError, OSError, BaseZarrError) as error:
                 found.append(f"shard {shard} (tiles {rows.start}-{rows.stop - 1}): {error}")
-        for name in ("coords", "flags", "tissue_fraction", "tissue_mask", "thumbnail",
-                     "thumbnail_normalized"):
+        for name in (
+            "coords",
+            "flags",
+            "tissue_fraction",
+            "tissue_mask",
+            "thumbnail",
+            "thumbnail_normalized",
+        ):
             try:
                 _array(self._group, name)[:]
             except (RuntimeError, ValueError, OSError, KeyError, BaseZarrError) as error:
@@ -289,7 +297,7 @@ def _create_arrays(group: zarr.Group, meta: StoreMeta, number: int) -> None:
         dtype=np.uint8,
         fill_value=0,
         dimension_names=("tile",),
-        attributes={"bits": {flag.name: int(flag) for flag in TileFlag}},
+        attributes={"bits": {str(flag.name): int(flag) for flag in TileFlag}},
         config=config,
     )
 
