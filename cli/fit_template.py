@@ -30,7 +30,7 @@ def command(
         raise ConfigError(f"preset {preset!r} is none of {', '.join(PRESETS)}")
     files = [file for path in tiles for file in _images(path)]
     try:
-        template = Template.fit(read_image(file) for file in files)
+        template = Template.fit((read_image(file) for file in files), within_tiles=True)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     torch.manual_seed(seed)

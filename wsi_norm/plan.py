@@ -73,7 +73,9 @@ def plan_slide(slide: Slide, source: SlideSource, config: RunConfig) -> SlidePla
     """
     grid = plan_grid(slide, config)
     overview = slide.overview(max(OVERVIEW_MPP_UM, slide.mpp_um))
-    warnings = [*slide.warnings, *_colour_warnings(slide, overview, config)]
+    warnings = _colour_warnings(slide, overview, config)
+    if slide.damage is not None:
+        warnings.append(f"damaged: {slide.damage}")
     found = tissue.tissue_mask(overview.image, overview.mpp_um, config.segmenter)
     white = tissue.white_level(overview.image, found)
     if not overview.readable.all():

@@ -39,7 +39,8 @@ class SlideResult:
     Attributes
     ----------
     status
-        "done"; "damaged": finished, but some tiles could not be read; "empty": no tissue;
+        "done"; "damaged": finished, but the file is damaged (see `error` for tiles that could not
+        be read, `warnings` for the file); "empty": no tissue;
         "skipped": finished by an earlier run; "failed"; "interrupted"; "planned": a dry run.
     error, warnings
         One line each; `traceback` is for bug reports.
@@ -77,7 +78,7 @@ class SlideResult:
     @property
     def ok(self) -> bool:
         """Whether every tile of the slide is there and was readable."""
-        return self.status not in {"failed", "damaged", "interrupted"} and not self.unreadable
+        return self.status not in {"failed", "interrupted"} and not self.unreadable
 
     @property
     def tiles_per_second(self) -> float:

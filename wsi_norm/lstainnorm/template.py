@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -34,7 +34,7 @@ class Template:
     std: Mapping[Space, Triple]
 
     @classmethod
-    def fit(cls, tiles: UInt8 | Iterable[UInt8]) -> Template:
+    def fit(cls, tiles: UInt8 | Iterable[UInt8], *, within_tiles: bool = False) -> Template:
         """Mean and std over the tissue pixels of tiles, all pixels pooled.
 
         Parameters
@@ -42,6 +42,9 @@ class Template:
         tiles
             uint8 (N, H, W, 3), or an iterable of such arrays (or of single (H, W, 3) tiles), which
             may differ in size and are read once.
+        within_tiles
+            Let std be that within tiles: without the differences between them, which would make a
+            target of tiles from many slides more colourful than any slide.
 
         Raises
         ------
@@ -49,13 +52,19 @@ class Template:
             The tiles hold (almost) no tissue, or an array has another dtype or shape.
         """
         pool = MomentPool()
+        own: list[MomentPool] = []
         for batch in [tiles] if isinstance(tiles, np.ndarray) else tiles:
             for tile in as_batch(batch):
                 pixels = to_float(tile[None])
-                pool.add(pixels, tissue_weight(pixels, white_of(pixels)))
+                weight = tissue_weight(pixels, white_of(pixels))
+                pool.add(pixels, weight)
+                if within_tiles:
+                    own.append(MomentPool())
+                    own[-1].add(pixels, weight)
         if not pool.usable:
             raise ValueError("cannot fit a template: the tiles hold (almost) no tissue")
-        return cls(*pool.moments())
+        mean, std = pool.moments()
+        return cls(mean, _within(own) if within_tiles else std)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form: {"mean": {space: [3 numbers]}, "std": ...}."""
@@ -180,6 +189,17 @@ def _finish(first: float, second: float, circular: bool) -> tuple[float, float]:
         std = math.sqrt(-2 * math.log(max(resultant, 1e-12)))
         return math.atan2(first, second) % (2 * math.pi), std
     return first, math.sqrt(max(second - first * first, 0.0))
+
+
+def _within(pools: Sequence[MomentPool]) -> dict[Space, Triple]:
+    """Root mean square of the pools' own std, weighted by their tissue."""
+    pools = [pool for pool in pools if pool.usable]
+    weights = np.array([pool.tissue_pixels for pool in pools], float)
+    stds = [pool.moments()[1] for pool in pools]
+    return {
+        space: triple(np.sqrt(np.average([np.square(std[space]) for std in stds], 0, weights)))
+        for space in stds[0]
+    }
 
 
 def _lists(moments: Mapping[Space, Triple]) -> dict[str, list[float]]:

@@ -50,6 +50,8 @@ class Prepared:
         Tiles in the store, and how many tiles each shard that is still to be written holds.
     finished
         The store was complete before.
+    damaged
+        The slide's file is, as far as it is known.
     warnings
         A line each.
     seconds
@@ -59,6 +61,7 @@ class Prepared:
     tiles: int
     missing: Mapping[int, int]
     finished: bool
+    damaged: bool
     warnings: tuple[str, ...]
     seconds: float
 

@@ -54,6 +54,7 @@ def prepare(job: SlideJob) -> Prepared:
         tiles=len(store),
         missing={shard: store.rows(shard).stop - store.rows(shard).start for shard in missing},
         finished=store.meta.complete,
+        damaged=store.meta.slide.damage is not None,
         warnings=store.meta.warnings,
         seconds=time.perf_counter() - start,
     )
@@ -202,6 +203,7 @@ def _slide_meta(job: SlideJob, slide: Slide) -> SlideMeta:
         mpp_um=slide.mpp_um,
         mpp_source=slide.mpp_source,
         objective_power=slide.metadata.objective_power,
+        damage=slide.damage,
         icc_profile=slide.metadata.icc_profile,
     )
 

@@ -272,7 +272,7 @@ class _Drive:
         assert slide.prepared is not None
         if slide.prepared.finished:
             status = "skipped"
-        elif counts.unreadable:
+        elif counts.unreadable or slide.prepared.damaged:
             status = "damaged"
         else:
             status = "done" if counts.tiles else "empty"

@@ -75,14 +75,14 @@ class Slide:
         The file that is read (for a DICOM folder, one of its instances).
     mpp_um, mpp_source
         Level-0 resolution in um/px, and whether the slide, the table or the default stated it.
-    warnings
-        What a user must know of this file, a line each.
+    damage
+        What is wrong with a file that can still be read in part; None for a whole one.
     """
 
     path: Path
     mpp_um: float
     mpp_source: MppSource
-    warnings: tuple[str, ...]
+    damage: str | None
     _reader: Reader = field(repr=False)
     _closed: bool = field(default=False, repr=False)
 
@@ -294,13 +294,13 @@ def open_slide(
         mpp is missing, absurd, or contradicts the objective power.
     """
     file = _slide_file(Path(path))
-    opened, notes = _open(file, reader)
+    opened, damage = _open(file, reader)
     try:
         mpp_um, source = _checked_mpp(file, opened.metadata, table_mpp_um, default_mpp_um)
     except ResolutionError:
         opened.close()
         raise
-    return Slide(file, mpp_um, source, notes, opened)
+    return Slide(file, mpp_um, source, damage, opened)
 
 
 def _slide_file(path: Path) -> Path:
@@ -317,7 +317,7 @@ def _slide_file(path: Path) -> Path:
     return instances[0]
 
 
-def _open(path: Path, reader: ReaderName) -> tuple[Reader, tuple[str, ...]]:
+def _open(path: Path, reader: ReaderName) -> tuple[Reader, str | None]:
     names: list[str]
     if reader != "auto":
         names = [reader]
@@ -334,21 +334,17 @@ def _open(path: Path, reader: ReaderName) -> tuple[Reader, tuple[str, ...]]:
         except OPEN_ERRORS as error:
             refusals.append(f"{name}: {error or type(error).__name__}")
             continue
-        return opened, _damage_notes(path, opened, refusals)
+        return opened, _damage(path, opened, refusals)
     raise UnreadableSlideError(f"{path}: {why_unreadable(path)} ({'; '.join(refusals)})")
 
 
-def _damage_notes(path: Path, opened: Reader, refusals: list[str]) -> tuple[str, ...]:
+def _damage(path: Path, opened: Reader, refusals: list[str]) -> str | None:
     """A slide that one reader refuses is never taken for whole in silence."""
-    notes = []
     damage = tiff_damage(path) if opened.name == "tiffslide" else None
-    if damage is not None:
-        notes.append(f"damaged: {damage}; read by {opened.name} as far as it goes")
-    if refusals:
-        notes.append(
-            f"read by {opened.name} because other readers refuse it ({'; '.join(refusals)})"
-        )
-    return tuple(notes)
+    if damage is None and not refusals:
+        return None
+    refused = f" although other readers refuse it ({'; '.join(refusals)})" if refusals else ""
+    return f"{damage or 'perhaps damaged'}; read by {opened.name}{refused}"
 
 
 def _checked_mpp(

@@ -44,6 +44,7 @@ class SlideMeta(_Frozen):
     mpp_um: float
     mpp_source: Literal["slide", "table", "default"]
     objective_power: float | None
+    damage: str | None
     icc_profile: bool
 
 

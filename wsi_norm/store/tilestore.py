@@ -32,6 +32,9 @@ ATTRIBUTE = "wsi_norm"
 SHARD_BYTES = 16 << 20
 _EMPTY = 2**64 - 1
 
+WRITE_ALL: Any = {"write_empty_chunks": True}
+"""Chunks of nothing but the fill value are written too: existence says that a task is done."""
+
 
 def tiles_per_shard(tile_size_px: int) -> int:
     """Whole tiles in a shard of about 16 MiB: a power of two, so a Z-order run is a square."""
@@ -49,7 +52,8 @@ class TileStore:
         self.path = path
         self.meta = meta
         self._group = group
-        self._tiles = _array(group, "tiles")
+        self._tiles = _array(group, "tiles").with_config(WRITE_ALL)
+        self._flags = _array(group, "flags").with_config(WRITE_ALL)
 
     @classmethod
     def create(
@@ -144,7 +148,7 @@ class TileStore:
     @property
     def flags(self) -> UInt8:
         """(N,): bits of TileFlag."""
-        return np.asarray(_array(self._group, "flags")[:])
+        return np.asarray(self._flags[:])
 
     @property
     def tissue_fraction(self) -> npt.NDArray[np.float32]:
@@ -182,7 +186,7 @@ class TileStore:
         if tiles.shape != (rows.stop - rows.start, *self._tiles.shape[1:]):
             raise ValueError(f"shard {shard} holds rows {rows}, not tiles of shape {tiles.shape}")
         try:
-            _array(self._group, "flags")[rows] = flags
+            self._flags[rows] = flags
             self._tiles[rows] = tiles
         except OSError as error:
             raise StoreError(f"{self.path}: cannot write shard {shard}: {error}") from error
@@ -276,9 +280,6 @@ def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
 def _create_arrays(group: zarr.Group, meta: StoreMeta, number: int) -> None:
     """`tiles` (one chunk a tile, sharded) and `flags`, one object of each per shard."""
     size, per_shard = meta.tiling.tile_size_px, meta.tiling.tiles_per_shard
-    # Chunks that hold nothing but the fill value are written too: an object's existence says that
-    # its task is done.
-    config: Any = {"write_empty_chunks": True}
     group.create_array(
         "tiles",
         shape=(number, size, size, 3),
@@ -288,7 +289,6 @@ def _create_arrays(group: zarr.Group, meta: StoreMeta, number: int) -> None:
         fill_value=255,
         compressors=_compressor(meta.codec),
         dimension_names=("tile", "y", "x", "channel"),
-        config=config,
     )
     group.create_array(
         "flags",
@@ -298,7 +298,6 @@ def _create_arrays(group: zarr.Group, meta: StoreMeta, number: int) -> None:
         fill_value=0,
         dimension_names=("tile",),
         attributes={"bits": {str(flag.name): int(flag) for flag in TileFlag}},
-        config=config,
     )
 
 

@@ -1,0 +1,47 @@
+# make demo   everything from nothing: environment, install, one slide, its normalised tiles
+# make test   the test suite
+# make check  formatting, lint, types, import contracts, the Dockerfile
+# VENV=... chooses another environment, PYTHON=... another Python (3.11 to 3.13)
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+CONSTRAIN := --constraint constraints.txt
+# PyTorch goes first: left to the resolver, a looser requirement may bring a newer one with CUDA.
+TORCH_INSTALL ?= $(PIP) install $(CONSTRAIN) torch
+
+.PHONY: install dev demo test check bench clean
+
+install: $(VENV)/.installed
+dev: $(VENV)/.dev
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install $(CONSTRAIN) --upgrade pip
+	$(TORCH_INSTALL)
+	$(PIP) install $(CONSTRAIN) --editable .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.installed
+	$(PIP) install $(CONSTRAIN) --editable '.[dev,slurm]'
+	touch $@
+
+demo: install
+	$(BIN)/wsi-norm demo --output demo
+
+test: dev
+	$(BIN)/python -m pytest
+
+check: dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy wsi_norm cli
+	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
+
+bench: install
+	$(BIN)/python benchmarks/layer.py
+
+clean:
+	rm -rf $(VENV) build dist demo *.egg-info
