@@ -98,7 +98,7 @@ def plan_slide(slide: Slide, source: SlideSource, config: RunConfig) -> SlidePla
         tissue_fraction=np.array([share[tile] for tile in kept], np.float32),
         tissue_mask=found,
         mask_downsample=overview.downsample,
-        thumbnail=_thumbnail(overview.image),
+        thumbnail=_thumbnail(slide, overview),
         white=(float(white[0]), float(white[1]), float(white[2])),
         warnings=tuple(warnings),
     )
@@ -176,7 +176,11 @@ def _inside_regions(
     return inside
 
 
-def _thumbnail(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    small = Image.fromarray(image)
+def _thumbnail(slide: Slide, overview: Overview) -> npt.NDArray[np.uint8]:
+    """The overview at most 1024 px wide and high; a small slide is read again, finer."""
+    edge = max(overview.image.shape)
+    if edge < THUMBNAIL_PX and overview.mpp_um > slide.mpp_um:
+        overview = slide.overview(max(overview.mpp_um * edge / THUMBNAIL_PX, slide.mpp_um))
+    small = Image.fromarray(overview.image)
     small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BOX)
     return np.asarray(small)

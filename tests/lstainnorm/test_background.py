@@ -94,9 +94,7 @@ def test_the_weight_rises_without_an_edge() -> None:
 
 
 @given(rgb=colours, dimmed=st.floats(0.6, 1.0))
-def test_tissue_is_relative_to_the_white_of_the_lamp(
-    rgb: tuple[float, ...], dimmed: float
-) -> None:
+def test_tissue_is_relative_to_the_white_of_the_lamp(rgb: tuple[float, ...], dimmed: float) -> None:
     seen = tuple(value * dimmed for value in rgb)
     lamp = (dimmed,) * 3
     assert weight_of(seen, lamp) == pytest.approx(weight_of(rgb), abs=1e-4)

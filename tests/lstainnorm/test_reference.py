@@ -1,5 +1,6 @@
 """The `reference` preset against outputs and gradients of the authors' own layer."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,7 @@ def test_a_missing_parameter_is_named(made_up: dict[str, Any], key: str) -> None
 @pytest.mark.parametrize("key", ATTENTION_PARAMETERS)
 def test_a_missing_attention_parameter_is_named(made_up: dict[str, Any], key: str) -> None:
     state = {name: value for name, value in made_up["state"].items() if name != key}
-    with pytest.raises(ValueError, match=rf"'{key}' is missing".replace(".", r"\.")):
+    with pytest.raises(ValueError, match=re.escape(f"'{key}' is missing")):
         LStainNorm.from_reference(state, made_up["template"])
 
 
@@ -159,7 +160,7 @@ def test_a_foreign_state_dict_is_refused(made_up: dict[str, Any]) -> None:
 
 def test_a_parameter_of_the_wrong_shape_is_refused(made_up: dict[str, Any]) -> None:
     state = made_up["state"] | {"SelfAttention.h.weight": torch.zeros(5, 3, 1, 1)}
-    with pytest.raises(ValueError, match="size mismatch"):
+    with pytest.raises((ValueError, RuntimeError), match="size mismatch"):
         LStainNorm.from_reference(state, made_up["template"])
 
 

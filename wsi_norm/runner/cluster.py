@@ -65,7 +65,7 @@ def local_cluster(config: RunConfig) -> LocalCluster:
         n_workers=max(1, number),
         threads_per_worker=GPU_THREADS if gpu else 1,
         processes=number > 0,
-        dashboard_address=None,
+        dashboard_address=":0",
         silence_logs=logging.CRITICAL,
     )
 
@@ -84,7 +84,7 @@ def gpu_cluster(gpus: tuple[int, ...]) -> SpecCluster:
             }
             for index in gpus
         },
-        scheduler={"cls": Scheduler, "options": {"dashboard": False}},
+        scheduler={"cls": Scheduler, "options": {"dashboard_address": ":0"}},
         silence_logs=logging.CRITICAL,
     )
 
@@ -108,7 +108,7 @@ def described_cluster(file: Path) -> Any:
         cluster = kind(**(description.get("arguments") or {}))
         if description.get("jobs") is not None:
             cluster.scale(jobs=int(description["jobs"]))
-    except (TypeError, ValueError, OSError) as error:
+    except (TypeError, ValueError, OSError, RuntimeError) as error:
         raise ConfigError(f"{file}: {name} cannot be started: {error}") from error
     return cluster
 

@@ -8,6 +8,7 @@ check every shard's index, find what did not get there.
 
 from __future__ import annotations
 
+import json
 import shutil
 import struct
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 from pydantic import ValidationError
-from zarr.codecs import BloscCodec, ZstdCodec
+from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from zarr.errors import BaseZarrError
 
 from wsi_norm.errors import StoreError
@@ -34,6 +35,13 @@ _EMPTY = 2**64 - 1
 
 WRITE_ALL: Any = {"write_empty_chunks": True}
 """Chunks of nothing but the fill value are written too: existence says that a task is done."""
+
+
+SINGLE_CHUNK = ("coords", "tissue_fraction", "tissue_mask", "thumbnail", "thumbnail_normalized")
+"""Arrays that are written whole when the store is created."""
+
+READ_ERRORS = (RuntimeError, ValueError, OSError, KeyError, BaseZarrError)
+"""What zarr and its codecs raise on damaged bytes."""
 
 
 def tiles_per_shard(tile_size_px: int) -> int:
@@ -71,7 +79,16 @@ class TileStore:
         """Write a new store without tiles; it appears under its name only when whole.
 
         An existing store of that name is replaced.
+
+        Raises
+        ------
+        StoreError
+            It cannot be written, or something that is no store has its name.
         """
+        if path.exists() and not _is_store(path):
+            raise StoreError(
+                f"{path}: not a store of wsi-norm, so it is not replaced; move it away"
+            )
         draft = path.with_name(f".{path.name}.draft")
         shutil.rmtree(draft, ignore_errors=True)
         try:
@@ -186,6 +203,9 @@ class TileStore:
         if tiles.shape != (rows.stop - rows.start, *self._tiles.shape[1:]):
             raise ValueError(f"shard {shard} holds rows {rows}, not tiles of shape {tiles.shape}")
         try:
+            if not self.has_shard(shard):  # zarr would merge the last shard with a damaged one
+                for name in ("flags", "tiles"):
+                    self._object(name, shard).unlink(missing_ok=True)
             self._flags[rows] = flags
             self._tiles[rows] = tiles
         except OSError as error:
@@ -194,7 +214,7 @@ class TileStore:
     def has_shard(self, shard: int) -> bool:
         """Whether a shard is there, with a whole index and all the bytes that this promises."""
         rows = self.rows(shard)
-        return _shard_is_whole(
+        return self._object("flags", shard).exists() and _shard_is_whole(
             self._object("tiles", shard),
             rows.stop - rows.start,
             self.meta.tiling.tiles_per_shard,
@@ -240,34 +260,36 @@ class TileStore:
         found = []
         for shard in range(self.shards):
             rows = self.rows(shard)
+            where = f"shard {shard} (tiles {rows.start}-{rows.stop - 1})"
+            if not self.has_shard(shard):
+                found.append(f"{where}: missing or cut")
+                continue
             try:
-                if not self.has_shard(shard):
-                    found.append(
-                        f"shard {shard} (tiles {rows.start}-{rows.stop - 1}): missing or cut"
-                    )
-                elif not self._object("flags", shard).exists():
-                    found.append(f"shard {shard}: its flags are missing")
-                else:
-                    self[rows]
-            except (RuntimeError, ValueError, OSError, BaseZarrError) as error:
-                found.append(f"shard {shard} (tiles {rows.start}-{rows.stop - 1}): {error}")
-        for name in (
-            "coords",
-            "flags",
-            "tissue_fraction",
-            "tissue_mask",
-            "thumbnail",
-            "thumbnail_normalized",
-        ):
+                self[rows]
+            except READ_ERRORS as error:
+                found.append(f"{where}: {error}")
+        for name in ("flags", *SINGLE_CHUNK):
             try:
-                _array(self._group, name)[:]
-            except (RuntimeError, ValueError, OSError, KeyError, BaseZarrError) as error:
+                array = _array(self._group, name)
+                if name != "flags" and array.size and not self._object(name, 0).exists():
+                    found.append(f"{name}: missing")
+                array[:]
+            except READ_ERRORS as error:
                 found.append(f"{name}: {error}")
         return found
 
     def _object(self, name: str, shard: int) -> Path:
         rest = ["0"] * (_array(self._group, name).ndim - 1)
         return self.path.joinpath(name, "c", str(shard), *rest)
+
+
+def _is_store(path: Path) -> bool:
+    """Whether a folder says that it is a store of ours, of whatever version."""
+    try:
+        document = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return ATTRIBUTE in document.get("attributes", {})
 
 
 def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
@@ -296,15 +318,19 @@ def _create_arrays(group: zarr.Group, meta: StoreMeta, number: int) -> None:
         chunks=(per_shard,),
         dtype=np.uint8,
         fill_value=0,
+        compressors=_compressor("zstd"),
         dimension_names=("tile",),
         attributes={"bits": {str(flag.name): int(flag) for flag in TileFlag}},
     )
 
 
-def _compressor(codec: Codec) -> Any:
+def _compressor(codec: Codec) -> list[Any]:
+    """Compression, and a checksum of each chunk, so that `damage` notices a flipped bit."""
     if codec == "zstd":
-        return ZstdCodec(level=1, checksum=True)
-    return BloscCodec(cname="lz4", shuffle="noshuffle") if codec == "blosc" else None
+        return [ZstdCodec(level=1), Crc32cCodec()]
+    if codec == "blosc":
+        return [BloscCodec(cname="lz4", shuffle="noshuffle"), Crc32cCodec()]
+    return [Crc32cCodec()]
 
 
 def _save(
@@ -322,6 +348,7 @@ def _save(
         dimension_names=dimensions,
         attributes=attributes,
         compressors=_compressor("zstd"),
+        config=WRITE_ALL,
     )
     if data.size:
         array[...] = data

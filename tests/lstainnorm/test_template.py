@@ -1,0 +1,238 @@
+"""Template and Statistics: fitted moments against numpy, scikit-image and scipy; JSON form."""
+
+import json
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import circmean, circstd
+from skimage import color
+
+from wsi_norm.lstainnorm import Statistics, Template
+from wsi_norm.lstainnorm.template import MIN_TISSUE_SHARE, MomentPool
+
+SPACES = ("rgb", "lab", "hsv", "hed")
+NO_SHAPES = [(2, 8, 8), (2, 8, 8, 4), (2, 3, 8, 8), (3,), (8, 8)]
+
+
+def stained(count: int, height: int = 24, width: int = 20, seed: int = 0) -> np.ndarray:
+    """Tissue only, uint8: too dark to be glass of any lamp, hues on both sides of 0."""
+    rng = np.random.default_rng(seed)
+    amount = rng.random((count, height, width, 1))
+    colour = np.array([60, 25, 90]) * amount + np.array([125, 60, 55]) * (1 - amount)
+    return (colour + rng.normal(0, 6, colour.shape)).clip(1, 130).astype(np.uint8)
+
+
+def with_glass(tiles: np.ndarray, rows: int) -> np.ndarray:
+    """As many rows of clear glass above every tile."""
+    glass = np.full((len(tiles), rows, *tiles.shape[2:]), 244, np.uint8)
+    return np.concatenate([glass, tiles], axis=1)
+
+
+def expected_moments(pixels: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    rgb = pixels.reshape(-1, 1, 3) / 255
+    spaces = {
+        "rgb": rgb,
+        "lab": color.rgb2lab(rgb),
+        "hsv": color.rgb2hsv(rgb) * [2 * np.pi, 1, 1],
+        "hed": np.log(rgb) / np.log(1e-6) @ color.hed_from_rgb,
+    }
+    moments = {}
+    for space, values in spaces.items():
+        flat = values.reshape(-1, 3)
+        mean, std = flat.mean(axis=0), flat.std(axis=0)
+        if space == "hsv":
+            mean[0], std[0] = circmean(flat[:, 0]), circstd(flat[:, 0])
+        moments[space] = mean, std
+    return moments
+
+
+def assert_moments(got: Template | Statistics, pixels: np.ndarray) -> None:
+    expected = expected_moments(pixels)
+    assert set(got.mean) == set(got.std) == set(SPACES)
+    for space, (mean, std) in expected.items():
+        np.testing.assert_allclose(got.mean[space], mean, rtol=2e-4, atol=2e-4)
+        np.testing.assert_allclose(got.std[space], std, rtol=2e-4, atol=2e-4)
+
+
+def test_fit_is_the_mean_and_std_of_all_pixels_pooled() -> None:
+    tiles = stained(3)
+    tiles[0] //= 2  # means of tiles differ: the pooled std is not the mean of theirs
+    template = Template.fit(tiles)
+    assert_moments(template, tiles)
+    hues = color.rgb2hsv(tiles)[..., 0]
+    assert (hues < 0.25).any()
+    assert (hues > 0.75).any()
+    assert template.std["hsv"][0] < 1.0
+
+
+def test_glass_does_not_move_it() -> None:
+    tiles = stained(3)
+    assert_moments(Template.fit(with_glass(tiles, 10)), tiles)
+
+
+def test_glass_is_what_is_as_bright_as_each_tiles_own_white() -> None:
+    dim = with_glass(stained(1), 10)
+    dim[:, :10] = (190, 180, 175)
+    assert_moments(Template.fit(dim), dim[:, 10:])
+
+
+@pytest.mark.parametrize("scale", ["whole array", "tiles", "batches", "generator"])
+def test_any_iterable_of_tiles_is_the_array(scale: str) -> None:
+    tiles = with_glass(stained(4), 5)
+
+    def one_by_one() -> Iterator[np.ndarray]:
+        yield from tiles
+
+    forms = {
+        "whole array": tiles,
+        "tiles": list(tiles),
+        "batches": [tiles[:1], tiles[1:]],
+        "generator": one_by_one(),
+    }
+    assert Template.fit(forms[scale]) == Template.fit(tiles)
+
+
+def test_one_tile_needs_no_batch_axis() -> None:
+    tiles = stained(1)
+    assert Template.fit(tiles[0]) == Template.fit(tiles)
+
+
+def test_tiles_may_differ_in_size_and_every_pixel_counts_alike() -> None:
+    small, large = stained(1, 6, 8)[0] // 2, stained(1, 30, 40, seed=1)[0]
+    pooled = np.concatenate([small.reshape(-1, 3), large.reshape(-1, 3)])
+    assert_moments(Template.fit([small, large]), pooled)
+
+
+def test_the_order_of_tiles_does_not_matter() -> None:
+    tiles = with_glass(stained(5), 4)
+    forward, backward = Template.fit(tiles), Template.fit(tiles[::-1].copy())
+    for space in SPACES:
+        assert backward.mean[space] == pytest.approx(forward.mean[space], rel=1e-9)
+        assert backward.std[space] == pytest.approx(forward.std[space], rel=1e-6, abs=1e-9)
+
+
+def test_tiles_are_not_modified_and_may_be_views() -> None:
+    tiles = with_glass(stained(2), 4)
+    before = tiles.copy()
+    tiles.flags.writeable = False
+    every_other = Template.fit(tiles[:, ::2, ::2])
+    assert every_other == Template.fit(tiles[:, ::2, ::2].copy())
+    assert (tiles == before).all()
+
+
+def test_a_flipped_view_is_as_good_as_an_array() -> None:
+    tiles = with_glass(stained(2), 4)
+    assert Template.fit(tiles[:, ::-1]) == Template.fit(tiles[:, ::-1].copy())
+
+
+@pytest.mark.parametrize("value", [255, 244])
+def test_white_tiles_are_refused(value: int) -> None:
+    with pytest.raises(ValueError, match="no tissue"):
+        Template.fit(np.full((2, 16, 16, 3), value, np.uint8))
+
+
+def test_too_little_tissue_is_refused() -> None:
+    tiles = np.full((1, 100, 100, 3), 244, np.uint8)
+    enough = round(MIN_TISSUE_SHARE * 100 * 100)
+    flat = tiles.reshape(-1, 3)
+    flat[: enough - 1] = (120, 40, 110)
+    with pytest.raises(ValueError, match="no tissue"):
+        Template.fit(tiles)
+    flat[: enough + 1] = (120, 40, 110)
+    np.testing.assert_allclose(np.array(Template.fit(tiles).mean["rgb"]) * 255, (120, 40, 110))
+
+
+def test_a_white_tile_among_others_does_not_move_it() -> None:
+    tiles = with_glass(stained(2), 4)
+    white = np.full_like(tiles[:1], 250)
+    assert Template.fit([white, tiles]) == Template.fit(tiles)
+
+
+def test_no_tiles_are_refused() -> None:
+    for nothing in (np.zeros((0, 8, 8, 3), np.uint8), []):
+        with pytest.raises(ValueError, match="no tissue"):
+            Template.fit(nothing)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.uint16, np.int8, bool])
+def test_another_dtype_is_refused(dtype: type) -> None:
+    for tiles in (np.zeros((1, 8, 8, 3), dtype), [np.zeros((8, 8, 3), dtype)]):
+        with pytest.raises(ValueError, match="uint8"):
+            Template.fit(tiles)
+
+
+@pytest.mark.parametrize("shape", NO_SHAPES)
+def test_another_shape_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="uint8"):
+        Template.fit([np.zeros(shape, np.uint8)])
+
+
+def test_the_template_round_trips_through_json() -> None:
+    template = Template.fit(stained(1))
+    assert Template.from_dict(json.loads(json.dumps(template.to_dict()))) == template
+
+
+def test_statistics_round_trip_through_json() -> None:
+    template = Template.fit(stained(1))
+    statistics = Statistics(template.mean, template.std, (0.9, 0.8, 0.7), 480)
+    assert Statistics.from_dict(json.loads(json.dumps(statistics.to_dict()))) == statistics
+
+
+def template_data() -> dict[str, object]:
+    return {"mean": {"lab": [60.0, 20.0, -10.0]}, "std": {"lab": [10.0, 5.0, 5.0]}}
+
+
+BAD = {
+    "empty": {},
+    "no std": {"mean": template_data()["mean"]},
+    "two numbers": template_data() | {"std": {"lab": [1.0, 2.0]}},
+    "four numbers": template_data() | {"std": {"lab": [1.0, 2.0, 3.0, 4.0]}},
+    "words": template_data() | {"std": {"lab": ["a", "b", "c"]}},
+    "a number": template_data() | {"std": {"lab": 3.0}},
+    "unknown space": template_data() | {"std": {"xyz": [1.0, 2.0, 3.0]}},
+    "no mapping": template_data() | {"mean": [1.0, 2.0, 3.0]},
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_another_form_is_refused(name: str) -> None:
+    with pytest.raises(ValueError):
+        Template.from_dict(BAD[name])
+
+
+def test_statistics_of_another_form_are_refused() -> None:
+    with pytest.raises(ValueError):
+        Statistics.from_dict(template_data())
+    with pytest.raises(ValueError, match="xyz"):
+        Statistics.from_dict(BAD["unknown space"] | {"white": [1, 1, 1], "tissue_pixels": 3})
+
+
+def test_the_pool_weighs_pixels() -> None:
+    image = torch.rand(2, 3, 9, 8, generator=torch.Generator().manual_seed(0)) * 0.9 + 0.05
+    weight = torch.rand(2, 1, 9, 8, generator=torch.Generator().manual_seed(1))
+    pool = MomentPool(["rgb", "hsv"])
+    for part in range(2):
+        pool.add(image[part : part + 1], weight[part : part + 1])
+    mean, std = pool.moments()
+    w = weight.flatten().double().numpy()
+    rgb = image.movedim(1, -1).reshape(-1, 3).double().numpy()
+    average = np.average(rgb, axis=0, weights=w)
+    np.testing.assert_allclose(mean["rgb"], average, rtol=1e-6)
+    variance = np.average((rgb - average) ** 2, axis=0, weights=w)
+    np.testing.assert_allclose(std["rgb"], np.sqrt(variance), rtol=1e-5)
+    angles = np.exp(2j * np.pi * color.rgb2hsv(rgb[:, None])[:, 0, 0])
+    resultant = np.average(angles, weights=w)
+    assert mean["hsv"][0] == pytest.approx(np.angle(resultant) % (2 * np.pi), rel=1e-5)
+    assert std["hsv"][0] == pytest.approx(np.sqrt(-2 * np.log(abs(resultant))), rel=1e-5)
+    assert set(mean) == {"rgb", "hsv"}
+    assert pool.tissue_pixels == round(w.sum())
+
+
+def test_the_std_of_one_colour_is_zero() -> None:
+    """Differences of large sums may come out negative: no NaN."""
+    tiles = np.full((1, 64, 64, 3), (119, 41, 101), np.uint8)
+    template = Template.fit(tiles)
+    for space in SPACES:
+        assert template.std[space] == pytest.approx((0, 0, 0), abs=1e-4)

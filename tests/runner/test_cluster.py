@@ -1,0 +1,99 @@
+"""Where workers come from: processes, GPUs, a running scheduler, a described cluster."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from distributed import Client, LocalCluster
+
+from wsi_norm import RunConfig, run
+from wsi_norm.errors import ConfigError
+from wsi_norm.runner.cluster import (
+    available_cores,
+    described_cluster,
+    gpu_cluster,
+    local_cluster,
+    workers,
+)
+
+
+def environment(name: str) -> str | None:
+    return os.environ.get(name)
+
+
+def test_local_workers_have_one_compute_thread_and_keep_freed_memory() -> None:
+    with workers(RunConfig(workers=1, device="cpu")) as client:
+        assert sum(client.nthreads().values()) == 1
+        assert client.submit(environment, "OMP_NUM_THREADS").result() == "1"
+        trim = client.submit(environment, "MALLOC_TRIM_THRESHOLD_").result()
+    assert int(str(trim)) >= 1 << 24
+
+
+def test_the_default_is_a_process_per_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    import wsi_norm.runner.cluster as module
+
+    asked = {}
+    monkeypatch.setattr(module, "LocalCluster", lambda **settings: asked.update(settings))
+    local_cluster(RunConfig(device="cpu"))
+    assert asked["n_workers"] == available_cores()
+    assert asked["threads_per_worker"] == 1
+    assert asked["processes"]
+
+
+def test_every_gpu_has_a_process_that_sees_it_alone() -> None:
+    """The environment of the workers is checked; no GPU is: there is none here."""
+    with gpu_cluster((0, 3)) as cluster, Client(cluster) as client:
+        client.wait_for_workers(2, timeout=60)
+        seen = client.run(environment, "CUDA_VISIBLE_DEVICES")
+        threads = set(client.nthreads().values())
+    assert sorted(seen.values()) == ["0", "3"]
+    assert threads == {4}
+
+
+def test_a_running_scheduler_is_used(slide_path: Path, tmp_path: Path) -> None:
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0"
+    ) as cluster:
+        settings = RunConfig(scheduler=cluster.scheduler_address, output=tmp_path, device="cpu")
+        assert run([slide_path], settings).exit_status == 0
+
+
+def test_a_scheduler_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    import wsi_norm.runner.cluster as module
+
+    monkeypatch.setattr(module, "CONNECT_SECONDS", 1)
+    with (
+        pytest.raises(ConfigError, match=r"tcp://127.0.0.1:9: no dask scheduler answers"),
+        workers(RunConfig(scheduler="tcp://127.0.0.1:9")),
+    ):
+        pass
+
+
+def test_a_cluster_can_be_described(slide_path: Path, tmp_path: Path) -> None:
+    file = tmp_path / "cluster.yaml"
+    file.write_text(
+        "class: distributed.LocalCluster\n"
+        "arguments: {n_workers: 1, threads_per_worker: 1, processes: false, "
+        "dashboard_address: ':0'}\n"
+    )
+    settings = RunConfig(cluster=file, output=tmp_path / "out", device="cpu")
+    assert run([slide_path], settings).exit_status == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("class: nowhere.Cluster\n", "nowhere.Cluster cannot be imported"),
+        ("class: distributed.NoSuch\n", "NoSuch cannot be imported"),
+        ("classs: x\n", "unknown key 'classs'"),
+        ("class: datetime.timedelta\narguments: {bogus_argument: 1}\n", "cannot be started"),
+    ],
+)
+def test_a_wrong_description(tmp_path: Path, text: str, words: str) -> None:
+    file = tmp_path / "cluster.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=words) as caught:
+        described_cluster(file)
+    assert str(file) in str(caught.value)

@@ -1,0 +1,181 @@
+"""TileDataset against the stores that it reads."""
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from wsi_norm.errors import StoreError
+from wsi_norm.store import ModelMeta, SlideMeta, StoreMeta, TileStore, TilingMeta, TissueMeta
+from wsi_norm.store.dataset import TileDataset
+
+SIZE = 16
+
+
+def make_store(path: Path, number: int, *, finish: bool = True) -> np.ndarray:
+    """Write a store of random tiles, three to a shard; returns the tiles."""
+    meta = StoreMeta(
+        package_version="0",
+        slide=SlideMeta(
+            name=path.stem,
+            file_name=f"{path.stem}.svs",
+            size_bytes=1,
+            sha256_first_mib="0" * 64,
+            vendor=None,
+            reader="openslide",
+            reader_version="4",
+            width_px=320,
+            height_px=240,
+            mpp_um=0.5,
+            mpp_source="slide",
+            objective_power=None,
+            damage=None,
+            icc_profile=False,
+        ),
+        tiling=TilingMeta(
+            tile_size_px=SIZE,
+            overlap_px=0,
+            mpp_um=0.5,
+            downsample=1.0,
+            level=0,
+            level_width_px=320,
+            level_height_px=240,
+            level_downsample=1.0,
+            tiles_per_shard=3,
+        ),
+        tissue=TissueMeta(segmenter="otsu", min_tissue=0.1, regions_sha256=None),
+        model=ModelMeta(
+            sha256="1", preset="paper", statistics="tile", background="preserve", provenance={}
+        ),
+        codec="zstd",
+        software={},
+        white=(1.0, 1.0, 1.0),
+        statistics=None,
+        warnings=(),
+    )
+    image = np.full((8, 8, 3), 255, np.uint8)
+    store = TileStore.create(
+        path,
+        meta,
+        coords=np.zeros((number, 2), np.int64),
+        tissue_fraction=np.ones(number, np.float32),
+        tissue_mask=np.ones((8, 8), np.bool_),
+        mask_downsample=(40.0, 30.0),
+        thumbnail=image,
+        thumbnail_normalized=image,
+    )
+    rng = np.random.default_rng(number)
+    tiles = rng.integers(0, 256, (number, SIZE, SIZE, 3), np.uint8)
+    for shard in range(store.shards):
+        rows = store.rows(shard)
+        store.write_shard(shard, tiles[rows], np.zeros(rows.stop - rows.start, np.uint8))
+    if finish:
+        store.finish()
+    return tiles
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], np.ndarray]:
+    """Stores of 7, 0, 1 and 4 tiles, and all their tiles in order."""
+    folder = tmp_path_factory.mktemp("cohort")
+    paths = [folder / f"s{index}.zarr" for index in range(4)]
+    parts = [make_store(path, number) for path, number in zip(paths, (7, 0, 1, 4), strict=True)]
+    return paths, np.concatenate(parts)
+
+
+def test_one_store(cohort: tuple[list[Path], np.ndarray]) -> None:
+    paths, tiles = cohort
+    for path in (paths[0], str(paths[0]), [paths[0]]):
+        dataset = TileDataset(path)
+        assert len(dataset) == 7
+        tile = dataset[3]
+        assert (tile.dtype, tile.shape) == (torch.uint8, (3, SIZE, SIZE))
+        assert tile.is_contiguous()
+        np.testing.assert_array_equal(tile.permute(1, 2, 0).numpy(), tiles[3])
+
+
+def test_several_stores_follow_each_other(cohort: tuple[list[Path], np.ndarray]) -> None:
+    paths, tiles = cohort
+    dataset = TileDataset(paths)
+    assert len(dataset) == 12
+    for index in range(-12, 12):
+        np.testing.assert_array_equal(dataset[index].permute(1, 2, 0).numpy(), tiles[index])
+    places = [(0, row) for row in range(7)] + [(2, 0)] + [(3, row) for row in range(4)]
+    assert [dataset.locate(index) for index in range(12)] == places
+    assert dataset.locate(-1) == (3, 3)
+    turned = TileDataset(paths[::-1])
+    np.testing.assert_array_equal(turned[0].permute(1, 2, 0).numpy(), tiles[8])
+
+
+@pytest.mark.parametrize("index", [12, -13, 1000])
+def test_an_index_out_of_range(cohort: tuple[list[Path], np.ndarray], index: int) -> None:
+    dataset = TileDataset(cohort[0])
+    with pytest.raises(IndexError, match=f"tile {index} of 12"):
+        dataset[index]
+
+
+@pytest.mark.parametrize("which", [[], [1]])
+def test_a_dataset_without_tiles(cohort: tuple[list[Path], np.ndarray], which: list[int]) -> None:
+    dataset = TileDataset([cohort[0][index] for index in which])
+    assert len(dataset) == 0
+    with pytest.raises(IndexError):
+        dataset[0]
+
+
+def test_a_tile_is_the_callers_own(cohort: tuple[list[Path], np.ndarray]) -> None:
+    dataset = TileDataset(cohort[0])
+    dataset[0].zero_()
+    assert dataset[0].any()
+
+
+def as_float(tile: torch.Tensor) -> torch.Tensor:
+    return tile.float() / 255
+
+
+def as_label(tile: torch.Tensor) -> int:
+    return int(tile[0, 0, 0])
+
+
+def test_transform(cohort: tuple[list[Path], np.ndarray]) -> None:
+    paths, tiles = cohort
+    assert TileDataset(paths, transform=as_float)[2].max() <= 1
+    assert TileDataset(paths, transform=as_label)[9] == tiles[9, 0, 0, 0]
+
+
+# Python 3.12 warns of any fork in a process that has threads, as zarr's does.
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("transform", [None, as_float])
+def test_data_loader(
+    cohort: tuple[list[Path], np.ndarray],
+    workers: int,
+    transform: Callable[[torch.Tensor], torch.Tensor] | None,
+) -> None:
+    paths, tiles = cohort
+    dataset = TileDataset(paths, transform)
+    dataset[0]  # zarr's threads run before the workers start
+    loader = DataLoader(dataset, batch_size=5, num_workers=workers, timeout=60 if workers else 0)
+    loaded = torch.cat(list(loader)).permute(0, 2, 3, 1).numpy()
+    expected = tiles if transform is None else tiles.astype(np.float32) / 255
+    np.testing.assert_array_equal(loaded, expected)
+
+
+def test_it_travels_to_spawned_workers(cohort: tuple[list[Path], np.ndarray]) -> None:
+    paths, tiles = cohort
+    dataset = pickle.loads(pickle.dumps(TileDataset(paths, as_float)))
+    assert len(dataset) == 12
+    assert dataset[8].numpy() == pytest.approx(np.moveaxis(tiles[8], 2, 0) / 255)
+
+
+def test_stores_that_cannot_be_used(
+    cohort: tuple[list[Path], np.ndarray], tmp_path: Path
+) -> None:
+    make_store(tmp_path / "part.zarr", 4, finish=False)
+    with pytest.raises(StoreError, match=r"part\.zarr: incomplete"):
+        TileDataset([cohort[0][0], tmp_path / "part.zarr"])
+    with pytest.raises(StoreError, match=r"gone\.zarr: no store there"):
+        TileDataset(tmp_path / "gone.zarr")

@@ -1,0 +1,442 @@
+"""The layer at work on uint8 tiles.
+
+Without a GPU these stay untested: that tiles reach it through pinned memory, that the layer moves to
+it, that its output agrees with the CPU's, and that a fitted batch really fits. The choice of a
+device and the size of a batch are tested with torch's answers faked. The tests named `..._gpu` run
+where there is a CUDA device.
+"""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import circmean, circstd
+from skimage import color
+from torch import Tensor
+
+from wsi_norm import normalizer as module
+from wsi_norm.errors import ConfigError
+from wsi_norm.lstainnorm import LStainNorm, Statistics, Template
+from wsi_norm.normalizer import BYTES_PER_PIXEL, Normalizer, resolve_device
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+TEMPLATE = Template(
+    mean={
+        "rgb": (0.70, 0.50, 0.67),
+        "lab": (59.0, 27.0, -15.0),
+        "hsv": (5.35, 0.32, 0.72),
+        "hed": (0.040, 0.020, 0.025),
+    },
+    std={
+        "rgb": (0.16, 0.17, 0.13),
+        "lab": (15.0, 8.0, 7.5),
+        "hsv": (0.30, 0.12, 0.14),
+        "hed": (0.030, 0.018, 0.015),
+    },
+)
+GLASS = (242, 240, 238)
+PRESETS = ["paper", "product", "mean", "single:lab", "reference"]
+
+
+def tissue(count: int = 3, height: int = 24, width: int = 40, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    amount = rng.random((count, height, width, 1))
+    colour = np.array([70, 40, 110]) * amount + np.array([190, 110, 130]) * (1 - amount)
+    return (colour + rng.normal(0, 5, colour.shape)).clip(1, 200).astype(np.uint8)
+
+
+def tiles_with_glass(count: int = 3, glass_rows: int = 10) -> np.ndarray:
+    tiles = tissue(count)
+    tiles[:, :glass_rows] = GLASS
+    return tiles
+
+
+def blank(count: int = 1) -> np.ndarray:
+    return np.full((count, 24, 40, 3), GLASS, np.uint8)
+
+
+def normalizer(preset: str = "paper", **settings: object) -> Normalizer:
+    torch.manual_seed(0)
+    layer = LStainNorm(preset, template=TEMPLATE, **settings)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    return Normalizer(layer, device="cpu")
+
+
+def as_image(tiles: np.ndarray) -> Tensor:
+    return torch.tensor(tiles).permute(0, 3, 1, 2) / 255
+
+
+def slide() -> Statistics:
+    return normalizer().measure(tiles_with_glass(2))
+
+
+def assert_measured(statistics: Statistics, pixels: np.ndarray) -> None:
+    """Against scikit-image and scipy on the pixels (M, 3) that count."""
+    rgb = pixels.reshape(-1, 1, 3) / 255
+    spaces = {
+        "rgb": rgb,
+        "lab": color.rgb2lab(rgb),
+        "hsv": color.rgb2hsv(rgb) * [2 * np.pi, 1, 1],
+        "hed": np.log(rgb) / np.log(1e-6) @ color.hed_from_rgb,
+    }
+    assert set(statistics.mean) == set(spaces)
+    for space, values in spaces.items():
+        flat = values.reshape(-1, 3)
+        mean, std = flat.mean(axis=0), flat.std(axis=0)
+        if space == "hsv":
+            mean[0], std[0] = circmean(flat[:, 0]), circstd(flat[:, 0])
+        np.testing.assert_allclose(statistics.mean[space], mean, rtol=2e-4, atol=2e-4)
+        np.testing.assert_allclose(statistics.std[space], std, rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("given", [False, True])
+def test_it_is_the_layer_but_for_rounding_to_bytes(preset: str, given: bool) -> None:
+    tiles = tiles_with_glass()
+    normalize = normalizer(preset)
+    statistics = slide() if given else None
+    out = normalize(tiles, statistics)
+    assert out.dtype == np.uint8
+    assert out.shape == tiles.shape
+    expected = normalize.layer(as_image(tiles), statistics).detach().permute(0, 2, 3, 1) * 255
+    np.testing.assert_allclose(out, expected.clamp(0, 255).numpy(), atol=0.501)
+    assert np.abs(out.astype(int) - tiles).mean() > 5
+
+
+def test_levels_are_rounded_not_cut() -> None:
+    """Glass is passed through: every level must come back as itself."""
+    levels = np.arange(1, 256, dtype=np.uint8)
+    tiles = np.broadcast_to(levels[None, :, None, None], (1, 255, 4, 3)).copy()
+    statistics = Statistics(slide().mean, slide().std, (1 / 255,) * 3, 100)
+    assert (normalizer()(tiles, statistics) == tiles).all()
+
+
+def test_glass_keeps_its_bytes() -> None:
+    tiles = tiles_with_glass()
+    out = normalizer()(tiles, slide())
+    assert (out[:, :10] == tiles[:, :10]).all()
+    assert (out[:, 10:] != tiles[:, 10:]).mean() > 0.9
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("given", [False, True])
+def test_no_byte_depends_on_the_batch(preset: str, given: bool) -> None:
+    tiles = np.concatenate([tiles_with_glass(3), blank(), tissue(1, seed=8)])
+    normalize = normalizer(preset)
+    statistics = slide() if given else None
+    together = normalize(tiles, statistics)
+    alone = np.concatenate([normalize(tile[None], statistics) for tile in tiles])
+    halves = np.concatenate([normalize(tiles[:2], statistics), normalize(tiles[2:], statistics)])
+    backward = normalize(tiles[::-1].copy(), statistics)[::-1]
+    assert (together == alone).all()
+    assert (together == halves).all()
+    assert (together == backward).all()
+
+
+def test_a_tile_does_not_depend_on_its_neighbours_even_in_one_pass() -> None:
+    """As a GPU works: a whole batch through the layer, to one level."""
+    tiles = np.concatenate([tiles_with_glass(2), blank(), tissue(1, seed=8)])
+    normalize = normalizer()
+    together, usable = normalize._forward(tiles, None, None)
+    assert usable.tolist() == [True, True, False, True]
+    assert np.abs(together.astype(int) - normalize(tiles)).max() <= 1
+
+
+def test_measure_is_the_mean_and_std_of_the_tissue_of_all_tiles_together() -> None:
+    tiles = tiles_with_glass()
+    tiles[0, 10:] //= 2
+    statistics = normalizer().measure(tiles)
+    assert_measured(statistics, tiles[:, 10:])
+    assert statistics.tissue_pixels == tiles[:, 10:, :, 0].size
+    np.testing.assert_allclose(np.array(statistics.white) * 255, GLASS, rtol=1e-6)
+
+
+def test_measure_takes_the_white_of_all_tiles_not_of_each() -> None:
+    """A pale tile among others is tissue, though by itself it would take itself for glass."""
+    pale = np.full((1, 24, 40, 3), (200, 150, 190), np.uint8)
+    tiles = np.concatenate([tiles_with_glass(2), pale])
+    statistics = normalizer().measure(tiles)
+    assert_measured(statistics, np.concatenate([t.reshape(-1, 3) for t in (tiles[:2, 10:], pale)]))
+
+
+def test_measure_with_a_white_from_elsewhere() -> None:
+    pale = np.full((1, 24, 40, 3), (200, 150, 190), np.uint8)
+    normalize = normalizer()
+    with pytest.raises(ValueError, match="no tissue"):
+        normalize.measure(pale)
+    statistics = normalize.measure_with_white(pale, (0.95, 0.95, 0.95))
+    assert statistics.white == (0.95, 0.95, 0.95)
+    assert_measured(statistics, pale)
+
+
+@pytest.mark.parametrize("preset", ["paper", "single:lab", "reference"])
+def test_measure_does_not_depend_on_the_layer(preset: str) -> None:
+    tiles = tiles_with_glass()
+    assert normalizer(preset).measure(tiles) == normalizer("mean").measure(tiles)
+
+
+def test_measured_statistics_make_the_tissue_what_the_layer_aims_at() -> None:
+    """In RGB alone, where neither the floor nor the clip plays a part."""
+    tiles = tiles_with_glass()
+    template = Template({"rgb": (0.5, 0.45, 0.55)}, {"rgb": (0.05, 0.06, 0.07)})
+    normalize = Normalizer(LStainNorm("single:rgb", template=template), device="cpu")
+    out = normalize(tiles, normalize.measure(tiles))[:, 10:].reshape(-1, 3) / 255
+    np.testing.assert_allclose(out.mean(axis=0), (0.5, 0.45, 0.55), atol=1e-3)
+    np.testing.assert_allclose(out.std(axis=0), (0.05, 0.06, 0.07), atol=1e-3)
+
+
+def test_only_the_tissue_mask_counts() -> None:
+    tiles = tiles_with_glass()
+    tiles[:, 18:] = (20, 90, 30)  # ink, say
+    mask = np.ones(tiles.shape[:3], bool)
+    mask[:, 18:] = False
+    mask[1] = False
+    statistics = normalizer().measure(tiles, mask)
+    assert statistics.white == normalizer().measure(tiles).white
+    assert_measured(statistics, tiles[[0, 2], 10:18])
+    assert statistics.tissue_pixels == 2 * 8 * 40
+
+
+def test_glass_inside_the_tissue_mask_does_not_count() -> None:
+    tiles = tiles_with_glass()
+    everything = np.ones(tiles.shape[:3], bool)
+    assert normalizer().measure(tiles, everything) == normalizer().measure(tiles)
+
+
+def test_an_empty_tissue_mask_is_an_error() -> None:
+    tiles = tiles_with_glass()
+    with pytest.raises(ValueError, match="no tissue"):
+        normalizer().measure(tiles, np.zeros(tiles.shape[:3], bool))
+
+
+@pytest.mark.parametrize("form", ["read-only", "flipped", "strided"])
+def test_a_tissue_mask_may_be_any_view(form: str) -> None:
+    tiles = tiles_with_glass()
+    mask = np.zeros(tiles.shape[:3], bool)
+    mask[:, 5:20, 7:] = True
+    expected = normalizer().measure(tiles, mask)
+    if form == "read-only":
+        view = mask.copy()
+        view.flags.writeable = False
+    elif form == "flipped":
+        view = mask[:, ::-1].copy()[:, ::-1]
+    else:
+        view = np.repeat(mask, 2, axis=2)[:, :, ::2]
+    got = normalizer().measure(tiles, view)
+    assert got.tissue_pixels == expected.tissue_pixels
+    assert got.mean["lab"] == pytest.approx(expected.mean["lab"], rel=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(2, 24, 40), (3, 24, 20), (3, 1, 40), (24, 40), (3, 24, 40, 1)])
+def test_a_tissue_mask_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError):
+        normalizer().measure(tiles_with_glass(), np.ones(shape, bool))
+
+
+def test_nothing_to_measure_is_an_error() -> None:
+    for tiles in (blank(2), np.zeros((0, 24, 40, 3), np.uint8)):
+        with pytest.raises(ValueError, match="no tissue"):
+            normalizer().measure(tiles)
+
+
+def test_tiles_without_tissue_are_passed_through_and_reported() -> None:
+    tiles = np.concatenate([blank(), tiles_with_glass(1), blank()])
+    out, usable = normalizer().normalize(tiles)
+    assert usable.dtype == np.bool_
+    assert usable.tolist() == [False, True, False]
+    assert (out[[0, 2]] == tiles[[0, 2]]).all()
+    assert (out[1] != tiles[1]).any()
+
+
+def test_with_slide_statistics_every_tile_is_usable() -> None:
+    tiles = np.concatenate([blank(), tiles_with_glass(1)])
+    out, usable = normalizer().normalize(tiles, slide())
+    assert usable.tolist() == [True, True]
+    assert (out[0] == tiles[0]).all()
+
+
+def test_a_white_from_elsewhere_reaches_the_layer() -> None:
+    pale = np.full((1, 24, 40, 3), (200, 150, 190), np.uint8)
+    normalize = normalizer()
+    out, usable = normalize.normalize(pale)
+    assert not usable.any()
+    out, usable = normalize.normalize(pale, white=(0.95, 0.95, 0.95))
+    assert usable.all()
+    assert (out != pale).all()
+
+
+BAD = {
+    "float": np.zeros((1, 8, 8, 3), np.float32),
+    "uint16": np.zeros((1, 8, 8, 3), np.uint16),
+    "bool": np.zeros((1, 8, 8, 3), bool),
+    "rgba": np.zeros((1, 8, 8, 4), np.uint8),
+    "grey": np.zeros((1, 8, 8), np.uint8),
+    "channels first": np.zeros((1, 3, 8, 8), np.uint8),
+    "two axes": np.zeros((8, 3), np.uint8),
+    "five axes": np.zeros((1, 1, 8, 8, 3), np.uint8),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_other_dtypes_and_shapes_are_refused(name: str) -> None:
+    normalize = normalizer()
+    with pytest.raises(ValueError, match="uint8"):
+        normalize(BAD[name])
+    with pytest.raises(ValueError, match="uint8"):
+        normalize.measure(BAD[name])
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_an_empty_batch_gives_an_empty_batch(given: bool) -> None:
+    out, usable = normalizer().normalize(
+        np.zeros((0, 24, 40, 3), np.uint8), slide() if given else None
+    )
+    assert out.shape == (0, 24, 40, 3)
+    assert out.dtype == np.uint8
+    assert usable.shape == (0,)
+
+
+def test_inputs_are_not_modified_and_the_output_is_another_array() -> None:
+    tiles = np.concatenate([tiles_with_glass(), blank()])
+    before = tiles.copy()
+    normalize = normalizer()
+    normalize.measure(tiles)
+    out = normalize(tiles)
+    assert not np.shares_memory(out, tiles)
+    out[:] = 0
+    assert (tiles == before).all()
+    tiles.flags.writeable = False
+    assert normalize(tiles).flags.writeable
+
+
+@pytest.mark.parametrize("form", ["strided", "transposed", "fortran", "flipped"])
+def test_any_view_is_as_good_as_an_array(form: str) -> None:
+    tiles = tiles_with_glass()
+    view = {
+        "strided": tiles[:, ::2, 1::3],
+        "transposed": tiles.transpose(0, 2, 1, 3),
+        "fortran": np.asfortranarray(tiles),
+        "flipped": tiles[:, :, ::-1],
+    }[form]
+    normalize = normalizer()
+    assert (normalize(view) == normalize(np.ascontiguousarray(view))).all()
+    got, expected = normalize.measure(view), normalize.measure(np.ascontiguousarray(view))
+    assert got.white == expected.white
+    for space, mean in expected.mean.items():
+        assert got.mean[space] == pytest.approx(mean, rel=1e-6)
+        assert got.std[space] == pytest.approx(expected.std[space], rel=1e-6)
+
+
+def test_it_never_trains() -> None:
+    normalize = normalizer()
+    assert not normalize.layer.training
+    normalize(tiles_with_glass())
+    assert all(parameter.grad is None for parameter in normalize.layer.parameters())
+
+
+def test_the_cpu_is_there_always() -> None:
+    assert resolve_device("cpu") == torch.device("cpu")
+    assert Normalizer(normalizer().layer, "cpu").device == torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:x", "cuda:-1", "cpu:1", "", "CUDA", "mps", "0"])
+def test_unknown_devices_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="auto, cpu, cuda"):
+        resolve_device(name)
+
+
+def without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+def with_two_cuda_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:3"])
+def test_without_cuda_the_error_names_the_remedy(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    without_cuda(monkeypatch)
+    with pytest.raises(ConfigError, match="--device cpu") as caught:
+        Normalizer(normalizer().layer, name)
+    assert name in str(caught.value)
+
+
+def test_auto_without_cuda_is_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_cuda(monkeypatch)
+    assert resolve_device("auto") == torch.device("cpu")
+    assert Normalizer(normalizer().layer).device == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "index"), [("auto", 0), ("cuda", 0), ("cuda:0", 0), ("cuda:1", 1)]
+)
+def test_cuda_devices_by_index(monkeypatch: pytest.MonkeyPatch, name: str, index: int) -> None:
+    with_two_cuda_devices(monkeypatch)
+    assert resolve_device(name) == torch.device("cuda", index)
+
+
+def test_a_cuda_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_two_cuda_devices(monkeypatch)
+    with pytest.raises(ConfigError, match="only 2 CUDA"):
+        resolve_device("cuda:2")
+
+
+@pytest.mark.parametrize(
+    ("free_gb", "edge", "expected"),
+    [
+        (8, 256, int(8e9 / 2 / (256 * 256 * BYTES_PER_PIXEL))),
+        (8, 1024, int(8e9 / 2 / (1024 * 1024 * BYTES_PER_PIXEL))),
+        (0.1, 1024, 1),
+        (1000, 64, 256),
+    ],
+)
+def test_a_batch_is_fitted_to_half_the_free_memory(
+    monkeypatch: pytest.MonkeyPatch, free_gb: float, edge: int, expected: int
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (int(free_gb * 1e9), int(80e9)))
+    assert module._fitting_batch(torch.device("cuda", 0), edge * edge) == expected
+
+
+@pytest.mark.parametrize(("asked", "sizes"), [(None, [4, 3]), (3, [3, 3, 1]), (100, [7])])
+def test_batches_on_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, asked: int | None, sizes: list[int]
+) -> None:
+    """Only how tiles are divided: nothing is computed on the device."""
+    monkeypatch.setattr(module, "_fitting_batch", lambda device, pixels: 4)
+    normalize = normalizer()
+    normalize.device = torch.device("cuda", 0)
+    normalize.batch_size = asked
+    tiles = tissue(7)
+    parts = list(normalize._batches(tiles))
+    assert [len(tiles[part]) for part in parts] == sizes
+    assert (np.concatenate([tiles[part] for part in parts]) == tiles).all()
+
+
+def test_a_cpu_works_tile_by_tile() -> None:
+    normalize = normalizer()
+    normalize.batch_size = 5
+    assert [part.stop - part.start for part in normalize._batches(tissue(3))] == [1, 1, 1]
+
+
+@needs_gpu
+@pytest.mark.parametrize("preset", PRESETS)
+def test_it_agrees_with_the_cpu_on_a_gpu(preset: str) -> None:
+    tiles = np.concatenate([tiles_with_glass(5), blank()])
+    expected, usable = normalizer(preset).normalize(tiles)
+    on_gpu = Normalizer(normalizer(preset).layer, "cuda", batch_size=4)
+    assert next(on_gpu.layer.parameters()).is_cuda
+    out, usable_on_gpu = on_gpu.normalize(tiles)
+    assert usable_on_gpu.tolist() == usable.tolist()
+    assert np.abs(out.astype(int) - expected).max() <= 1
+
+
+@needs_gpu
+def test_a_fitted_batch_fits_on_a_gpu() -> None:
+    on_gpu = Normalizer(normalizer().layer, "cuda")
+    tiles = np.repeat(tissue(1, 256, 256), 300, axis=0)
+    assert on_gpu(tiles, slide()).shape == tiles.shape

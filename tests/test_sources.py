@@ -1,0 +1,307 @@
+"""Which slides names and tables stand for."""
+
+from pathlib import Path
+
+import pytest
+
+from wsi_norm.errors import ConfigError
+from wsi_norm.sources import SlideSource, find_slides, same_names
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A cohort: slides at two depths, a DICOM folder, and files that are no slides."""
+    root = tmp_path / "cohort"
+    for name in (
+        "b.svs",
+        "a.SVS",
+        "c.ndpi",
+        "notes.txt",
+        "thumb.png",
+        "with space [2].svs",
+        "scan_ä_日本.tif",
+        "deep/d.mrxs",
+        "deep/d/Slidedat.ini",
+        "deep/deeper/e.svs",
+        "dicom slide/1.dcm",
+        "dicom slide/2.dcm",
+        "deep/dcm/3.dcm",
+    ):
+        file = root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"")
+    (root / "folder.svs").mkdir()
+    return root
+
+
+def names(sources: list[SlideSource], root: Path) -> list[str]:
+    return [source.path.relative_to(root).as_posix() for source in sources]
+
+
+FLAT = ["a.SVS", "b.svs", "c.ndpi", "dicom slide", "scan_ä_日本.tif", "with space [2].svs"]
+
+
+# --- files and folders
+
+
+def test_a_file_is_itself(folder: Path) -> None:
+    (source,) = find_slides([str(folder / "b.svs")])
+    assert source == SlideSource(folder / "b.svs", "b")
+
+
+def test_any_file_can_be_named(folder: Path) -> None:
+    (source,) = find_slides([str(folder / "thumb.png")])
+    assert source == SlideSource(folder / "thumb.png", "thumb")
+
+
+def test_a_missing_file_is_kept_to_fail_by_itself(folder: Path) -> None:
+    found = find_slides([str(folder / "gone.svs"), str(folder / "b.svs")])
+    assert names(found, folder) == ["gone.svs", "b.svs"]
+
+
+def test_a_name_too_long_for_the_disk_is_a_missing_file(folder: Path) -> None:
+    long = str(folder / f"{'x' * 300}.svs")
+    assert [source.path for source in find_slides([long])] == [Path(long)]
+
+
+def test_a_folder_is_its_slides(folder: Path) -> None:
+    assert names(find_slides([str(folder)]), folder) == FLAT
+
+
+def test_recursive(folder: Path) -> None:
+    found = find_slides([str(folder)], recursive=True)
+    assert set(names(found, folder)) == {*FLAT, "deep/d.mrxs", "deep/dcm", "deep/deeper/e.svs"}
+    assert len(found) == len(FLAT) + 3
+
+
+def test_order_is_that_of_the_names_and_sorted_within_a_folder(folder: Path) -> None:
+    given = [str(folder / "c.ndpi"), str(folder)]
+    assert names(find_slides(given), folder) == ["c.ndpi", *[f for f in FLAT if f != "c.ndpi"]]
+
+
+def test_a_folder_without_slides(folder: Path) -> None:
+    empty = folder / "folder.svs"
+    with pytest.raises(ConfigError, match="--recursive") as caught:
+        find_slides([str(empty)])
+    assert str(empty) in str(caught.value)
+    with pytest.raises(ConfigError) as caught:
+        find_slides([str(empty)], recursive=True)
+    assert "--recursive" not in str(caught.value)
+
+
+def test_nothing_at_all() -> None:
+    with pytest.raises(ConfigError, match="--slides-csv"):
+        find_slides([])
+
+
+@pytest.mark.parametrize("where", ["dicom slide", "deep/dcm"])
+def test_a_dicom_folder_is_one_slide(folder: Path, where: str) -> None:
+    for recursive in (False, True):
+        (source,) = find_slides([str(folder / where)], recursive=recursive)
+        assert source == SlideSource(folder / where, Path(where).name)
+
+
+def test_a_dicom_folder_keeps_a_dot_in_its_name(folder: Path) -> None:
+    (folder / "deep" / "dcm").rename(folder / "deep" / "1.2.840")
+    (source,) = find_slides([str(folder / "deep" / "1.2.840")])
+    assert source.name == "1.2.840"
+
+
+def test_slides_beside_dicom_instances_are_not_lost(folder: Path) -> None:
+    (folder / "stray.dcm").write_bytes(b"")
+    found = names(find_slides([str(folder)]), folder)
+    assert "b.svs" in found
+
+
+def test_names(folder: Path) -> None:
+    for file, name in (
+        ("TCGA-A1.2f3.svs", "TCGA-A1.2f3"),
+        ("x.ome.tiff", "x.ome"),
+        ("noext", "noext"),
+        ("scan_ä_日本.tif", "scan_ä_日本"),
+    ):
+        (source,) = find_slides([str(folder / file)])
+        assert source.name == name
+
+
+# --- patterns
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("*.svs", {"b.svs", "folder.svs", "with space [2].svs"}),
+        ("?.svs", {"b.svs"}),
+        ("[bc].*", {"b.svs", "c.ndpi"}),
+        ("with space*", {"with space [2].svs"}),
+        ("*日本*", {"scan_ä_日本.tif"}),
+        ("dicom*", {"dicom slide"}),
+        ("**/?.svs", {"b.svs", "deep/deeper/e.svs"}),
+        ("deep/**/*.mrxs", {"deep/d.mrxs"}),
+        ("with space [[]2].svs", {"with space [2].svs"}),
+    ],
+)
+def test_patterns(folder: Path, pattern: str, expected: set[str]) -> None:
+    found = names(find_slides([str(folder / pattern)]), folder)
+    assert set(found) == expected
+    assert found == sorted(found)
+
+
+def test_brackets_in_an_existing_name_are_no_pattern(folder: Path) -> None:
+    (folder / "with space 2.svs").write_bytes(b"")  # what the pattern would match
+    found = find_slides([str(folder / "with space [2].svs")])
+    assert names(found, folder) == ["with space [2].svs"]
+    assert found[0].name == "with space [2]"
+
+
+def test_a_folder_with_brackets_in_its_name(folder: Path) -> None:
+    folder.rename(folder.with_name("cohort [1]"))
+    moved = folder.with_name("cohort [1]")
+    assert names(find_slides([str(moved)]), moved) == FLAT
+
+
+def test_a_pattern_without_a_match_names_itself(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no file matches .*\*\.czi"):
+        find_slides([str(folder / "*.czi")])
+
+
+# --- twice
+
+
+def test_each_slide_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    given = ["b.svs", str(folder / "b.svs"), "?.svs", "./b.svs"]
+    (source,) = find_slides(given)
+    assert source.path.absolute() == folder / "b.svs"
+
+
+def test_a_row_of_the_table_adds_to_a_named_slide(folder: Path, tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text(f"wsi,mpp\n{folder / 'b.svs'},0.25\n", encoding="utf-8")
+    (source,) = find_slides([str(folder / "b.svs")], table)
+    assert source.mpp_um == 0.25
+
+
+def test_same_names(folder: Path) -> None:
+    sources = [
+        SlideSource(folder / "b.svs", "b"),
+        SlideSource(folder / "x" / "B.tif", "B"),
+        SlideSource(folder / "a.svs", "a"),
+    ]
+    assert same_names(sources) == {"b"}
+    assert same_names(sources[1:]) == set()
+
+
+# --- tables
+
+
+def read(table: Path, text: str | bytes) -> list[SlideSource]:
+    table.write_bytes(text.encode() if isinstance(text, str) else text)
+    return find_slides([], table)
+
+
+def refusal(table: Path, text: str | bytes) -> str:
+    with pytest.raises(ConfigError) as caught:
+        read(table, text)
+    message = str(caught.value)
+    assert message.startswith(f"{table}: ")
+    assert "\n" not in message
+    return message
+
+
+@pytest.fixture
+def table(folder: Path) -> Path:
+    return folder / "slides.csv"
+
+
+def test_a_table_with_every_column(table: Path, folder: Path) -> None:
+    (folder / "b mask.png").write_bytes(b"")
+    (source,) = read(
+        table,
+        "wsi,mpp,mask_path,roi_path,name,stain\nb.svs,0.25,b mask.png,/abs/b.geojson,case 1,HE\n",
+    )
+    assert source == SlideSource(
+        folder / "b.svs", "case 1", 0.25, folder / "b mask.png", Path("/abs/b.geojson")
+    )
+
+
+def test_aliases_of_columns(table: Path, folder: Path) -> None:
+    (source,) = read(table, "image_path,spacing_at_level_0\nb.svs,0.5\n")
+    assert source == SlideSource(folder / "b.svs", "b", 0.5)
+
+
+@pytest.mark.parametrize("start", [b"\xef\xbb\xbf", b""])
+@pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
+def test_spreadsheets_bom_and_newlines(
+    table: Path, folder: Path, start: bytes, newline: bytes
+) -> None:
+    rows = [b"wsi,mpp", b'"with space [2].svs",0.5', "scan_ä_日本.tif, ".encode()]
+    found = read(table, start + newline.join(rows) + newline)
+    assert [(source.path, source.mpp_um) for source in found] == [
+        (folder / "with space [2].svs", 0.5),
+        (folder / "scan_ä_日本.tif", None),
+    ]
+
+
+def test_spaces_around_column_names(table: Path, folder: Path) -> None:
+    (source,) = read(table, "wsi, mpp\nb.svs, 0.5\n")
+    assert source == SlideSource(folder / "b.svs", "b", 0.5)
+
+
+def test_paths_are_relative_to_here_or_else_to_the_table(
+    table: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "wsi\nb.svs\ngone.svs\n"
+    assert [source.path for source in read(table, text)] == [folder / "b.svs", Path("gone.svs")]
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "b.svs").write_bytes(b"")
+    monkeypatch.chdir(here)
+    assert read(table, text)[0].path == Path("b.svs")
+
+
+def test_a_folder_in_a_table_is_a_dicom_slide(table: Path, folder: Path) -> None:
+    (source,) = read(table, "wsi\ndicom slide\n")
+    assert source == SlideSource(folder / "dicom slide", "dicom slide")
+
+
+def test_rows_longer_and_shorter_than_the_header(table: Path, folder: Path) -> None:
+    found = read(table, "mpp,wsi\n0.5,b.svs,more,and more\n,c.ndpi\n\n")
+    assert [source.mpp_um for source in found] == [0.5, None]
+
+
+@pytest.mark.parametrize("mpp", ["about 0.5", "0,5", "0.5 um"])
+def test_an_mpp_that_is_no_number_names_its_line(table: Path, mpp: str) -> None:
+    message = refusal(table, f'wsi,mpp\nb.svs,0.5\nc.ndpi,"{mpp}"\n')
+    assert "line 3" in message
+    assert mpp in message
+
+
+@pytest.mark.parametrize("text", ["", "path,mpp\nb.svs,0.5\n", "wsi;mpp\nb.svs;0.5\n", "b.svs\n"])
+def test_a_missing_column(table: Path, text: str) -> None:
+    assert "column 'wsi'" in refusal(table, text)
+
+
+def test_a_row_without_a_slide_names_its_line(table: Path) -> None:
+    assert "line 3" in refusal(table, "wsi,mpp\nb.svs,0.5\n,0.5\n")
+    assert "line 2" in refusal(table, "mpp,wsi\n0.5\n")
+
+
+@pytest.mark.parametrize("name", ["a/b", "../b", "/b", "b/", "."])
+def test_a_name_must_not_leave_the_output_folder(table: Path, name: str) -> None:
+    message = refusal(table, f"wsi,name\nb.svs,{name}\n")
+    assert "line 2" in message
+    assert repr(name) in message
+
+
+def test_unreadable_tables(table: Path, folder: Path) -> None:
+    assert "cannot read" in refusal(table, b"wsi\n\xff\xfe.svs\n")
+    for path in (folder / "absent.csv", folder):
+        with pytest.raises(ConfigError, match="cannot read") as caught:
+            find_slides([], path)
+        assert str(path) in str(caught.value)
+
+
+def test_a_newline_inside_quotes_belongs_to_the_cell(table: Path) -> None:
+    found = read(table, 'wsi,stain\nb.svs,"H\n&E"\nc.ndpi,HE\n')
+    assert [source.name for source in found] == ["b", "c"]
