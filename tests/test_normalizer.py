@@ -1,7 +1,7 @@
 """The layer at work on uint8 tiles.
 
-Without a GPU these stay untested: that tiles reach it through pinned memory, that the layer moves to
-it, that its output agrees with the CPU's, and that a fitted batch really fits. The choice of a
+Without a GPU these stay untested: that tiles reach it through pinned memory, that the layer moves
+to it, that its output agrees with the CPU's, and that a fitted batch really fits. The choice of a
 device and the size of a batch are tested with torch's answers faked. The tests named `..._gpu` run
 where there is a CUDA device.
 """

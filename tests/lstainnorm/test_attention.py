@@ -171,6 +171,19 @@ def test_gradients_of_linear_are_those_of_direct(scale: float) -> None:
         torch.testing.assert_close(linear, direct, atol=2e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_training_works_after_inference_in_the_same_process(dtype: torch.dtype) -> None:
+    attention._chebyshev.cache_clear()
+    q, k, v = (x.to(dtype) for x in (tokens(1, 90), tokens(1, 90, seed=1), values(1, 3, 90)))
+    with torch.inference_mode():
+        expected = linear_attention(q, k, v, 17)
+    leaf = q.clone().requires_grad_()
+    out = linear_attention(leaf, k, v, 17)
+    out.sum().backward()
+    assert torch.equal(out, expected)
+    assert leaf.grad is not None
+
+
 def test_gradients_of_the_weights_agree() -> None:
     branches = stained_branches(smooth_tissue(128)).double()
     upstream = tokens(*branches.shape, seed=2)

@@ -75,6 +75,14 @@ def refusal(path: Path, **arguments: Any) -> str:
     return message.removeprefix(f"{path}: ")
 
 
+def refusal_if_any(path: Path) -> str | None:
+    try:
+        load_checkpoint(path)
+    except CheckpointError as error:
+        return str(error)
+    return None
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_round_trip(tmp_path: Path, preset: str, suffix: str) -> None:
@@ -206,12 +214,10 @@ def test_a_damaged_file_is_refused_or_read_but_nothing_else_happens(
         for at in rng.integers(0, min(len(data), 3000), size=3):
             data[at] = rng.integers(0, 256)
         path.write_bytes(bytes(data))
-        try:
-            load_checkpoint(path)
-        except CheckpointError as error:
-            assert str(error).startswith(f"{path}: ")
-            assert "\n" not in str(error)
-            refused += 1
+        message = refusal_if_any(path)
+        assert message is None or message.startswith(f"{path}: ")
+        assert message is None or "\n" not in message
+        refused += message is not None
     assert refused > 100
 
 

@@ -49,7 +49,7 @@ def close(got: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:
 def made_up() -> dict[str, Any]:
     """A state and template of the right names, for tests that need no numbers."""
     generator = torch.Generator().manual_seed(3)
-    shapes = {name: (3,) for name in PARAMETERS}
+    shapes = dict.fromkeys(PARAMETERS, (3,))
     shapes |= {f"SelfAttention.{name}.weight": (1, 3, 1, 1) for name in "fg"}
     shapes |= {f"SelfAttention.{name}.bias": (1,) for name in "fg"}
     shapes["SelfAttention.h.weight"] = (3, 3, 1, 1)

@@ -1,0 +1,119 @@
+"""`inspect`, `fit-template`, `verify` and `demo`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wsi_norm import TileStore, load_checkpoint
+from wsi_norm.lstainnorm.checkpoint import sha256_of
+from wsi_norm_cli.main import main
+
+
+def status(*arguments: object) -> int:
+    """Exit status of the command line in this process."""
+    with pytest.raises(SystemExit) as end:
+        main([str(argument) for argument in arguments])
+    assert isinstance(end.value.code, int)
+    return end.value.code
+
+
+@pytest.fixture
+def tiles(tmp_path: Path) -> Path:
+    """A folder of three pink-violet tiles."""
+    folder = tmp_path / "tiles"
+    folder.mkdir()
+    for seed in range(3):
+        noise = np.random.default_rng(seed).normal((180, 110, 160), 25, (64, 80, 3))
+        Image.fromarray(noise.clip(0, 255).astype(np.uint8)).save(folder / f"{seed}.png")
+    return folder
+
+
+def test_inspect_the_packaged_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status("inspect") == 0
+    text = capsys.readouterr().out
+    assert "paper" in text
+    assert sha256_of() in text
+    assert "none: the template is that of a cohort" in text
+    assert status("inspect", "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["preset"] == "paper"
+    assert facts["template"] == load_checkpoint().template.to_dict()
+
+
+@pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
+def test_fit_template_then_inspect(
+    tiles: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status("fit-template", tiles, "-o", tmp_path / name, "--preset", "mean") == 0
+    layer = load_checkpoint(tmp_path / name)
+    assert layer.config.preset == "mean"
+    assert layer.provenance["tiles"] == 3
+    np.testing.assert_allclose(layer.template.mean["rgb"], np.array([180, 110, 160]) / 255, atol=0.01)
+    assert status("inspect", tmp_path / name) == 0
+    assert "mean (std) per channel" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["{folder}/none.png", "-o", "{folder}/m.pt"], "none.png"),
+        (["{folder}/empty", "-o", "{folder}/m.pt"], "no images in this folder"),
+        (["{folder}/white.png", "-o", "{folder}/m.pt"], "(almost) no tissue"),
+        (["{folder}/tiles", "-o", "{folder}/m.onnx"], ".safetensors or .pt"),
+        (["{folder}/tiles", "-o", "{folder}/m.pt", "--preset", "best"], "preset 'best'"),
+    ],
+)
+def test_fit_template_errors(
+    tiles: Path,
+    tmp_path: Path,
+    arguments: list[str],
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "empty").mkdir()
+    Image.new("RGB", (64, 64), "white").save(tmp_path / "white.png")
+    given = [argument.format(folder=tmp_path) for argument in arguments]
+    assert status("fit-template", *given) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_verify_names_what_is_damaged(
+    slide_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = ["run", slide_path, "-n", "0", "-q", "--tile-size", "512", "--step", "256"]
+    assert status(*run, "-o", tmp_path) == 0
+    store = tmp_path / "synthetic.zarr"
+    assert status("verify", tmp_path) == 0
+    assert "all whole" in capsys.readouterr().out
+    shard = store / "tiles/c/0/0/0/0"
+    whole = shard.read_bytes()
+    flipped = bytearray(whole)
+    flipped[1000] ^= 1
+    for damage in (bytes(flipped), whole[:-1], b""):
+        shard.write_bytes(damage)
+        assert status("verify", store) == 1
+        assert "shard 0 (tiles 0-15)" in capsys.readouterr().err
+    shard.write_bytes(whole)
+    (store / "coords/c/0/0").unlink()
+    assert status("verify", store) == 1
+    assert "coords: missing" in capsys.readouterr().err
+
+
+def test_verify_refuses_what_is_no_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status("verify", tmp_path / "none.zarr") == 1
+    assert "no store there" in capsys.readouterr().err
+
+
+def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status("demo", "-o", tmp_path, "--size", "1536", "-n", "0") == 0
+    assert str(tmp_path / "after.png") in capsys.readouterr().out
+    store = TileStore.open(tmp_path / "normalized" / "synthetic.zarr")
+    assert len(store) > 2
+    with Image.open(tmp_path / "before.png") as before, Image.open(tmp_path / "after.png") as after:
+        assert before.size == after.size
+        assert before.tobytes() != after.tobytes()

@@ -1,0 +1,88 @@
+"""The group: help without imports, errors as one line, exit status."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from wsi_norm.errors import ConfigError
+from wsi_norm_cli import main as module
+from wsi_norm_cli.main import COMMANDS, cli, main
+
+HEAVY = ("torch", "dask", "distributed", "zarr", "openslide", "tiffslide", "kornia", "skimage")
+
+
+def status(*arguments: str) -> int:
+    """Exit status of the command line in this process."""
+    with pytest.raises(SystemExit) as end:
+        main(list(arguments))
+    assert isinstance(end.value.code, int)
+    return end.value.code
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["verify", "--help"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    script = (
+        "import sys\n"
+        "from wsi_norm_cli.main import main\n"
+        "try:\n"
+        f"    main({arguments!r})\n"
+        "except SystemExit as end:\n"
+        "    assert end.code == 0, end.code\n"
+        f"loaded = [name for name in {HEAVY!r} if name in sys.modules]\n"
+        "assert not loaded, loaded\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Usage: wsi-norm" in done.stdout
+
+
+def test_every_command_exists_and_has_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in COMMANDS:
+        assert status(name, "--help") == 0
+        assert f"Usage: wsi-norm {name}" in capsys.readouterr().out
+
+
+def test_module_form() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "wsi_norm", "--version"], capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert done.stdout.startswith("wsi-norm, version ")
+
+
+@pytest.mark.parametrize("name", ["no-such-command", "fit_templates"])
+def test_unknown_command_is_wrong_usage(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status(name) == 2
+    assert "No such command" in capsys.readouterr().err
+
+
+def test_our_errors_are_one_line_and_a_traceback_only_with_v(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ConfigError("a.yaml: wrong; mend it")
+
+    monkeypatch.setattr(cli, "main", fail)
+    assert status("run") == 2
+    assert capsys.readouterr().err == "error: a.yaml: wrong; mend it\n"
+    assert status("run", "-v") == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_interrupt_is_130(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "main", interrupt)
+    assert status("run") == 130
+    assert "run the same command again" in capsys.readouterr().err
+
+
+def test_sigterm_is_an_interrupt() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        module._terminate()

@@ -1,0 +1,150 @@
+"""`wsi-norm run` from the command line, in this process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from wsi_norm import RunConfig, TileStore
+from wsi_norm.config import run_config
+from wsi_norm_cli.main import main
+from wsi_norm_cli.run import command, join_gpus
+
+QUICK = ("-n", "0", "--device", "cpu")
+
+
+def status(*arguments: object) -> int:
+    """Exit status of `wsi-norm run` in this process."""
+    with pytest.raises(SystemExit) as end:
+        main(["run", *QUICK, *(str(argument) for argument in arguments)])
+    assert isinstance(end.value.code, int)
+    return end.value.code
+
+
+def parsed(*arguments: str) -> dict[str, object]:
+    """What click makes of a command line."""
+    return command.make_context("run", list(arguments)).params
+
+
+def test_both_spellings_and_the_fields_aliases() -> None:
+    assert parsed("--patch_size", "224")["tile_size"] == 224
+    assert parsed("--tile-size", "224")["tile_size"] == 224
+    assert parsed("--tissue_threshold", "0.3")["min_tissue"] == 0.3
+    assert parsed("--slides_csv", "a.csv")["slides_csv"] == Path("a.csv")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "joined"),
+    [
+        (["--gpus", "0", "1", "a.svs"], ["--gpus", "0,1", "a.svs"]),
+        (["--gpus", "2", "--mpp", "1"], ["--gpus", "2", "--mpp", "1"]),
+        (["a.svs", "--gpus", "0", "1", "2"], ["a.svs", "--gpus", "0,1,2"]),
+        (["--gpus", "0,1"], ["--gpus", "0,1"]),
+        (["1", "2"], ["1", "2"]),
+    ],
+)
+def test_several_gpus(arguments: list[str], joined: list[str]) -> None:
+    assert join_gpus(arguments) == joined
+    if "--gpus" in arguments:
+        expected = tuple(int(n) for n in joined[joined.index("--gpus") + 1].split(","))
+        assert parsed(*arguments)["gpus"] == expected
+
+
+def test_every_option_is_a_setting_and_every_setting_an_option() -> None:
+    own = {"config", "no_seg", "resume", "quiet", "verbose", "help"}
+    options = {parameter.name for parameter in command.params} - own
+    assert options == set(RunConfig.model_fields) - {"overwrite"} | {"mag", "step"}
+
+
+def test_unset_options_leave_the_defaults() -> None:
+    options = {key: value for key, value in parsed().items() if key in RunConfig.model_fields}
+    assert run_config(None, **{k: v for k, v in options.items() if k != "slides"}) == RunConfig()
+
+
+def test_a_run_and_its_summary(
+    slide_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status(slide_path, "-o", tmp_path) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("synthetic  done")
+    assert "tiles/s" in out
+    assert str(tmp_path) in out
+    assert err == ""
+    assert len(TileStore.open(tmp_path / "synthetic.zarr")) > 20
+
+
+def test_quiet_prints_nothing(
+    slide_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status(slide_path, "-o", tmp_path, "-q") == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_options_rule_over_the_file_over_the_defaults(slide_path: Path, tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("mpp: 1.0\ntile_size: 128\nmin_tissue: 0.4\n")
+    assert status(slide_path, "--config", file, "--tile-size", 64, "-o", tmp_path / "o") == 0
+    settings = json.loads((tmp_path / "o" / "run.json").read_text())["settings"]
+    assert (settings["mpp"], settings["tile_size"], settings["min_tissue"]) == (1.0, 64, 0.4)
+    assert settings["codec"] == "zstd"
+
+
+def test_mag_and_no_seg(slide_path: Path, tmp_path: Path) -> None:
+    assert status(slide_path, "--mag", 10, "--no-seg", "-o", tmp_path) == 0
+    store = TileStore.open(tmp_path / "synthetic.zarr")
+    assert store.meta.tiling.mpp_um == 1.0
+    assert store.meta.tissue.segmenter == "none"
+    assert len(store) == 4 * 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--config", "{missing}"], "missing.yaml: cannot read the file"),
+        (["--config", "{unknown}"], "unknown key 'tile_sise'; did you mean 'tile_size'?"),
+        (["--tile-size", "4"], "tile_size: Input should be greater than or equal to 16"),
+        (["--overlap", "256"], "overlap 256 must be less than tile_size 256"),
+        (["--mpp", "0.5", "--mag", "20"], "give either mag or mpp, not both"),
+        (["--device", "tpu"], "device 'tpu'"),
+        (["--ckpt", "{text}"], "neither .safetensors nor .pt"),
+        (["--gpus", "zero"], "'zero' is not a list of GPU numbers"),
+        (["--codec", "jpeg"], "'jpeg' is not one of"),
+        (["--roi", "{missing}", "--frobnicate"], "No such option '--frobnicate'"),
+    ],
+)
+def test_wrong_usage_is_2_and_one_line(
+    slide_path: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    words: str,
+) -> None:
+    files = {name: tmp_path / f"{name}.yaml" for name in ("missing", "unknown", "text")}
+    files["unknown"].write_text("tile_sise: 3\n")
+    files["text"].write_text("just text")
+    given = [argument.format(**files) for argument in arguments]
+    assert status(slide_path, "-o", tmp_path / "o", *given) == 2
+    assert words in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_a_dry_run_prints_a_plan(
+    slide_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status(slide_path, tmp_path / "gone.svs", "--dry-run", "-o", tmp_path / "o") == 1
+    out, err = capsys.readouterr()
+    assert "fits" in out
+    assert "s of one worker" in out
+    assert f"error: {tmp_path / 'gone.svs'}: no such file" in err
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_region_restricts_the_tiles(slide_path: Path, tmp_path: Path) -> None:
+    square = [[600, 500], [1500, 500], [1500, 1200], [600, 1200], [600, 500]]
+    roi = tmp_path / "roi.geojson"
+    roi.write_text(json.dumps({"type": "Polygon", "coordinates": [square]}))
+    assert status(slide_path, "--roi", roi, "-o", tmp_path / "o") == 0
+    coords = TileStore.open(tmp_path / "o" / "synthetic.zarr").coords
+    assert len(coords)
+    assert ((coords > (600 - 256, 500 - 256)) & (coords < (1500, 1200))).all()
