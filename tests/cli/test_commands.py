@@ -53,7 +53,9 @@ def test_fit_template_then_inspect(
     layer = load_checkpoint(tmp_path / name)
     assert layer.config.preset == "mean"
     assert layer.provenance["tiles"] == 3
-    np.testing.assert_allclose(layer.template.mean["rgb"], np.array([180, 110, 160]) / 255, atol=0.01)
+    np.testing.assert_allclose(
+        layer.template.mean["rgb"], np.array([180, 110, 160]) / 255, atol=0.01
+    )
     assert status("inspect", tmp_path / name) == 0
     assert "mean (std) per channel" in capsys.readouterr().out
 
@@ -104,7 +106,9 @@ def test_verify_names_what_is_damaged(
     assert "coords: missing" in capsys.readouterr().err
 
 
-def test_verify_refuses_what_is_no_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_refuses_what_is_no_store(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert status("verify", tmp_path / "none.zarr") == 1
     assert "no store there" in capsys.readouterr().err
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from wsi_norm.errors import ReadError, ResolutionError, UnreadableSlideError, WsiNormError
 from wsi_norm.geometry import Level, Region
-from wsi_norm.slide import Slide, open_slide, read_image, readers
+from wsi_norm.slide import open_slide, read_image, readers
 
 CMU = "slides/real/CMU-1-Small-Region.svs"
 TCGA = "slides/real/TCGA-CR-7395-01A-01-TS1.svs"
@@ -63,7 +63,9 @@ def oracle(path: Path, level: Level, left: int, top: int, width: int, height: in
         ((margin, margin), (margin, margin), (0, 0)),
         constant_values=255,
     )
-    top, left = (min(max(v, -margin), s) + margin for v, s in ((top, level.height), (left, level.width)))
+    top, left = (
+        min(max(v, -margin), s) + margin for v, s in ((top, level.height), (left, level.width))
+    )
     return padded[top : top + height, left : left + width]
 
 
@@ -82,7 +84,14 @@ def corners(level: Level, rng: np.random.Generator) -> list[tuple[int, int]]:
     inside = [
         (int(rng.integers(0, width - 90)), int(rng.integers(0, height - 70))) for _ in range(8)
     ]
-    across = [(-40, 20), (20, -40), (width - 50, 30), (30, height - 50), (-89, -69), (width - 1, height - 1)]
+    across = [
+        (-40, 20),
+        (20, -40),
+        (width - 50, 30),
+        (30, height - 50),
+        (-89, -69),
+        (width - 1, height - 1),
+    ]
     outside = [(-90, 0), (0, -70), (width, 5), (5, height), (-5000, -5000), (width + 5000, 0)]
     return inside + across + outside
 
@@ -205,7 +214,10 @@ def test_overview_of_a_sliver(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def rectangles(faulty: Path) -> list[tuple[int, int, int, int]]:
     """left, top, right, bottom of what is zeroed in zeroed_tiles.svs, in level-0 px."""
-    return [(960, 1440, 1440, 1680)]
+    stated = json.loads((faulty / "faults.json").read_text())["zeroed_tiles.svs"]
+    found = [(x, y, x + width, y + height) for x, y, width, height in stated["damaged_xywh"]]
+    assert len(found) == 2
+    return found
 
 
 @pytest.mark.parametrize("reader", READERS)
@@ -225,8 +237,8 @@ def test_one_failed_read_poisons_no_other(
                 Region(left - 20, top - 20, 0, 21, 21),
             ]
             beside = [
-                (left - 64, top, 64, 64),
-                (right, bottom - 32, 64, 64),
+                (min(x0 for x0, *_ in rectangles) - 64, top, 64, 64),
+                (max(x1 for *_, x1, _ in rectangles), bottom - 32, 64, 64),
                 (left, top - 50, right - left, 50),
                 (left, bottom, 100, 10),
             ]
@@ -274,15 +286,6 @@ def test_overview_marks_what_cannot_be_read(
     assert difference.max() <= 1
     assert (difference > 0).mean() < 0.01
     assert overview.downsample == intact.downsample
-
-
-def test_the_rectangles_are_those_that_were_damaged(
-    faulty: Path, rectangles: list[tuple[int, int, int, int]]
-) -> None:
-    stated = json.dumps(json.loads((faulty / "faults.json").read_text()))
-    for left, top, *_ in rectangles:
-        assert str(left) in stated
-        assert str(top) in stated
 
 
 def test_a_slide_of_which_nothing_can_be_read(data_dir: Path) -> None:
@@ -351,9 +354,10 @@ def test_metadata(data_dir: Path, reader: Literal["openslide", "tiffslide"]) -> 
         assert slide.metadata.objective_power == 20
         assert set(slide.metadata.associated_images) == {"label", "macro", "thumbnail"}
         assert slide.metadata.icc_profile is False
-        assert slide.fingerprint() == hashlib.sha256(
-            (data_dir / CMU).read_bytes()[: 2**20]
-        ).hexdigest()
+        assert (
+            slide.fingerprint()
+            == hashlib.sha256((data_dir / CMU).read_bytes()[: 2**20]).hexdigest()
+        )
     with open_slide(data_dir / TCGA, reader, default_mpp_um=0.25) as slide:
         assert [(level.width, level.height) for level in slide.levels] == [
             (4443, 3567),
@@ -378,9 +382,7 @@ def test_auto_takes_openslide_first(slide_path: Path, monkeypatch: pytest.Monkey
         def __init__(self, path: str) -> None:
             raise openslide.OpenSlideError("not today")
 
-    monkeypatch.setattr(
-        "wsi_norm.slide.slide.READERS", {**readers.READERS, "openslide": Refusing}
-    )
+    monkeypatch.setattr("wsi_norm.slide.slide.READERS", {**readers.READERS, "openslide": Refusing})
     with open_slide(slide_path) as slide:
         assert slide.reader == "tiffslide"
         assert slide.damage is not None
@@ -408,7 +410,7 @@ def test_paths_that_are_no_files(tmp_path: Path) -> None:
     for path, words in (
         (tmp_path / "gone.svs", "no such file"),
         (tmp_path, "without DICOM"),
-        (tmp_path / f"{'x' * 300}.svs", ""),
+        (tmp_path / f"{'x' * 300}.svs", "."),
     ):
         with pytest.raises(UnreadableSlideError, match=words) as caught:
             open_slide(path)
@@ -454,9 +456,7 @@ def test_a_print_resolution_is_no_mpp(data_dir: Path) -> None:
 
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("fault", ["mpp_removed", "mpp_garbage", "mpp_10x"])
-def test_faulty_mpp(
-    faulty: Path, fault: str, reader: Literal["openslide", "tiffslide"]
-) -> None:
+def test_faulty_mpp(faulty: Path, fault: str, reader: Literal["openslide", "tiffslide"]) -> None:
     path = faulty / f"{fault}.svs"
     with pytest.raises(ResolutionError) as caught:
         open_slide(path, reader)
@@ -583,12 +583,12 @@ def test_deep_tiff_is_never_clipped(
 
 def right_or_refused(path: Path, expected: np.ndarray, reader: Any) -> None:
     """A file we cannot read right is refused with our error, at once or when it is read."""
+    refused: WsiNormError | None = None
     try:
-        pixels = read_all(path, reader)
+        np.testing.assert_array_equal(read_all(path, reader), expected)
     except (UnreadableSlideError, ReadError) as error:
-        assert str(path) in str(error)
-    else:
-        np.testing.assert_array_equal(pixels, expected)
+        refused = error
+    assert refused is None or str(path) in str(refused)
 
 
 def test_sixteen_bit_images_are_refused(tmp_path: Path) -> None:
@@ -647,7 +647,3 @@ def test_a_png_with_a_broken_chunk_is_refused(tmp_path: Path) -> None:
         path.write_bytes(broken)
         with pytest.raises(UnreadableSlideError, match=r"a\.png"):
             open_slide(path, default_mpp_um=0.5)
-
-
-def test_slide_is_exported() -> None:
-    assert isinstance(Slide, type)

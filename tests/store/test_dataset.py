@@ -171,9 +171,7 @@ def test_it_travels_to_spawned_workers(cohort: tuple[list[Path], np.ndarray]) ->
     assert dataset[8].numpy() == pytest.approx(np.moveaxis(tiles[8], 2, 0) / 255)
 
 
-def test_stores_that_cannot_be_used(
-    cohort: tuple[list[Path], np.ndarray], tmp_path: Path
-) -> None:
+def test_stores_that_cannot_be_used(cohort: tuple[list[Path], np.ndarray], tmp_path: Path) -> None:
     make_store(tmp_path / "part.zarr", 4, finish=False)
     with pytest.raises(StoreError, match=r"part\.zarr: incomplete"):
         TileDataset([cohort[0][0], tmp_path / "part.zarr"])

@@ -195,6 +195,10 @@ class Slide:
     ) -> None:
         self.close()
 
+    def __del__(self) -> None:
+        if not self._closed:  # a worker's thread has ended: what it kept open is closed with it
+            self.close()
+
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Slide holds an open file and does not pickle; send its path")
 

@@ -1,0 +1,159 @@
+"""The main job as a user runs it: the command, in its own processes, on real and made slides."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import openslide
+import psutil
+import pytest
+import zarr
+
+TILING = ("--tile-size", "512", "--step", "192")  # many tiles, shards of 16
+
+
+def command(*arguments: object) -> list[str]:
+    """`wsi-norm` with this Python, without a console script on the path."""
+    return [sys.executable, "-m", "wsi_norm", *(str(argument) for argument in arguments)]
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, by its relative name."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(slide_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of a run with one worker."""
+    output = tmp_path_factory.mktemp("uninterrupted")
+    run = command("run", slide_path, "-o", output, "-n", 1, "--device", "cpu", "-q", *TILING)
+    subprocess.run(run, check=True)
+    return output / "synthetic.zarr"
+
+
+@pytest.mark.parametrize(("workers", "batch"), [(2, 1), (0, 7)])
+def test_workers_and_batches_do_not_change_a_byte(
+    slide_path: Path, uninterrupted: Path, tmp_path: Path, workers: int, batch: int
+) -> None:
+    run = command("run", slide_path, "-o", tmp_path, "-n", workers, "-b", batch, "-q", *TILING)
+    subprocess.run([*run, "--device", "cpu"], check=True)
+    assert tree(tmp_path / "synthetic.zarr") == tree(uninterrupted)
+
+
+def test_the_order_of_shards_and_slides_does_not_change_a_byte(
+    slide_path: Path, uninterrupted: Path, tmp_path: Path
+) -> None:
+    from wsi_norm.config import RunConfig
+    from wsi_norm.lstainnorm.checkpoint import sha256_of
+    from wsi_norm.pipeline import Model, SlideJob, finish, prepare, process_shard
+    from wsi_norm.sources import find_slides
+
+    config = RunConfig(output=tmp_path, tile_size=512, overlap=320, device="cpu")
+    (source,) = find_slides([str(slide_path)])
+    job = SlideJob(source, tmp_path / "synthetic.zarr", config, Model(None, sha256_of()))
+    shards = list(prepare(job).missing)
+    random.Random(7).shuffle(shards)
+    for shard in [*shards, shards[0]]:  # one of them twice
+        process_shard(job, shard)
+    finish(job)
+    assert tree(tmp_path / "synthetic.zarr") == tree(uninterrupted)
+
+
+@pytest.mark.parametrize("shards_before", [0, 2])
+def test_kill_9_in_the_middle_and_the_same_command_again(
+    slide_path: Path, uninterrupted: Path, tmp_path: Path, shards_before: int
+) -> None:
+    """SIGKILL to the whole process group once some shards are there; then the command again."""
+    run = command("run", slide_path, "-o", tmp_path, "-n", 2, "--device", "cpu", "-q", *TILING)
+    store = tmp_path / "synthetic.zarr"
+    process = subprocess.Popen(run, start_new_session=True)
+    wait_for_shards(process, store, shards_before)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    whole = tree(uninterrupted)
+    for name, content in tree(store).items():
+        if name.startswith("tiles/c/") and not name.endswith(".partial"):
+            assert content == whole[name], f"half a shard was left under its final name: {name}"
+    subprocess.run(run, check=True)
+    assert tree(store) == whole
+
+
+def test_workers_of_a_killed_run_do_not_live_on(slide_path: Path, tmp_path: Path) -> None:
+    run = command("run", slide_path, "-o", tmp_path, "-n", 2, "--device", "cpu", "-q", *TILING)
+    process = subprocess.Popen(run)
+    wait_for_shards(process, tmp_path / "synthetic.zarr", 1)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    assert len(workers) >= 2
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert not alive
+
+
+def test_sigterm_stops_with_130_and_can_be_resumed(
+    slide_path: Path, uninterrupted: Path, tmp_path: Path
+) -> None:
+    run = command("run", slide_path, "-o", tmp_path, "-n", 2, "--device", "cpu", *TILING)
+    process = subprocess.Popen(run, stderr=subprocess.PIPE, text=True)
+    wait_for_shards(process, tmp_path / "synthetic.zarr", 1)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert err.strip() == "interrupted; run the same command again to go on"
+    subprocess.run([*run, "-q"], check=True)
+    assert tree(tmp_path / "synthetic.zarr") == tree(uninterrupted)
+
+
+def wait_for_shards(process: subprocess.Popen[str], store: Path, number: int) -> None:
+    """Until so many shards are in (0: until the store is there), or the run has ended too early."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        shards = [path for path in store.glob("tiles/c/*/0/0/0") if path.is_file()]
+        if store.exists() and len(shards) >= number:
+            return
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.01)
+    pytest.fail("no shard after two minutes")
+
+
+def test_both_real_slides_and_plain_zarr(real_slides: list[Path], tmp_path: Path) -> None:
+    """JPEG and JPEG 2000; the stores are read by zarr alone, the slides by OpenSlide alone."""
+    run = command("run", *real_slides, "--default-mpp", 0.25, "-o", tmp_path, "-n", 2, "-q")
+    subprocess.run([*run, "--device", "cpu"], check=True)
+    for path in real_slides:
+        store = zarr.open_group(tmp_path / f"{path.stem}.zarr", mode="r")
+        meta = store.attrs["wsi_norm"]
+        assert meta["complete"]
+        tiles, coords, flags = store["tiles"], store["coords"][:], store["flags"][:]
+        assert tiles.dtype == np.uint8
+        assert tiles.shape == (len(coords), 256, 256, 3)
+        assert len(coords) == len(flags) > 40
+        edge = round(256 * meta["tiling"]["downsample"])
+        with openslide.OpenSlide(path) as slide:
+            for row in range(0, len(coords), 9):
+                if flags[row]:
+                    continue
+                x, y = coords[row].tolist()
+                tile = tiles[row].astype(float).mean(axis=-1)
+                here = likeness(tile, slide, x, y, edge)
+                assert here > 0.85, f"{path.name}: tile {row} shows other tissue"
+                for shift in (edge // 64, -edge // 64):
+                    assert likeness(tile, slide, x + shift, y, edge) < here
+                    assert likeness(tile, slide, x, y + shift, edge) < here
+
+
+def likeness(tile: np.ndarray, slide: openslide.OpenSlide, x: int, y: int, edge: int) -> float:
+    """Correlation of a tile's brightness with that of the slide's region at (x, y)."""
+    source = slide.read_region((x, y), 0, (edge, edge)).convert("L").resize((256, 256))
+    return float(np.corrcoef(np.asarray(source, float).ravel(), tile.ravel())[0, 1])

@@ -1,0 +1,79 @@
+"""What is installed: every file of the tree, under the names that users import."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import wsi_norm
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """Names of the files in a wheel built from this tree, without the network."""
+    folder = tmp_path_factory.mktemp("wheel")
+    pytest.importorskip("setuptools", minversion="77")
+    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet"]
+    subprocess.run([*build, "--wheel-dir", folder, ROOT], check=True, capture_output=True)
+    (file,) = folder.glob("*.whl")
+    return {name for name in zipfile.ZipFile(file).namelist() if ".dist-info/" not in name}
+
+
+def test_the_wheel_holds_every_file_of_the_tree(wheel: set[str]) -> None:
+    homes = {
+        "wsi_norm": "wsi_norm",
+        "cli": "wsi_norm_cli",
+        "sample_configs": "wsi_norm/sample_configs",
+    }
+    suffixes = {".py", ".typed", ".safetensors", ".yaml", ".json"}
+    expected = {
+        f"{installed}/{path.relative_to(ROOT / folder).as_posix()}"
+        for folder, installed in homes.items()
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in suffixes or path.name == "py.typed"
+    }
+    assert wheel == expected
+
+
+def test_public_names_are_importable() -> None:
+    for name in wsi_norm.__all__:
+        assert getattr(wsi_norm, name).__name__ == name
+    assert set(wsi_norm.__all__) <= set(dir(wsi_norm))
+    assert wsi_norm.__version__
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = wsi_norm.nothing
+
+
+def test_the_tests_mirror_the_package() -> None:
+    """Every module has its test file; what a test covers beside that says so in its name."""
+    elsewhere = {
+        "errors": "its classes are raised in all other tests",
+        "slide/readers": "tests/slide/test_slide.py",
+        "slide/slide": "tests/slide/test_slide.py",
+        "lstainnorm/fusion": "tests/lstainnorm/test_layer.py, test_attention.py",
+        "lstainnorm/normalization": "tests/lstainnorm/test_layer.py",
+        "pipeline/job": "tests/runner/test_drive.py",
+        "pipeline/kept": "tests/runner/test_drive.py",
+        "pipeline/shards": "tests/runner/test_drive.py",
+        "pipeline/slides": "tests/runner/test_drive.py",
+    }
+    missing = []
+    for path in (ROOT / "wsi_norm").rglob("*.py"):
+        module = path.relative_to(ROOT / "wsi_norm").with_suffix("")
+        if path.name.startswith("__") or module.as_posix() in elsewhere:
+            continue
+        if not (ROOT / "tests" / module.parent / f"test_{module.name}.py").exists():
+            missing.append(module.as_posix())
+    assert not missing
+
+
+def test_the_packages_of_pyproject_exist() -> None:
+    for name in ("wsi_norm_cli.main", "wsi_norm.sample_configs"):
+        importlib.import_module(name)
