@@ -1,4 +1,4 @@
-"""Bad input: for each fault one line that says which file, what, and what to do; others are done."""
+"""Bad input: for each fault one line: which file, what, what to do; other slides are done."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from wsi_norm_cli.main import main
 
 from wsi_norm import TileStore
 from wsi_norm.store import TileFlag
-from wsi_norm_cli.main import main
 
 FAULTS = {
     "truncated_50.svs": ("truncated TIFF", "copy it again"),

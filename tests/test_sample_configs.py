@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 from distributed import LocalCluster
+from wsi_norm_cli.main import main
 
 from wsi_norm import TileStore
 from wsi_norm.config import RunConfig, run_config
 from wsi_norm.synthetic import write_synthetic_slide
-from wsi_norm_cli.main import main
 
 FOLDER = Path(__file__).parent.parent / "sample_configs"
 RUNS = sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem != "slurm")
@@ -44,7 +44,7 @@ def test_every_line_has_a_comment(path: Path) -> None:
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_sample_runs(name: str, fine_slide: Path, tmp_path: Path) -> None:
-    """As it stands, but for what this machine lacks: a GPU, a scheduler at that address, a table."""
+    """As it stands, but for what is not here: a GPU, a scheduler at that address, a table."""
     file = FOLDER / f"{name}.yaml"
     output = tmp_path / "out"
     given = ["run", fine_slide, "--config", file, "-o", output, "-q", "--device", "cpu"]

@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from kornia.color import hsv_to_rgb, lab_to_rgb, rgb_to_hsv, rgb_to_lab
 from torch import Tensor
@@ -22,11 +24,8 @@ HUE = ("hsv", 0)
 """The one channel that is an angle: (space, channel)."""
 
 # Rows: haematoxylin, eosin, DAB, as unit-scaled densities in R, G, B.
-_STAIN_TO_DENSITY = (
-    (0.65, 0.70, 0.29),
-    (0.07, 0.99, 0.11),
-    (0.27, 0.57, 0.78),
-)
+_STAIN_TO_DENSITY = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
+_DENSITY_TO_STAIN = np.linalg.inv(_STAIN_TO_DENSITY)
 _DARKEST = 1e-6
 """RGB floor before the logarithm, as in scikit-image's `rgb2hed`."""
 
@@ -42,12 +41,12 @@ class Conversion(NamedTuple):
 def rgb_to_hed(image: Tensor) -> Tensor:
     """Stain amounts (H, E, DAB) of an RGB image, on the scale of scikit-image's `rgb2hed`."""
     density = image.clamp_min(_DARKEST).log() / math.log(_DARKEST)
-    return _mix(density, torch.linalg.inv(_stains(image)))
+    return _mix(density, _DENSITY_TO_STAIN)
 
 
 def hed_to_rgb(image: Tensor) -> Tensor:
     """RGB of stain amounts (H, E, DAB): the inverse of `rgb_to_hed`; may leave [0, 1]."""
-    return torch.exp(_mix(image, _stains(image)) * math.log(_DARKEST))
+    return torch.exp(_mix(image, _STAIN_TO_DENSITY) * math.log(_DARKEST))
 
 
 def _lab_to_rgb_unclipped(image: Tensor) -> Tensor:
@@ -58,13 +57,10 @@ def _same(image: Tensor) -> Tensor:
     return image
 
 
-def _stains(like: Tensor) -> Tensor:
-    return torch.tensor(_STAIN_TO_DENSITY, dtype=like.dtype, device=like.device)
-
-
-def _mix(image: Tensor, matrix: Tensor) -> Tensor:
+def _mix(image: Tensor, matrix: npt.NDArray[np.float64]) -> Tensor:
     """image[channel i] @ matrix, channel axis -3."""
-    return torch.einsum("...ihw,io->...ohw", image, matrix)
+    weights = torch.tensor(matrix, dtype=image.dtype, device=image.device)
+    return torch.einsum("...ihw,io->...ohw", image, weights)
 
 
 CONVERSIONS: dict[Space, Conversion] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -61,20 +62,25 @@ class Normalizer:
         ValueError
             There is (almost) no tissue to measure.
         """
-        pixels = to_float(as_batch(tiles))
-        return self.measure_with_white(tiles, _white_of_all(pixels), tissue)
+        batch = as_batch(tiles)
+        if not len(batch):
+            raise ValueError("no statistics: no tiles, hence no tissue")
+        return self.measure_with_white(batch, _white_of_all(to_float(batch)), tissue)
 
     def measure_with_white(
         self, tiles: UInt8, white: Triple, tissue: npt.NDArray[np.bool_] | None = None
     ) -> Statistics:
         """As `measure`, with the colour of glass known from elsewhere, RGB in [0, 1]."""
+        batch = as_batch(tiles)
+        if tissue is not None and tissue.shape != batch.shape[:3]:
+            raise ValueError(f"tissue must be bool {batch.shape[:3]}, not {tissue.shape}")
         pool = MomentPool()
         level = torch.tensor(white)[:, None, None]
-        for index, tile in enumerate(as_batch(tiles)):
+        for index, tile in enumerate(batch):
             pixels = to_float(tile[None])
             weight = tissue_weight(pixels, level)
             if tissue is not None:
-                weight = weight * torch.from_numpy(tissue[index])
+                weight = weight * torch.tensor(np.ascontiguousarray(tissue[index]))
             pool.add(pixels, weight)
         if not pool.usable:
             raise ValueError("no statistics: the tiles hold (almost) no tissue")
@@ -126,7 +132,7 @@ class Normalizer:
         """float32 (N, 3, H, W) in [0, 1]; bytes cross the bus, conversion happens behind it."""
         if self.device.type == "cpu":
             return to_float(tiles)
-        host = torch.from_numpy(np.ascontiguousarray(tiles)).pin_memory()
+        host = torch.tensor(np.ascontiguousarray(tiles)).pin_memory()
         moved = host.to(self.device, non_blocking=True)
         return moved.permute(0, 3, 1, 2).float() / 255
 
@@ -135,18 +141,19 @@ def resolve_device(device: str) -> torch.device:
     """The torch device that "auto", "cpu", "cuda" or "cuda:i" names here."""
     if device == "auto":
         return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-    kind, _, index = device.partition(":")
-    if kind == "cpu" and not index:
+    if device == "cpu":
         return torch.device("cpu")
-    if kind != "cuda" or not (index or "0").isdigit():
+    match = re.fullmatch(r"cuda(?::(\d+))?", device)
+    if match is None:
         raise ConfigError(f"device {device!r} is none of auto, cpu, cuda, cuda:0, cuda:1 ...")
     if not torch.cuda.is_available():
         raise ConfigError(f"device {device!r}: this PyTorch sees no CUDA device; use --device cpu")
-    if int(index or 0) >= torch.cuda.device_count():
+    index = int(match[1] or 0)
+    if index >= torch.cuda.device_count():
         raise ConfigError(
             f"device {device!r}: only {torch.cuda.device_count()} CUDA device(s) here"
         )
-    return torch.device("cuda", int(index or 0))
+    return torch.device("cuda", index)
 
 
 def _fitting_batch(device: torch.device, pixels: int) -> int:

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from wsi_norm_cli.main import main
 
 from wsi_norm import TileStore, load_checkpoint
 from wsi_norm.lstainnorm.checkpoint import sha256_of
-from wsi_norm_cli.main import main
 
 
 def status(*arguments: object) -> int:

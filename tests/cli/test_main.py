@@ -6,10 +6,10 @@ import subprocess
 import sys
 
 import pytest
-
-from wsi_norm.errors import ConfigError
 from wsi_norm_cli import main as module
 from wsi_norm_cli.main import COMMANDS, cli, main
+
+from wsi_norm.errors import ConfigError
 
 HEAVY = ("torch", "dask", "distributed", "zarr", "openslide", "tiffslide", "kornia", "skimage")
 

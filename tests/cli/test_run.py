@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from wsi_norm_cli.main import main
+from wsi_norm_cli.run import command, join_gpus
 
 from wsi_norm import RunConfig, TileStore
 from wsi_norm.config import run_config
-from wsi_norm_cli.main import main
-from wsi_norm_cli.run import command, join_gpus
 
 QUICK = ("-n", "0", "--device", "cpu")
 

@@ -146,6 +146,7 @@ def test_transform(cohort: tuple[list[Path], np.ndarray]) -> None:
     assert TileDataset(paths, transform=as_label)[9] == tiles[9, 0, 0, 0]
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on one core
 # Python 3.12 warns of any fork in a process that has threads, as zarr's does.
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("workers", [0, 2])

@@ -163,6 +163,14 @@ class StoreAndModel(RuleBasedStateMachine):
         self.whole[shard] = tiles, flags
         self.rotten.discard(shard)
 
+    @precondition(lambda self: self.shards and not self.complete)
+    @rule(seed=st.integers(0, 99))
+    def write_what_is_missing(self, seed: int) -> None:
+        for shard in self.store.missing_shards():
+            self.whole[shard] = content(self.store, shard, seed)
+            self.store.write_shard(shard, *self.whole[shard])
+            self.rotten.discard(shard)
+
     @precondition(lambda self: self.whole)
     @rule(data=st.data())
     def lose(self, data: st.DataObject) -> None:
@@ -283,7 +291,7 @@ class StoreAndModel(RuleBasedStateMachine):
 
 
 StoreAndModel.TestCase.settings = settings(
-    max_examples=20,
+    max_examples=15,
     stateful_step_count=12,
     deadline=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate),  # shrinking would take minutes of disk
@@ -545,6 +553,37 @@ def test_a_damaged_shard_is_written_again(tmp_path: Path) -> None:
         store.write_shard(shard, *content(store, shard, shard))
     assert store.damage() == []
     store.finish()
+
+
+def test_an_index_without_its_data_is_no_shard(tmp_path: Path) -> None:
+    store = finished(tmp_path / "case.zarr")
+    file = tile_object(store.path, 1)
+    file.write_bytes(file.read_bytes()[-(16 * PER_SHARD + 4) - 100 :])
+    assert not store.has_shard(1)
+    assert store.missing_shards() == [1]
+
+
+def test_a_shard_of_which_a_tile_is_missing_is_no_shard(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "case.zarr", 10)
+    group = zarr.open_group(store.path, mode="r+")
+    group["flags"][4:8] = 4
+    group["tiles"][4:7] = content(store, 1, 1)[0][:3]
+    assert tile_object(store.path, 1).exists()
+    assert not store.has_shard(1)
+    store.write_shard(1, *content(store, 1, 1))
+    assert store.missing_shards() == [0, 2]
+
+
+def test_litter_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "case.zarr", 10)
+    fill(store)
+    before = files(store.path)
+    for end in (store.sweep, store.finish):
+        for folder in ("tiles/c/1/0/0", "flags/c"):
+            (store.path / folder / "0.89ab.partial").write_bytes(b"half an object")
+        end()
+        assert files(store.path).keys() == before.keys()
+    assert store.damage() == []
 
 
 def test_a_write_that_fails_is_one_line(tmp_path: Path) -> None:

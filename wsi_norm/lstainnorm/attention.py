@@ -14,8 +14,12 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+
+Floats = npt.NDArray[np.float64]
 
 TOLERANCE = 1e-6
 """Largest interpolation error of an attention map with values in [0, 1]."""
@@ -48,9 +52,9 @@ def linear_attention(query: Tensor, key: Tensor, value: Tensor, nodes: int) -> T
     """As `direct_attention`, interpolated between `nodes` Chebyshev nodes; O(nodes x N) time."""
     low, high = query.detach().aminmax(dim=-1, keepdim=True)
     middle, radius = (low + high) / 2, ((high - low) / 2).clamp_min(1e-6)
-    points, to_coefficients = _chebyshev(nodes)
-    at_nodes = _attend(middle + radius * points.to(query), key, value)
-    coefficients = at_nodes @ to_coefficients.to(query).T
+    points, to_coefficients = (query.new_tensor(array) for array in _chebyshev(nodes))
+    at_nodes = _attend(middle + radius * points, key, value)
+    coefficients = at_nodes @ to_coefficients.T
     return coefficients @ _chebyshev_basis((query - middle) / radius, nodes)
 
 
@@ -87,13 +91,12 @@ def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 @lru_cache
-def _chebyshev(nodes: int) -> tuple[Tensor, Tensor]:
+def _chebyshev(nodes: int) -> tuple[Floats, Floats]:
     """Nodes of the first kind (n,), and the (n, n) matrix from values there to coefficients."""
-    angles = (torch.arange(nodes, dtype=torch.float64) + 0.5) * (math.pi / nodes)
-    degrees = torch.arange(nodes, dtype=torch.float64)
-    matrix = torch.cos(degrees[:, None] * angles) * (2 / nodes)
+    angles = (np.arange(nodes) + 0.5) * (np.pi / nodes)
+    matrix = np.cos(np.arange(nodes)[:, None] * angles) * (2 / nodes)
     matrix[0] /= 2
-    return torch.cos(angles), matrix
+    return np.cos(angles), matrix
 
 
 def _chebyshev_basis(t: Tensor, degree: int) -> Tensor:

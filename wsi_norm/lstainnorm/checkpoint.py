@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,25 @@ from torch import Tensor
 
 from wsi_norm.errors import CheckpointError
 from wsi_norm.lstainnorm.layer import LayerConfig, LStainNorm
-from wsi_norm.lstainnorm.template import Template
+from wsi_norm.lstainnorm.template import Template, triple
 
 FORMAT = "wsi-norm-checkpoint-1"
+KEY = "wsi_norm"
+"""Where both formats keep the facts, as one JSON text: equal layers are equal files."""
+
+DAMAGE = (
+    safetensors.SafetensorError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    OSError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    BadZipFile,
+)
+"""What loaders raise on a damaged file."""
+
 PACKAGED = Path(__file__).parent / "packaged.safetensors"
 
 
@@ -48,16 +65,18 @@ def save_checkpoint(
     """
     path = Path(path)
     state = {name: value.detach().cpu().contiguous() for name, value in layer.state_dict().items()}
-    facts = {
-        "format": FORMAT,
-        "config": json.dumps(layer.config.to_dict()),
-        "provenance": json.dumps(dict(layer.provenance if provenance is None else provenance)),
-    }
+    facts = json.dumps(
+        {
+            "format": FORMAT,
+            "config": layer.config.to_dict(),
+            "provenance": dict(layer.provenance if provenance is None else provenance),
+        }
+    )
     try:
         if path.suffix == ".safetensors":
-            safetensors.torch.save_file(state, path, metadata=facts)
+            safetensors.torch.save_file(state, path, metadata={KEY: facts})
         elif path.suffix in {".pt", ".pth"}:
-            torch.save({**facts, "state": state}, path)
+            torch.save({KEY: facts, "state": state}, path)
         else:
             raise CheckpointError(f"{path}: name the checkpoint .safetensors or .pt")
     except (OSError, safetensors.SafetensorError, RuntimeError) as error:
@@ -87,16 +106,19 @@ def load_checkpoint(
     """
     path = PACKAGED if path is None else Path(path)
     facts, state = _read(path)
-    if "format" not in facts and any(name.endswith("mu_lab") for name in state):
+    bad = [name for name, value in state.items() if not bool(value.isfinite().all())]
+    if bad:
+        raise CheckpointError(f"{path}: damaged checkpoint: {bad[0]} holds NaN or infinity")
+    if facts is None and "mu_lab" in state:
         return _reference(path, state, template).eval()
-    if facts.get("format") != FORMAT:
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise CheckpointError(
             f"{path}: not a wsi-norm checkpoint (no {FORMAT!r} in it); make one with "
             "'wsi-norm fit-template', or name the right file"
         )
     try:
         return _build(facts, state).eval()
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise CheckpointError(f"{path}: damaged checkpoint: {_one_line(error)}") from error
 
 
@@ -105,10 +127,13 @@ def sha256_of(path: str | Path | None = None) -> str:
     return hashlib.sha256((PACKAGED if path is None else Path(path)).read_bytes()).hexdigest()
 
 
-def _build(facts: Mapping[str, str], state: Mapping[str, Tensor]) -> LStainNorm:
-    config = LayerConfig.from_dict(json.loads(facts["config"]))
+def _build(facts: Mapping[str, Any], state: Mapping[str, Tensor]) -> LStainNorm:
+    config = LayerConfig.from_dict(facts["config"])
     rows = [state[f"normalization.template_{name}"].tolist() for name in ("mean", "std")]
-    mean, std = (dict(zip(config.spaces, values, strict=True)) for values in rows)
+    mean, std = (
+        {space: triple(row) for space, row in zip(config.spaces, values, strict=True)}
+        for values in rows
+    )
     layer = LStainNorm(
         config.preset,
         config.spaces,
@@ -116,12 +141,9 @@ def _build(facts: Mapping[str, str], state: Mapping[str, Tensor]) -> LStainNorm:
         statistics=config.statistics,
         background=config.background,
         circular_hue=config.circular_hue,
-        provenance=json.loads(facts["provenance"]),
+        provenance=facts["provenance"],
     )
     layer.load_state_dict(dict(state))
-    bad = [name for name, value in state.items() if not bool(value.isfinite().all())]
-    if bad:
-        raise ValueError(f"{bad[0]} holds NaN or infinity")
     return layer
 
 
@@ -135,55 +157,55 @@ def _reference(
         )
     try:
         return LStainNorm.from_reference(state, template)  # type: ignore[arg-type]
-    except (ValueError, TypeError, RuntimeError) as error:
+    except (ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: {_one_line(error)}") from error
 
 
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """(facts, state) of a file in either format; facts are empty in a bare state dict."""
+def _read(path: Path) -> tuple[Any, dict[str, Tensor]]:
+    """(facts, state) of a file in either format; facts are None in a bare state dict."""
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file, warnings.catch_warnings(action="ignore"):
             head = file.read(9)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot read the checkpoint: {error.strerror}") from error
-    try:
-        if head[8:9] == b"{":
-            with safetensors.safe_open(path, framework="pt") as tensors:
-                facts = tensors.metadata() or {}
-                return facts, {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
-        if head.startswith((b"PK", b"\x80")):
-            return _split(torch.load(path, map_location="cpu", weights_only=True))
+            file.seek(0)
+            if head[8:9] == b"{":
+                return _read_safetensors(path)
+            if head.startswith((b"PK", b"\x80")):
+                return _split(torch.load(file, map_location="cpu", weights_only=True))
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path}: refused: loading it would run code from the file; "
             "save weights only (a state dict, or .safetensors)"
         ) from error
-    except (
-        safetensors.SafetensorError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        OSError,
-        LookupError,
-        BadZipFile,
-    ) as error:
+    except DAMAGE as error:
+        if isinstance(error, OSError) and error.strerror:
+            raise CheckpointError(f"{path}: cannot read it: {error.strerror}") from error
         raise CheckpointError(
             f"{path}: truncated or damaged checkpoint ({_one_line(error)}); copy it again"
         ) from error
     raise CheckpointError(f"{path}: neither .safetensors nor .pt, going by its first bytes")
 
 
-def _split(data: Any) -> tuple[dict[str, str], dict[str, Tensor]]:
+def _read_safetensors(path: Path) -> tuple[Any, dict[str, Tensor]]:
+    with safetensors.safe_open(path, framework="pt") as tensors:
+        facts = (tensors.metadata() or {}).get(KEY)
+        state = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
+    return json.loads(facts) if facts is not None else None, state
+
+
+def _split(data: Any) -> tuple[Any, dict[str, Tensor]]:
     """A loaded .pt: our dictionary, or a bare state dict (under `state_dict` or `model` too)."""
     if not isinstance(data, Mapping):
-        return {}, {}
-    if data.get("format") == FORMAT:
-        facts = {key: str(data[key]) for key in ("format", "config", "provenance")}
-        return facts, dict(data["state"])
+        return None, {}
+    if isinstance(data.get(KEY), str):
+        return json.loads(data[KEY]), _tensors(data["state"])
     for key in ("state_dict", "model"):
         if isinstance(data.get(key), Mapping):
             data = data[key]
-    return {}, {
+    return None, _tensors(data)
+
+
+def _tensors(data: Mapping[Any, Any]) -> dict[str, Tensor]:
+    return {
         name: value
         for name, value in data.items()
         if isinstance(name, str) and isinstance(value, Tensor)

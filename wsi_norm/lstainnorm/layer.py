@@ -155,16 +155,16 @@ class LStainNorm(nn.Module):
         """
         try:
             spaces, state = reference.translate(state_dict)
-            initial = Template(
-                {space: triple(template[space][0]) for space in spaces},
-                {space: triple(template[space][1]) for space in spaces},
-            )
-        except KeyError as error:
+            mean, std = ({s: triple(template[s][moment]) for s in spaces} for moment in (0, 1))
+        except LookupError as error:
             raise ValueError(
                 f"not the authors' layer or its template: {error} is missing"
             ) from error
-        layer = cls("reference", spaces, initial, statistics="tile")
-        layer.load_state_dict(state, strict=False)
+        layer = cls("reference", spaces, Template(mean, std), statistics="tile")
+        try:
+            layer.load_state_dict(state, strict=False)
+        except RuntimeError as error:
+            raise ValueError(f"not the authors' layer: {error}") from error
         return layer
 
     @property
@@ -203,6 +203,10 @@ class LStainNorm(nn.Module):
 
     @attention_form.setter
     def attention_form(self, form: AttentionForm) -> None:
+        if form not in get_args(AttentionForm):
+            raise ValueError(
+                f"attention_form must be one of {get_args(AttentionForm)}, not {form!r}"
+            )
         attention = getattr(self.fusion, "attention", None)
         if isinstance(attention, ColourAttention):
             attention.form = form

@@ -12,7 +12,7 @@ from wsi_norm.colorspace import CONVERSIONS, HUE, Space
 from wsi_norm.lstainnorm.template import Template
 
 MAX_GAIN = 4.0
-"""Contrast is raised at most this much: the floor of sigma is the template's std over it."""
+"""Contrast is raised at most this much: the floor of sigma is the target's std over it."""
 
 GAMMA_RANGE = (0.2, 3.0)
 """Bounds of the learned std, in units of the template's."""
@@ -61,6 +61,10 @@ class SpaceNormalization(nn.Module):
         -------
         mean, std: (B, S, 3) each; differentiable.
         """
+        low_precision = torch.finfo(image.dtype).bits < 32
+        if low_precision:  # sums over a tile overflow half precision
+            mean, std = self.measure(image.float(), weight.float())
+            return mean.to(image.dtype), std.to(image.dtype)
         share = weight / weight.sum(dim=(-2, -1), keepdim=True).clamp_min(EPS)
         moments = [
             self._moments(
@@ -75,9 +79,9 @@ class SpaceNormalization(nn.Module):
 
     def forward(self, image: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         """Branches (B, S, 3, H, W) in [0, 1] of an image whose mean and std are (B or 1, S, 3)."""
-        floor = self.template_std / MAX_GAIN
-        gain = self.target_std / (torch.maximum(std, floor) + EPS)
-        target = self.target_mean
+        target, target_std = self.target_mean, self.target_std
+        floor = target_std.detach() / MAX_GAIN
+        gain = target_std / (torch.maximum(std, floor) + EPS)
         branches = []
         for index, space in enumerate(self.spaces):
             deviation = CONVERSIONS[space].from_rgb(image) - mean[:, index, :, None, None]

@@ -107,12 +107,11 @@ class Statistics:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """The inverse of `to_dict`; ValueError if it is not of that form."""
-        return cls(
-            _triples(data, "mean"),
-            _triples(data, "std"),
-            triple(data["white"]),
-            int(data["tissue_pixels"]),
-        )
+        try:
+            white, pixels = triple(data["white"]), int(data["tissue_pixels"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not statistics: {error!r}") from error
+        return cls(_triples(data, "mean"), _triples(data, "std"), white, pixels)
 
 
 class MomentPool:
@@ -161,14 +160,14 @@ class MomentPool:
 def as_batch(tiles: UInt8) -> UInt8:
     """uint8 (N, H, W, 3) of a batch or of one (H, W, 3) tile; ValueError for anything else."""
     batch = tiles[None] if tiles.ndim == 3 else tiles
-    if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[-1] != 3:
+    if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[-1] != 3 or 0 in batch.shape[1:]:
         raise ValueError(f"tiles must be uint8 (N, H, W, 3), not {tiles.dtype} {tiles.shape}")
     return batch
 
 
 def to_float(tiles: UInt8) -> Tensor:
     """float32 (N, 3, H, W) in [0, 1] of uint8 (N, H, W, 3)."""
-    return torch.tensor(tiles).permute(0, 3, 1, 2).float() / 255
+    return torch.tensor(np.ascontiguousarray(tiles)).permute(0, 3, 1, 2).float() / 255
 
 
 def triple(values: Iterable[float]) -> Triple:
@@ -207,10 +206,11 @@ def _lists(moments: Mapping[Space, Triple]) -> dict[str, list[float]]:
 
 
 def _triples(data: Mapping[str, Any], key: str) -> dict[Space, Triple]:
-    moments = data[key]
+    try:
+        moments = {space: triple(values) for space, values in data[key].items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"no three numbers per colour space under {key!r}: {error!r}") from error
     unknown = set(moments) - set(SPACES)
     if unknown:
-        raise ValueError(
-            f"unknown colour space {sorted(unknown)[0]!r} (known: {', '.join(SPACES)})"
-        )
-    return {space: triple(values) for space, values in moments.items()}
+        raise ValueError(f"unknown colour space {min(unknown)!r} (known: {', '.join(SPACES)})")
+    return moments

@@ -41,6 +41,8 @@ from wsi_norm.store import Counts
 TASKS_PER_THREAD = 3
 """Tasks out at a time, per worker thread: one at work and the next ones there before it ends."""
 
+WINDOW_SECONDS = 1.0
+
 PACKAGES = (
     "wsi-norm",
     "torch",
@@ -175,6 +177,8 @@ class _Drive:
         self._waiting = deque(self.slides)
         self._shards: deque[tuple[_Slide, int]] = deque()
         self._out: dict[Future, _Slide] = {}
+        self._window, self._window_until = 0, 0.0
+        self._failed = False
 
     def run(self, client: Client) -> None:
         """Drive every slide to its result."""
@@ -186,7 +190,7 @@ class _Drive:
             if slide.result is None:
                 self._take(client, done, slide, future)
             future.release()
-            if self.config.fail_fast and any(s.result and not s.result.ok for s in self.slides):
+            if self.config.fail_fast and self._failed:
                 self.interrupt()
                 return
             self._fill(client, done)
@@ -202,8 +206,7 @@ class _Drive:
         return tuple(slide.result for slide in self.slides if slide.result is not None)
 
     def _fill(self, client: Client, done: as_completed) -> None:
-        threads = max(1, sum(client.nthreads().values()))
-        while len(self._out) < TASKS_PER_THREAD * threads:
+        while len(self._out) < self._room(client):
             if self._shards:
                 slide, shard = self._shards.popleft()
                 if slide.result is None:
@@ -216,6 +219,13 @@ class _Drive:
                     self._submit(client, done, slide, first, slide.job)
             else:
                 return
+
+    def _room(self, client: Client) -> int:
+        """How many tasks may be out; workers come and go, so they are counted anew now and then."""
+        if time.monotonic() > self._window_until:
+            self._window = TASKS_PER_THREAD * max(1, sum(client.nthreads().values()))
+            self._window_until = time.monotonic() + WINDOW_SECONDS
+        return self._window
 
     def _submit(
         self,
@@ -321,6 +331,7 @@ class _Drive:
                 **facts,
             },
         )
+        self._failed |= not slide.result.ok
         self.on_event(slide.result)
 
     def _refuse_same_names(self) -> None:

@@ -336,7 +336,9 @@ def _open(path: Path, reader: ReaderName) -> tuple[Reader, str | None]:
             with tifffile_complaints(), warnings.catch_warnings(action="ignore"):
                 opened = READERS[name](str(path))
         except OPEN_ERRORS as error:
-            refusals.append(f"{name}: {error or type(error).__name__}")
+            # Some readers repeat the path; what is damaged must not depend on where it lies.
+            reason = str(error).replace(str(path), path.name) or type(error).__name__
+            refusals.append(f"{name}: {reason}")
             continue
         return opened, _damage(path, opened, refusals)
     raise UnreadableSlideError(f"{path}: {why_unreadable(path)} ({'; '.join(refusals)})")
