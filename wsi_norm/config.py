@@ -15,6 +15,9 @@ from wsi_norm.errors import ConfigError
 MAGNIFICATION_MPP_UM = 10.0
 """mpp x magnification: 20x is 0.5 um/px."""
 
+MIN_STEP_PX = 2
+"""Tiles closer than this would share their level-0 corner."""
+
 
 class RunConfig(BaseModel):
     """Everything that `wsi-norm run` can be told; YAML files have these keys.
@@ -22,7 +25,7 @@ class RunConfig(BaseModel):
     `mag` (magnification) is accepted in place of `mpp`, and `step` in place of `overlap`.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     # what
     slides: tuple[str, ...] = Field(
@@ -111,7 +114,10 @@ class RunConfig(BaseModel):
         if (mag := data.pop("mag", None)) is not None:
             data["mpp"] = MAGNIFICATION_MPP_UM / _positive(mag, "mag")
         if (step := data.pop("step", None)) is not None:
-            data["overlap"] = int(data.get("tile_size", 256)) - int(_positive(step, "step"))
+            tile_size = _positive(data.get("tile_size") or 256, "tile_size")
+            if _positive(step, "step") > tile_size:
+                raise ValueError(f"step {step} is larger than tile_size {tile_size:g}")
+            data["overlap"] = tile_size - _positive(step, "step")
         for key in data:
             if key not in cls.model_fields:
                 raise ValueError(f"unknown key {key!r}{_nearest(key, cls.model_fields)}")
@@ -119,8 +125,11 @@ class RunConfig(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
-        if self.overlap >= self.tile_size:
-            raise ValueError(f"overlap {self.overlap} must be less than tile_size {self.tile_size}")
+        if self.overlap > self.tile_size - MIN_STEP_PX:
+            raise ValueError(
+                f"overlap {self.overlap} must be less than tile_size {self.tile_size} by "
+                f"{MIN_STEP_PX} px at least"
+            )
         if self.gpus and self.device not in {"auto", "cuda"}:
             raise ValueError("give either gpus or device, not both")
         if sum(x is not None for x in (self.scheduler, self.cluster)) + bool(self.gpus) > 1:
@@ -144,8 +153,9 @@ def run_config(file: Path | None = None, **options: Any) -> RunConfig:
     try:
         return RunConfig.model_validate(settings)
     except ValidationError as error:
-        prefix = f"{file}: " if file is not None else ""
-        raise ConfigError(prefix + _first_problem(error)) from error
+        keys = [str(part) for part in error.errors()[0]["loc"]]
+        at_fault = file is not None and all(options.get(key) is None for key in keys)
+        raise ConfigError((f"{file}: " if at_fault else "") + _first_problem(error)) from error
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
@@ -154,7 +164,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
         data = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot read the file: {error}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{file}: not YAML: {' '.join(str(error).split())}") from error
     if data is None:
         return {}
@@ -176,7 +186,10 @@ def _nearest(key: str, known: Any) -> str:
 
 
 def _positive(value: Any, name: str) -> float:
-    number = float(value)
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be a number, not {value!r}") from error
     if not (number > 0 and math.isfinite(number)):
         raise ValueError(f"{name} must be positive, not {value}")
     return number

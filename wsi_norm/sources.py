@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import csv
 import glob
+import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from upath import UPath
+
 from wsi_norm.errors import ConfigError
+from wsi_norm.location import Location, location
 
 SLIDE_SUFFIXES = frozenset(
     {".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".zvi"}
@@ -34,14 +38,14 @@ class SlideSource:
     Attributes
     ----------
     path
-        File or DICOM folder.
+        File, DICOM folder or URL.
     name
         Of its store, `<name>.zarr`: the file's name without suffix unless the table gives one.
     mpp_um, mask, roi
         What the table says of it: level-0 um/px, a tissue mask image, a GeoJSON file.
     """
 
-    path: Path
+    path: Location
     name: str
     mpp_um: float | None = None
     mask: Path | None = None
@@ -63,7 +67,7 @@ def find_slides(
     found = [_source(path) for name in names for path in _expand(name, recursive)]
     if table is not None:
         found += _read_table(table)
-    unique = list({source.path.absolute(): source for source in found}.values())
+    unique = list({_identity(source.path): source for source in found}.values())
     if not unique:
         raise ConfigError("no slides: name slide files, a folder that holds some, or --slides-csv")
     return unique
@@ -75,27 +79,47 @@ def same_names(sources: Iterable[SlideSource]) -> set[str]:
     return {name for name, count in counts.items() if count > 1}
 
 
-def _source(path: Path) -> SlideSource:
-    return SlideSource(path, path.stem if path.suffix and not path.is_dir() else path.name)
+def _identity(path: Location) -> str:
+    return str(path) if isinstance(path, UPath) else os.path.abspath(path)
 
 
-def _expand(name: str, recursive: bool) -> list[Path]:
-    path = Path(name)
-    if path.is_dir() and not any(path.glob("*.dcm")):
+def _source(path: Location) -> SlideSource:
+    folder = not isinstance(path, UPath) and os.path.isdir(path)
+    return SlideSource(path, path.stem if path.suffix and not folder else path.name)
+
+
+def _expand(name: str, recursive: bool) -> Sequence[Location]:
+    path = location(name)
+    if isinstance(path, UPath):
+        return [path]
+    if os.path.isdir(path) and not _is_dicom(path):
         return _slides_in(path, recursive)
-    if not path.exists() and glob.has_magic(name):
-        matches = sorted(glob.glob(name, recursive=True))
-        if not matches:
+    if not os.path.exists(path) and glob.has_magic(name):
+        matches = [Path(match) for match in sorted(glob.glob(name, recursive=True))]
+        slides = [match for match in matches if not match.is_dir() or _is_slide_folder(match)]
+        if not slides:
             raise ConfigError(f"no file matches {name}")
-        return [Path(match) for match in matches]
+        return slides
     return [path]
 
 
-def _slides_in(folder: Path, recursive: bool) -> list[Path]:
+def _is_dicom(folder: Path) -> bool:
+    """Whether a folder is one DICOM slide: instances, and no other slides beside them."""
+    return any(folder.glob("*.dcm")) and not any(
+        path.suffix.lower() in SLIDE_SUFFIXES for path in folder.iterdir()
+    )
+
+
+def _is_slide_folder(folder: Path) -> bool:
+    """Whether a folder that matched a pattern can have been meant as a slide."""
+    return _is_dicom(folder) or folder.suffix.lower() in SLIDE_SUFFIXES
+
+
+def _slides_in(folder: Path, recursive: bool) -> Sequence[Location]:
     files = folder.rglob("*") if recursive else folder.glob("*")
     slides = {path for path in files if path.suffix.lower() in SLIDE_SUFFIXES and path.is_file()}
     dicom = {path.parent for path in folder.glob("**/*.dcm" if recursive else "*/*.dcm")}
-    found = sorted(slides | dicom)
+    found = sorted(slides | {path for path in dicom if _is_dicom(path)})
     if not found:
         deeper = "" if recursive else "; add --recursive to search its subfolders"
         raise ConfigError(f"{folder}: no slides in this folder{deeper}")
@@ -105,7 +129,10 @@ def _slides_in(folder: Path, recursive: bool) -> list[Path]:
 def _read_table(table: Path) -> list[SlideSource]:
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+            rows = [
+                {(key or "").strip(): value for key, value in row.items()}
+                for row in csv.DictReader(file)
+            ]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"{table}: cannot read the table: {error}") from error
     if not rows or not {"wsi", "image_path"} & set(rows[0]):
@@ -121,7 +148,7 @@ def _table_row(table: Path, number: int, row: Mapping[str, str | None]) -> Slide
     }
     if "path" not in fields:
         raise ConfigError(f"{table}: line {number} names no slide")
-    source = _source(_beside(table, fields["path"]))
+    source = _source(location(_beside(table, fields["path"])))
     if name := fields.get("name"):
         if Path(name).name != name:
             raise ConfigError(f"{table}: line {number}: the name {name!r} must not be a path")
@@ -129,16 +156,15 @@ def _table_row(table: Path, number: int, row: Mapping[str, str | None]) -> Slide
     return replace(
         source,
         mpp_um=_number(table, number, fields.get("mpp")),
-        mask=_beside(table, fields["mask"]) if "mask" in fields else None,
-        roi=_beside(table, fields["roi"]) if "roi" in fields else None,
+        mask=Path(_beside(table, fields["mask"])) if "mask" in fields else None,
+        roi=Path(_beside(table, fields["roi"])) if "roi" in fields else None,
     )
 
 
-def _beside(table: Path, name: str) -> Path:
+def _beside(table: Path, name: str) -> str:
     """A path of the table: as it stands, else relative to the table's folder."""
-    path = Path(name)
-    beside = table.parent / path
-    return beside if not path.is_absolute() and not path.exists() and beside.exists() else path
+    beside = table.parent / name
+    return str(beside) if not os.path.exists(name) and os.path.exists(beside) else name
 
 
 def _number(table: Path, line: int, text: str | None) -> float | None:

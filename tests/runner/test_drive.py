@@ -340,3 +340,17 @@ def test_a_table_rules_over_what_slides_say(slide_path: Path, faulty: Path, tmp_
     meta = TileStore.open(tmp_path / "out" / "fixed.zarr").meta
     assert meta.slide.mpp_source == "table"
     assert meta.slide.mpp_um == 0.499
+
+
+def test_a_url_is_a_slide_like_any_other(slide_path: Path, tmp_path: Path) -> None:
+    import fsspec
+
+    fsspec.filesystem("memory").pipe("/bucket/synthetic.svs", slide_path.read_bytes())
+    slides = ["memory://bucket/synthetic.svs", "memory://bucket/none.svs"]
+    summary = run(slides, config(tmp_path, statistics="tile"))
+    assert [slide.status for slide in summary.slides] == ["done", "failed"]
+    assert "memory://bucket/none.svs: nothing there" in (summary.slides[1].error or "")
+    run([slide_path], config(tmp_path / "local", statistics="tile", reader="tiffslide"))
+    remote = TileStore.open(tmp_path / "synthetic.zarr")
+    local = TileStore.open(tmp_path / "local" / "synthetic.zarr")
+    np.testing.assert_array_equal(remote[:], local[:])

@@ -16,7 +16,13 @@ import pytest
 import tifffile
 from PIL import Image
 
-from wsi_norm.errors import ReadError, ResolutionError, UnreadableSlideError, WsiNormError
+from wsi_norm.errors import (
+    ConfigError,
+    ReadError,
+    ResolutionError,
+    UnreadableSlideError,
+    WsiNormError,
+)
 from wsi_norm.geometry import Level, Region
 from wsi_norm.slide import open_slide, read_image, readers
 
@@ -647,3 +653,30 @@ def test_a_png_with_a_broken_chunk_is_refused(tmp_path: Path) -> None:
         path.write_bytes(broken)
         with pytest.raises(UnreadableSlideError, match=r"a\.png"):
             open_slide(path, default_mpp_um=0.5)
+
+
+def test_a_url_is_read_by_tiffslide(slide_path: Path) -> None:
+    """Served from fsspec's memory file system: no byte comes from a path of this machine."""
+    import fsspec
+
+    fsspec.filesystem("memory").pipe("/bucket/remote.svs", slide_path.read_bytes())
+    region = Region(700, 500, 0, 300, 200)
+    with open_slide("memory://bucket/remote.svs") as remote, open_slide(slide_path) as local:
+        assert remote.reader == "tiffslide"
+        assert remote.damage is None
+        assert remote.mpp_um == pytest.approx(local.mpp_um)
+        assert remote.fingerprint() == local.fingerprint()
+        np.testing.assert_array_equal(remote.read(region), local.read(region))
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("memory://bucket/none.svs", "nothing there"),
+        ("nosuchprotocol://bucket/a.svs", "check the part before"),
+    ],
+)
+def test_urls_that_lead_nowhere(url: str, words: str) -> None:
+    with pytest.raises((UnreadableSlideError, ConfigError), match=words) as caught:
+        open_slide(url)
+    assert url in str(caught.value)

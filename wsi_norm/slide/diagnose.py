@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import tifffile
+
+from wsi_norm.location import Location
 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def why_unreadable(path: Path) -> str:
+def why_unreadable(path: Location) -> str:
     """A phrase that says what the bytes of a refused file look like, with the remedy."""
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -29,12 +31,12 @@ def why_unreadable(path: Path) -> str:
     return "not a slide format that OpenSlide, TiffSlide or Pillow knows"
 
 
-def tiff_damage(path: Path) -> str | None:
+def tiff_damage(path: Location) -> str | None:
     """What is missing from a TIFF that was cut off; None if its directories and data are whole."""
     size = path.stat().st_size
     with tifffile_complaints() as complaints:
         try:
-            with tifffile.TiffFile(path) as tiff:
+            with path.open("rb") as file, tifffile.TiffFile(file) as tiff:
                 if not tiff.pages:
                     return f"truncated TIFF: its image directory lies beyond its {size} bytes"
                 beyond = sum(
@@ -42,7 +44,7 @@ def tiff_damage(path: Path) -> str | None:
                     for page in tiff.pages
                     for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)
                 )
-        except (tifffile.TiffFileError, LookupError, ValueError, OSError) as error:
+        except (tifffile.TiffFileError, LookupError, ValueError, OSError, struct.error) as error:
             return f"truncated or damaged TIFF ({error})"
     if complaints:
         return f"truncated or damaged TIFF ({complaints[0]}; the file ends at byte {size})"

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -36,7 +37,10 @@ OPEN_ERRORS: tuple[type[Exception], ...] = (
     ValueError,
     LookupError,
     RuntimeError,
+    TypeError,
+    SyntaxError,  # Pillow's word for a broken header
     struct.error,
+    Image.DecompressionBombError,
 )
 READ_ERRORS: tuple[type[Exception], ...] = (
     openslide.OpenSlideError,
@@ -46,6 +50,7 @@ READ_ERRORS: tuple[type[Exception], ...] = (
     ValueError,
     LookupError,
     RuntimeError,
+    TypeError,
     struct.error,
 )
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
@@ -90,16 +95,20 @@ class OpenSlideReader:
 
     def __init__(self, path: str) -> None:
         self._slide = openslide.OpenSlide(path)
-        properties = self._slide.properties
-        self.metadata = Metadata(
-            levels=_levels(self._slide.level_dimensions, self._slide.level_downsamples),
-            mpp_um=_mean_mpp(properties, "openslide"),
-            objective_power=positive_number(properties.get("openslide.objective-power")),
-            vendor=properties.get("openslide.vendor"),
-            bounds=_bounds(properties, "openslide"),
-            associated_images=tuple(sorted(self._slide.associated_images)),
-            icc_profile="openslide.icc-size" in properties,
-        )
+        with _closed_on_failure(self._slide):
+            properties = self._slide.properties
+            if properties.get("openslide.vendor") == "generic-tiff":
+                with tifffile.TiffFile(path) as tiff:
+                    _check_plain_tiff(tiff)
+            self.metadata = Metadata(
+                levels=_levels(self._slide.level_dimensions, self._slide.level_downsamples),
+                mpp_um=_mean_mpp(properties, "openslide"),
+                objective_power=positive_number(properties.get("openslide.objective-power")),
+                vendor=properties.get("openslide.vendor"),
+                bounds=_bounds(properties, "openslide"),
+                associated_images=tuple(sorted(self._slide.associated_images)),
+                icc_profile="openslide.icc-size" in properties,
+            )
 
     def read(self, level: Level, left: int, top: int, width: int, height: int) -> RGB:
         """uint8 (height, width, 3), transparent pixels composed on white."""
@@ -119,20 +128,23 @@ class TiffSlideReader:
 
     def __init__(self, path: str) -> None:
         self._slide = tiffslide.TiffSlide(path)
-        properties = self._slide.properties
-        self.metadata = Metadata(
-            levels=_levels(self._slide.level_dimensions, self._slide.level_downsamples),
-            mpp_um=_mean_mpp(properties, "tiffslide"),
-            objective_power=positive_number(properties.get("tiffslide.objective-power")),
-            vendor=properties.get("tiffslide.vendor"),
-            bounds=_bounds(properties, "tiffslide"),
-            associated_images=tuple(sorted(self._slide.associated_images)),
-            icc_profile=self._slide.color_profile is not None,
-        )
+        with _closed_on_failure(self._slide):
+            properties = self._slide.properties
+            if properties.get("tiffslide.vendor") is None:
+                _check_plain_tiff(self._slide.ts_tifffile)
+            self.metadata = Metadata(
+                levels=_levels(self._slide.level_dimensions, self._slide.level_downsamples),
+                mpp_um=_mean_mpp(properties, "tiffslide"),
+                objective_power=positive_number(properties.get("tiffslide.objective-power")),
+                vendor=properties.get("tiffslide.vendor"),
+                bounds=_bounds(properties, "tiffslide"),
+                associated_images=tuple(sorted(self._slide.associated_images)),
+                icc_profile=self._slide.color_profile is not None,
+            )
 
     def read(self, level: Level, left: int, top: int, width: int, height: int) -> RGB:
         """uint8 (height, width, 3)."""
-        location = (round(left * level.downsample), round(top * level.downsample))
+        location = (_ceil(left, level.downsample), _ceil(top, level.downsample))
         return on_white(self._slide.read_region(location, level.index, (width, height)))
 
     def close(self) -> None:
@@ -201,6 +213,32 @@ def on_white(image: Image.Image) -> RGB:
         white.paste(image, mask=image.getchannel("A"))
         image = white
     return np.asarray(image.convert("RGB"))
+
+
+@contextmanager
+def _closed_on_failure(slide: Any) -> Iterator[None]:
+    """Close an open file whose metadata cannot be read."""
+    try:
+        yield
+    except OPEN_ERRORS:
+        slide.close()
+        raise
+
+
+def _check_plain_tiff(tiff: tifffile.TiffFile) -> None:
+    """Refuse what a TIFF of no slide vendor can hold and the readers decode wrongly."""
+    page = tiff.pages.first
+    photometric = getattr(page.photometric, "name", page.photometric)
+    if page.dtype != np.uint8 or photometric not in {"RGB", "YCBCR", "MINISBLACK"}:
+        raise ValueError(f"{page.dtype} {photometric} pixels are not 8-bit colour")
+    if not page.is_tiled:
+        raise ValueError("the TIFF is not tiled")
+
+
+def _ceil(index: int, downsample: float) -> int:
+    """The level-0 px that TiffSlide, which truncates, takes for this px of a level."""
+    first = math.ceil(index * downsample)
+    return first if int(first / downsample) >= index else first + 1
 
 
 def _levels(sizes: Any, downsamples: Any) -> tuple[Level, ...]:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from pathlib import Path
 from types import TracebackType
 from typing import Literal, NoReturn, Self
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from upath import UPath
 
 from wsi_norm.errors import ReadError, ResolutionError, UnreadableSlideError
 from wsi_norm.geometry import Box, Level, Region, best_level
+from wsi_norm.location import Location, location
 from wsi_norm.slide.diagnose import tiff_damage, tifffile_complaints, why_unreadable
 from wsi_norm.slide.readers import (
     IMAGE_SUFFIXES,
@@ -79,7 +81,7 @@ class Slide:
         What is wrong with a file that can still be read in part; None for a whole one.
     """
 
-    path: Path
+    path: Location
     mpp_um: float
     mpp_source: MppSource
     damage: str | None
@@ -129,8 +131,6 @@ class Slide:
         ReadError
             The region cannot be decoded. The slide is reopened, so other regions still read.
         """
-        if self._closed:
-            raise ReadError(f"{self.path}: the slide is closed")
         level = self.levels[region.level]
         left, top = round(region.x / level.downsample), round(region.y / level.downsample)
         inside = Box(
@@ -181,7 +181,8 @@ class Slide:
 
     def close(self) -> None:
         """Close the file; reading afterwards raises ReadError."""
-        self._reader.close()
+        if not self._closed:
+            self._reader.close()
         self._closed = True
 
     def __enter__(self) -> Self:
@@ -196,13 +197,14 @@ class Slide:
         self.close()
 
     def __del__(self) -> None:
-        if not self._closed:  # a worker's thread has ended: what it kept open is closed with it
-            self.close()
+        self.close()  # a worker's thread has ended: what it kept open is closed with it
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Slide holds an open file and does not pickle; send its path")
 
     def _decode(self, level: Level, box: Box) -> npt.NDArray[np.uint8]:
+        if self._closed:
+            raise ReadError(f"{self.path}: the slide is closed")
         try:
             return self._reader.read(level, box.left, box.top, box.width, box.height)
         except READ_ERRORS as error:
@@ -213,8 +215,13 @@ class Slide:
             raise ReadError(f"{self.path}: cannot read {where}: {error}") from error
 
     def _reopen(self) -> None:
-        self._reader.close()
-        self._reader = type(self._reader)(str(self.path))
+        kind = type(self._reader)
+        self.close()
+        try:
+            self._reader = kind(str(self.path))
+        except OPEN_ERRORS as error:
+            raise ReadError(f"{self.path}: cannot be opened any more: {error}") from error
+        self._closed = False
 
     def _paint(
         self,
@@ -271,18 +278,18 @@ class Slide:
 
 
 def open_slide(
-    path: str | Path,
+    path: str | Location,
     reader: ReaderName = "auto",
     *,
     table_mpp_um: float | None = None,
     default_mpp_um: float | None = None,
 ) -> Slide:
-    """Open a slide file, a DICOM folder or a plain image.
+    """Open a slide file, a DICOM folder, a plain image or the URL of a TIFF.
 
     Parameters
     ----------
     path
-        A file, or a folder of DICOM instances.
+        A file, a folder of DICOM instances, or a URL that fsspec knows (read by TiffSlide).
     reader
         "auto" takes OpenSlide where it opens the file and the next reader where it does not.
     table_mpp_um
@@ -297,7 +304,7 @@ def open_slide(
     ResolutionError
         mpp is missing, absurd, or contradicts the objective power.
     """
-    file = _slide_file(Path(path))
+    file = _slide_file(location(path))
     opened, damage = _open(file, reader)
     try:
         mpp_um, source = _checked_mpp(file, opened.metadata, table_mpp_um, default_mpp_um)
@@ -307,10 +314,12 @@ def open_slide(
     return Slide(file, mpp_um, source, damage, opened)
 
 
-def _slide_file(path: Path) -> Path:
-    if not path.exists():
+def _slide_file(path: Location) -> Location:
+    if isinstance(path, UPath):
+        return _reachable(path)
+    if not os.path.exists(path):
         raise UnreadableSlideError(f"{path}: no such file; check the path")
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return path
     instances = sorted(path.glob("*.dcm"))
     if not instances:
@@ -321,10 +330,22 @@ def _slide_file(path: Path) -> Path:
     return instances[0]
 
 
-def _open(path: Path, reader: ReaderName) -> tuple[Reader, str | None]:
+def _reachable(url: UPath) -> UPath:
+    try:
+        found = url.exists()
+    except (ImportError, OSError, ValueError) as error:
+        raise UnreadableSlideError(f"{url}: cannot be reached: {error}") from error
+    if not found:
+        raise UnreadableSlideError(f"{url}: nothing there; check the URL")
+    return url
+
+
+def _open(path: Location, reader: ReaderName) -> tuple[Reader, str | None]:
     names: list[str]
     if reader != "auto":
         names = [reader]
+    elif isinstance(path, UPath):
+        names = ["tiffslide"]
     elif path.suffix.lower() in IMAGE_SUFFIXES:
         names = ["image"]
     else:
@@ -344,8 +365,10 @@ def _open(path: Path, reader: ReaderName) -> tuple[Reader, str | None]:
     raise UnreadableSlideError(f"{path}: {why_unreadable(path)} ({'; '.join(refusals)})")
 
 
-def _damage(path: Path, opened: Reader, refusals: list[str]) -> str | None:
+def _damage(path: Location, opened: Reader, refusals: list[str]) -> str | None:
     """A slide that one reader refuses is never taken for whole in silence."""
+    if opened.name == "image":  # a plain image; that slide readers refuse it says nothing
+        return None
     damage = tiff_damage(path) if opened.name == "tiffslide" else None
     if damage is None and not refusals:
         return None
@@ -354,7 +377,7 @@ def _damage(path: Path, opened: Reader, refusals: list[str]) -> str | None:
 
 
 def _checked_mpp(
-    path: Path, metadata: Metadata, table: float | None, default: float | None
+    path: Location, metadata: Metadata, table: float | None, default: float | None
 ) -> tuple[float, MppSource]:
     remedy = "give the right one in the column mpp of --slides-csv"
     source: MppSource

@@ -214,10 +214,15 @@ class TileStore:
     def has_shard(self, shard: int) -> bool:
         """Whether a shard is there, with a whole index and all the bytes that this promises."""
         rows = self.rows(shard)
-        return self._object("flags", shard).exists() and _shard_is_whole(
-            self._object("tiles", shard),
-            rows.stop - rows.start,
-            self.meta.tiling.tiles_per_shard,
+        flags = self._object("flags", shard)
+        return (
+            flags.exists()
+            and flags.stat().st_size > 0
+            and _shard_is_whole(
+                self._object("tiles", shard),
+                rows.stop - rows.start,
+                self.meta.tiling.tiles_per_shard,
+            )
         )
 
     def missing_shards(self) -> list[int]:
