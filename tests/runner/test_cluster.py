@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from distributed import Client, LocalCluster
 
 from wsi_norm import RunConfig, run
@@ -50,6 +51,15 @@ def test_every_gpu_has_a_process_that_sees_it_alone() -> None:
         threads = set(client.nthreads().values())
     assert sorted(seen.values()) == ["0", "3"]
     assert threads == {4}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_gpus_that_are_not_there_are_an_error_and_no_fallback() -> None:
+    with (
+        pytest.raises(ConfigError, match="no CUDA device; use --device cpu"),
+        workers(RunConfig(gpus=(0, 1))),
+    ):
+        pass
 
 
 def test_a_running_scheduler_is_used(slide_path: Path, tmp_path: Path) -> None:

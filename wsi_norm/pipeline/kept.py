@@ -23,10 +23,11 @@ _thread = threading.local()
 def kept_normalizer(model: Model, config: RunConfig) -> Normalizer:
     """The checkpoint's layer, loaded once per process, set to what the run asks for."""
     global _normalizer
-    wanted = (model, config.statistics, config.background, config.device, config.batch_size)
+    device = "cuda" if config.gpus else config.device  # a GPU's worker sees that GPU alone
+    wanted = (model, config.statistics, config.background, device, config.batch_size)
     with _loading:
         if _normalizer is None or _normalizer[0] != wanted:
-            _normalizer = wanted, _load(model, config)
+            _normalizer = wanted, _load(model, config, device)
         return _normalizer[1]
 
 
@@ -55,7 +56,7 @@ def kept_store(path: Path) -> tuple[TileStore, TileGrid]:
     return store, store.meta.tiling.grid(store.meta.slide)
 
 
-def _load(model: Model, config: RunConfig) -> Normalizer:
+def _load(model: Model, config: RunConfig, device: str) -> Normalizer:
     if sha256_of(model.path) != model.sha256:
         raise CheckpointError(f"{model.path}: it changed during the run; start the run again")
     layer = load_checkpoint(model.path, model.template)
@@ -63,4 +64,4 @@ def _load(model: Model, config: RunConfig) -> Normalizer:
         layer.configure(config.statistics, config.background)
     except ValueError as error:
         raise ConfigError(f"{model.path or 'packaged checkpoint'}: {error}") from error
-    return Normalizer(layer, config.device, config.batch_size)
+    return Normalizer(layer, device, config.batch_size)

@@ -33,7 +33,7 @@ def workers(config: RunConfig) -> Iterator[Client]:
     Raises
     ------
     ConfigError
-        The scheduler does not answer, or the cluster's description is wrong.
+        The scheduler does not answer, the cluster's description is wrong, or a GPU is not there.
     """
     with ExitStack() as stack:
         stack.enter_context(dask.config.set({SPAWN: {**dask.config.get(SPAWN), **_malloc()}}))
@@ -42,6 +42,8 @@ def workers(config: RunConfig) -> Iterator[Client]:
         elif config.cluster is not None:
             address = stack.enter_context(described_cluster(config.cluster))
         elif config.gpus:
+            for index in config.gpus:
+                resolve_device(f"cuda:{index}")
             address = stack.enter_context(gpu_cluster(config.gpus))
         else:
             address = stack.enter_context(local_cluster(config))
