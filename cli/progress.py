@@ -12,7 +12,7 @@ import click
 from tqdm import tqdm
 
 from wsi_norm.report import RunSummary, SlideResult
-from wsi_norm.runner import Event, ShardWritten, SlidePlanned
+from wsi_norm.runner import Event, ShardWritten, SlidePlanned, WaitingForWorkers
 
 
 class Progress:
@@ -44,6 +44,8 @@ class Progress:
     def __call__(self, event: Event) -> None:
         """Take in one event."""
         match event:
+            case WaitingForWorkers():
+                self._line("waiting for the first worker (see the scheduler, or the queue of jobs)")
             case SlidePlanned(name=name, tiles=tiles):
                 self._bar.total = (self._bar.total or 0) + tiles
                 self._bar.set_description_str(name, refresh=True)

@@ -74,7 +74,7 @@ class Normalizer:
         batch = as_batch(tiles)
         if tissue is not None and tissue.shape != batch.shape[:3]:
             raise ValueError(f"tissue must be bool {batch.shape[:3]}, not {tissue.shape}")
-        pool = MomentPool()
+        pool = MomentPool(circular_hue=self.layer.config.circular_hue)
         level = torch.tensor(white)[:, None, None]
         for index, tile in enumerate(batch):
             pixels = to_float(tile[None])

@@ -135,14 +135,10 @@ def regions_sha256(source: SlideSource, config: RunConfig) -> str | None:
 
 
 def _kept(tiles: list[Tile], fraction: npt.NDArray[np.float32], config: RunConfig) -> list[Tile]:
-    """Tiles with enough tissue (and some, even if none is asked for a given region)."""
-    least = np.float32(config.min_tissue)
+    """Tiles with enough tissue, and with some where no share is asked for."""
+    least = max(np.float32(config.min_tissue), np.finfo(np.float32).tiny)
     return compact_order(
-        [
-            tile
-            for tile, share in zip(tiles, fraction, strict=True)
-            if share >= least and (share > 0 or config.segmenter == "none")
-        ]
+        [tile for tile, share in zip(tiles, fraction, strict=True) if share >= least]
     )
 
 

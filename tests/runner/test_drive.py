@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,6 +110,26 @@ def test_missing_and_cut_shards_are_written_again_to_the_same_bytes(
     assert summary.slides[0].status == "done"
     assert 0 < summary.tiles_written < summary.slides[0].tiles + 1
     assert tree(store) == tree(normal / "synthetic.zarr")
+
+
+def test_a_finished_store_that_lost_a_shard_gets_it_back(
+    normal: Path, slide_path: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(normal, tmp_path / "out")
+    (tmp_path / "out/synthetic.zarr/tiles/c/1/0/0/0").unlink()
+    (slide,) = run([slide_path], config(tmp_path / "out")).slides
+    assert slide.status == "done"
+    assert 0 < slide.tiles_written < slide.tiles
+    assert tree(tmp_path / "out" / "synthetic.zarr") == tree(normal / "synthetic.zarr")
+
+
+def test_relative_paths_work_from_any_directory(
+    normal: Path, slide_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(slide_path.parent)
+    summary = run([slide_path.name], config(Path(os.path.relpath(tmp_path)), report=False))
+    assert summary.slides[0].slide == str(slide_path)
+    assert tree(tmp_path / "synthetic.zarr") == tree(normal / "synthetic.zarr")
 
 
 def test_other_settings_are_an_error_that_lists_them(

@@ -388,7 +388,9 @@ def test_auto_takes_openslide_first(slide_path: Path, monkeypatch: pytest.Monkey
         def __init__(self, path: str) -> None:
             raise openslide.OpenSlideError("not today")
 
-    monkeypatch.setattr("wsi_norm.slide.slide.READERS", {**readers.READERS, "openslide": Refusing})
+    monkeypatch.setattr(
+        "wsi_norm.slide.opening.READERS", {**readers.READERS, "openslide": Refusing}
+    )
     with open_slide(slide_path) as slide:
         assert slide.reader == "tiffslide"
         assert slide.damage is not None

@@ -117,7 +117,8 @@ class Statistics:
 class MomentPool:
     """Weighted moments of a stream of pixels, in float64, in every colour space at once."""
 
-    def __init__(self, spaces: Iterable[Space] = SPACES) -> None:
+    def __init__(self, spaces: Iterable[Space] = SPACES, circular_hue: bool = True) -> None:
+        self._angle = HUE if circular_hue else None
         self._sums = {space: torch.zeros(3, 2, dtype=torch.float64) for space in spaces}
         self._weight = 0.0
         self._pixels = 0
@@ -128,7 +129,9 @@ class MomentPool:
         for space, sums in self._sums.items():
             x = CONVERSIONS[space].from_rgb(pixels).double()
             for channel in range(3):
-                sums[channel] += _channel_sums(x[:, channel], flat[:, 0], (space, channel) == HUE)
+                sums[channel] += _channel_sums(
+                    x[:, channel], flat[:, 0], (space, channel) == self._angle
+                )
         self._weight += float(flat.sum())
         self._pixels += flat.numel()
 
@@ -149,7 +152,7 @@ class MomentPool:
         for space, sums in self._sums.items():
             first, second = (sums / self._weight).T.tolist()
             pairs = [
-                _finish(first[channel], second[channel], circular=(space, channel) == HUE)
+                _finish(first[channel], second[channel], circular=(space, channel) == self._angle)
                 for channel in range(3)
             ]
             mean[space] = triple([pair[0] for pair in pairs])

@@ -118,6 +118,8 @@ def _existing(job: SlideJob, slide: Slide) -> TileStore | None:
     if not job.store.exists():
         return None
     store = TileStore.open(job.store, allow_partial=True)
+    if store.meta.complete and store.missing_shards():
+        store.reopen()
     found = differences(store.meta, _settings(job, slide, plan_grid(slide, job.config)))
     if found:
         raise StoreError(

@@ -1,5 +1,5 @@
 """Many slides, many workers: the only home of dask."""
 
-from wsi_norm.runner.drive import Event, ShardWritten, SlidePlanned, run
+from wsi_norm.runner.drive import Event, ShardWritten, SlidePlanned, WaitingForWorkers, run
 
-__all__ = ["Event", "ShardWritten", "SlidePlanned", "run"]
+__all__ = ["Event", "ShardWritten", "SlidePlanned", "WaitingForWorkers", "run"]

@@ -82,6 +82,7 @@ def gpu_cluster(gpus: tuple[int, ...]) -> SpecCluster:
                     "nthreads": GPU_THREADS,
                     "env": {"CUDA_VISIBLE_DEVICES": str(index)},
                     "dashboard": False,
+                    "silence_logs": logging.CRITICAL,
                 },
             }
             for index in gpus

@@ -8,7 +8,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -76,7 +76,12 @@ class ShardWritten:
     tiles: int
 
 
-Event = SlidePlanned | ShardWritten | SlideResult
+@dataclass(frozen=True)
+class WaitingForWorkers:
+    """There is no worker yet: jobs of a cluster may be queued."""
+
+
+Event = WaitingForWorkers | SlidePlanned | ShardWritten | SlideResult
 OnEvent = Callable[[Event], None]
 
 
@@ -110,7 +115,7 @@ def run(
     KeyboardInterrupt
         Interrupted; the report is written, and the same call continues.
     """
-    config = config or RunConfig()
+    config = _absolute(config or RunConfig())
     started, clock = datetime.now(UTC), time.perf_counter()
     names = [os.fspath(slide) for slide in slides] + list(config.slides)
     sources = find_slides(names, config.slides_csv, config.recursive)
@@ -171,7 +176,7 @@ class _Drive:
         self.on_event = on_event
         self.slides = [
             _Slide(SlideJob(source, config.output / f"{source.name}.zarr", config, model))
-            for source in sources
+            for source in map(_absolute_source, sources)
         ]
         self.peak_memory_bytes: dict[str, int] = {}
         self._waiting = deque(self.slides)
@@ -184,6 +189,8 @@ class _Drive:
         """Drive every slide to its result."""
         self._refuse_same_names()
         done = as_completed()
+        if not client.nthreads():
+            self.on_event(WaitingForWorkers())
         self._fill(client, done)
         for future in done:
             slide = self._out.pop(future)
@@ -358,6 +365,21 @@ def _model(config: RunConfig) -> tuple[Model, dict[str, Any]]:
         "sha256": model.sha256,
         **layer.config.to_dict(),
     }
+
+
+def _absolute(config: RunConfig) -> RunConfig:
+    """The settings with absolute paths: workers may have another working directory."""
+    names = ("output", "ckpt", "template", "roi", "slides_csv", "cluster")
+    paths = {name: getattr(config, name) for name in names}
+    return config.model_copy(
+        update={name: path.absolute() for name, path in paths.items() if path is not None}
+    )
+
+
+def _absolute_source(source: SlideSource) -> SlideSource:
+    places = {"path": source.path, "mask": source.mask, "roi": source.roi}
+    paths = {name: place for name, place in places.items() if isinstance(place, Path)}
+    return replace(source, **{name: path.absolute() for name, path in paths.items()})  # type: ignore[arg-type]
 
 
 def _check_output(folder: Path) -> None:

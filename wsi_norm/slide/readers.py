@@ -100,15 +100,7 @@ class OpenSlideReader:
             if properties.get("openslide.vendor") == "generic-tiff":
                 with tifffile.TiffFile(path) as tiff:
                     _check_plain_tiff(tiff)
-            self.metadata = Metadata(
-                levels=_levels(self._slide.level_dimensions, self._slide.level_downsamples),
-                mpp_um=_mean_mpp(properties, "openslide"),
-                objective_power=positive_number(properties.get("openslide.objective-power")),
-                vendor=properties.get("openslide.vendor"),
-                bounds=_bounds(properties, "openslide"),
-                associated_images=tuple(sorted(self._slide.associated_images)),
-                icc_profile="openslide.icc-size" in properties,
-            )
+            self.metadata = _metadata(self._slide, "openslide", "openslide.icc-size" in properties)
 
     def read(self, level: Level, left: int, top: int, width: int, height: int) -> RGB:
         """uint8 (height, width, 3), transparent pixels composed on white."""
@@ -129,18 +121,10 @@ class TiffSlideReader:
     def __init__(self, path: str) -> None:
         self._slide = tiffslide.TiffSlide(path)
         with _closed_on_failure(self._slide):
-            properties = self._slide.properties
-            if properties.get("tiffslide.vendor") is None:
+            if self._slide.properties.get("tiffslide.vendor") is None:
                 _check_plain_tiff(self._slide.ts_tifffile)
-            self.metadata = Metadata(
-                levels=_levels(self._slide.level_dimensions, self._slide.level_downsamples),
-                mpp_um=_mean_mpp(properties, "tiffslide"),
-                objective_power=positive_number(properties.get("tiffslide.objective-power")),
-                vendor=properties.get("tiffslide.vendor"),
-                bounds=_bounds(properties, "tiffslide"),
-                associated_images=tuple(sorted(self._slide.associated_images)),
-                icc_profile=self._slide.color_profile is not None,
-            )
+            icc_profile = self._slide.color_profile is not None
+            self.metadata = _metadata(self._slide, "tiffslide", icc_profile)
 
     def read(self, level: Level, left: int, top: int, width: int, height: int) -> RGB:
         """uint8 (height, width, 3)."""
@@ -239,6 +223,20 @@ def _ceil(index: int, downsample: float) -> int:
     """The level-0 px that TiffSlide, which truncates, takes for this px of a level."""
     first = math.ceil(index * downsample)
     return first if int(first / downsample) >= index else first + 1
+
+
+def _metadata(slide: Any, prefix: str, icc_profile: bool) -> Metadata:
+    """What an OpenSlide or a TiffSlide states; their properties differ by prefix alone."""
+    properties = slide.properties
+    return Metadata(
+        levels=_levels(slide.level_dimensions, slide.level_downsamples),
+        mpp_um=_mean_mpp(properties, prefix),
+        objective_power=positive_number(properties.get(f"{prefix}.objective-power")),
+        vendor=properties.get(f"{prefix}.vendor"),
+        bounds=_bounds(properties, prefix),
+        associated_images=tuple(sorted(slide.associated_images)),
+        icc_profile=icc_profile,
+    )
 
 
 def _levels(sizes: Any, downsamples: Any) -> tuple[Level, ...]:

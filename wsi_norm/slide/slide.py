@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -14,29 +12,18 @@ from typing import Literal, NoReturn, Self
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from upath import UPath
 
-from wsi_norm.errors import ReadError, ResolutionError, UnreadableSlideError
+from wsi_norm.errors import ReadError, UnreadableSlideError
 from wsi_norm.geometry import Box, Level, Region, best_level
-from wsi_norm.location import Location, location
-from wsi_norm.slide.diagnose import tiff_damage, tifffile_complaints, why_unreadable
+from wsi_norm.location import Location
 from wsi_norm.slide.readers import (
-    IMAGE_SUFFIXES,
     OPEN_ERRORS,
     READ_ERRORS,
-    READERS,
     Metadata,
     Reader,
-    positive_number,
 )
 
-ReaderName = Literal["auto", "openslide", "tiffslide"]
 MppSource = Literal["slide", "table", "default"]
-
-MPP_RANGE_UM = (0.05, 16.0)
-"""Stated mpp outside this range is no microscope's: 200x would be 0.05, 0.625x is 16."""
-MPP_POWER_RANGE_UM = (4.0, 25.0)
-"""mpp x objective power is about 10 um (0.5 at 20x, 0.25 at 40x); far off means one is wrong."""
 
 WHITE = 255
 _BLOCK_PX = 1024
@@ -275,137 +262,6 @@ class Slide:
         image[at] = np.asarray(small)
         readable[at] = True
         return None
-
-
-def open_slide(
-    path: str | Location,
-    reader: ReaderName = "auto",
-    *,
-    table_mpp_um: float | None = None,
-    default_mpp_um: float | None = None,
-) -> Slide:
-    """Open a slide file, a DICOM folder, a plain image or the URL of a TIFF.
-
-    Parameters
-    ----------
-    path
-        A file, a folder of DICOM instances, or a URL that fsspec knows (read by TiffSlide).
-    reader
-        "auto" takes OpenSlide where it opens the file and the next reader where it does not.
-    table_mpp_um
-        um/px of level 0 that rules over what the slide states.
-    default_mpp_um
-        um/px of level 0 for a slide that states none.
-
-    Raises
-    ------
-    UnreadableSlideError
-        No reader opens it; the message holds what the bytes look like and each reader's reason.
-    ResolutionError
-        mpp is missing, absurd, or contradicts the objective power.
-    """
-    file = _slide_file(location(path))
-    opened, damage = _open(file, reader)
-    try:
-        mpp_um, source = _checked_mpp(file, opened.metadata, table_mpp_um, default_mpp_um)
-    except ResolutionError:
-        opened.close()
-        raise
-    return Slide(file, mpp_um, source, damage, opened)
-
-
-def _slide_file(path: Location) -> Location:
-    if isinstance(path, UPath):
-        return _reachable(path)
-    if not os.path.exists(path):
-        raise UnreadableSlideError(f"{path}: no such file; check the path")
-    if not os.path.isdir(path):
-        return path
-    instances = sorted(path.glob("*.dcm"))
-    if not instances:
-        raise UnreadableSlideError(
-            f"{path}: a folder without DICOM instances (*.dcm); name the slides in it, "
-            "or use --recursive"
-        )
-    return instances[0]
-
-
-def _reachable(url: UPath) -> UPath:
-    try:
-        found = url.exists()
-    except (ImportError, OSError, ValueError) as error:
-        raise UnreadableSlideError(f"{url}: cannot be reached: {error}") from error
-    if not found:
-        raise UnreadableSlideError(f"{url}: nothing there; check the URL")
-    return url
-
-
-def _open(path: Location, reader: ReaderName) -> tuple[Reader, str | None]:
-    names: list[str]
-    if reader != "auto":
-        names = [reader]
-    elif isinstance(path, UPath):
-        names = ["tiffslide"]
-    elif path.suffix.lower() in IMAGE_SUFFIXES:
-        names = ["image"]
-    else:
-        plain = path.suffix.lower() in {".tif", ".tiff"}
-        names = ["openslide", "tiffslide", *(["image"] if plain else [])]
-    refusals: list[str] = []
-    for name in names:
-        try:
-            with tifffile_complaints(), warnings.catch_warnings(action="ignore"):
-                opened = READERS[name](str(path))
-        except OPEN_ERRORS as error:
-            # Some readers repeat the path; what is damaged must not depend on where it lies.
-            reason = str(error).replace(str(path), path.name) or type(error).__name__
-            refusals.append(f"{name}: {reason}")
-            continue
-        return opened, _damage(path, opened, refusals)
-    raise UnreadableSlideError(f"{path}: {why_unreadable(path)} ({'; '.join(refusals)})")
-
-
-def _damage(path: Location, opened: Reader, refusals: list[str]) -> str | None:
-    """A slide that one reader refuses is never taken for whole in silence."""
-    if opened.name == "image":  # a plain image; that slide readers refuse it says nothing
-        return None
-    damage = tiff_damage(path) if opened.name == "tiffslide" else None
-    if damage is None and not refusals:
-        return None
-    refused = f" although other readers refuse it ({'; '.join(refusals)})" if refusals else ""
-    return f"{damage or 'perhaps damaged'}; read by {opened.name}{refused}"
-
-
-def _checked_mpp(
-    path: Location, metadata: Metadata, table: float | None, default: float | None
-) -> tuple[float, MppSource]:
-    remedy = "give the right one in the column mpp of --slides-csv"
-    source: MppSource
-    if table is not None:
-        mpp_um, source = table, "table"
-    elif metadata.mpp_um is not None:
-        mpp_um, source = metadata.mpp_um, "slide"
-    elif default is not None:
-        mpp_um, source = default, "default"
-    else:
-        raise ResolutionError(
-            f"{path}: the slide states no usable mpp; give it with --default-mpp, "
-            "or in the column mpp of --slides-csv"
-        )
-    low, high = MPP_RANGE_UM
-    if positive_number(mpp_um) is None or not low <= mpp_um <= high:
-        raise ResolutionError(
-            f"{path}: mpp {mpp_um:g} ({source}) is outside {low:g}-{high:g} um/px; {remedy}"
-        )
-    power = metadata.objective_power
-    if source == "slide" and power is not None:
-        low, high = MPP_POWER_RANGE_UM
-        if not low <= mpp_um * power <= high:
-            raise ResolutionError(
-                f"{path}: the slide states mpp {mpp_um:g} but objective power {power:g}, which "
-                f"means about {10 / power:g} um/px; {remedy}"
-            )
-    return mpp_um, source
 
 
 def _blocks(size: tuple[int, int], side: int) -> Iterator[Box]:

@@ -256,9 +256,12 @@ class TileStore:
         if missing:
             raise StoreError(f"{self.path}: shards {missing} are missing; run the command again")
         self.sweep()
-        self.meta = self.meta.model_copy(update={"counts": self.count(), "complete": True})
-        self._group.attrs[ATTRIBUTE] = self.meta.model_dump(mode="json")
+        self._set_meta(counts=self.count(), complete=True)
         return self.meta
+
+    def reopen(self) -> None:
+        """Take back `finish`: shards of it are missing and will be written again."""
+        self._set_meta(counts=None, complete=False)
 
     def damage(self) -> list[str]:
         """Read everything back; what is damaged or missing, a line each."""
@@ -282,6 +285,10 @@ class TileStore:
             except READ_ERRORS as error:
                 found.append(f"{name}: {error}")
         return found
+
+    def _set_meta(self, **changes: Any) -> None:
+        self.meta = self.meta.model_copy(update=changes)
+        self._group.attrs[ATTRIBUTE] = self.meta.model_dump(mode="json")
 
     def _object(self, name: str, shard: int) -> Path:
         rest = ["0"] * (_array(self._group, name).ndim - 1)
