@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -44,9 +46,11 @@ def workers(config: RunConfig) -> Iterator[Client]:
         elif config.gpus:
             for index in config.gpus:
                 resolve_device(f"cuda:{index}")
-            address = stack.enter_context(gpu_cluster(config.gpus))
+            with _deaf_to_interrupts():
+                address = stack.enter_context(gpu_cluster(config.gpus))
         else:
-            address = stack.enter_context(local_cluster(config))
+            with _deaf_to_interrupts():
+                address = stack.enter_context(local_cluster(config))
         try:
             client = stack.enter_context(Client(address, timeout=CONNECT_SECONDS))
         except (OSError, ValueError) as error:
@@ -114,6 +118,22 @@ def described_cluster(file: Path) -> Any:
     except (TypeError, ValueError, OSError, RuntimeError) as error:
         raise ConfigError(f"{file}: {name} cannot be started: {error}") from error
     return cluster
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Let processes that are started here ignore Ctrl-C: it is for this one, which ends them.
+
+    A terminal sends SIGINT to all of them at once, and each would print a traceback.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def _malloc() -> dict[str, int]:
