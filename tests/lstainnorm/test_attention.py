@@ -115,7 +115,7 @@ def test_chunks_of_queries_change_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     q, k, v = tokens(2, 37), tokens(2, 37, seed=1), values(2, 3, 37)
     whole = direct_attention(q, k, v)
     for budget in (1, 200, 37 * 2 * 5):
-        monkeypatch.setattr(attention, "_DIRECT_CHUNK", budget)
+        monkeypatch.setattr(attention, "_CHUNK", budget)
         torch.testing.assert_close(direct_attention(q, k, v), whole, atol=1e-14, rtol=0)
 
 
@@ -124,6 +124,19 @@ def test_chunks_of_queries_change_nothing(monkeypatch: pytest.MonkeyPatch) -> No
 def test_linear_is_direct_on_random_branches(scale: float, height: int, width: int) -> None:
     linear, direct = linear_and_direct(attention_with(scale), random_branches(height, width))
     assert (linear - direct).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("scale", [1, 4, 12])
+def test_many_tokens_of_glass_do_not_round_away(scale: float) -> None:
+    """Thousands of equal values near 1: a float32 softmax is off by more than 1e-5 here."""
+    branches = stained_branches(smooth_tissue(512))
+    branches[..., 96:] = 0.97
+    linear, direct = linear_and_direct(attention_with(scale), branches)
+    assert (linear - direct).abs().max() <= 2e-6
+    exact = attention_with(scale).double()
+    exact.form = "linear"
+    with torch.no_grad():
+        assert (linear - exact(branches.double())).abs().max() <= 2e-6
 
 
 @pytest.mark.parametrize("scale", [1, 4, 12])
