@@ -94,7 +94,9 @@ def _gpus(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int
 @click.option("--max-unreadable", type=float, metavar="SHARE", help=help_of("max_unreadable"))
 @click.option("--dry-run", is_flag=True, default=None, help=help_of("dry_run"))
 @click.option("--fail-fast", is_flag=True, default=None, help=help_of("fail_fast"))
-@click.option("--report/--no-report", default=None, help="Write run.json, slides.csv. [report]")
+@click.option(
+    "--report/--no-report", default=None, help="Write report.html, run.json, slides.csv. [report]"
+)
 @click.option("-q", "--quiet", is_flag=True, help="No progress, no summary; errors only.")
 @click.option("-v", "--verbose", is_flag=True, help="Tracebacks, and every warning in full.")
 def command(

@@ -32,7 +32,7 @@ def test_the_wheel_holds_every_file_of_the_tree(wheel: set[str]) -> None:
         "cli": "wsi_norm_cli",
         "sample_configs": "wsi_norm/sample_configs",
     }
-    suffixes = {".py", ".typed", ".safetensors", ".yaml", ".json"}
+    suffixes = {".py", ".typed", ".safetensors", ".yaml", ".json", ".html", ".css"}
     expected = {
         f"{installed}/{path.relative_to(ROOT / folder).as_posix()}"
         for folder, installed in homes.items()
@@ -57,6 +57,7 @@ def test_the_tests_mirror_the_package() -> None:
         "errors": "its classes are raised in all other tests",
         "slide/readers": "tests/slide/test_slide.py",
         "slide/slide": "tests/slide/test_slide.py",
+        "slide/opening": "tests/slide/test_slide.py",
         "lstainnorm/fusion": "tests/lstainnorm/test_layer.py, test_attention.py",
         "lstainnorm/normalization": "tests/lstainnorm/test_layer.py",
         "pipeline/job": "tests/runner/test_drive.py",

@@ -77,7 +77,7 @@ class RunConfig(BaseModel):
     overwrite: bool = Field(
         default=False, description="start anew where a store exists, else resume"
     )
-    report: bool = Field(default=True, description="write run.json and slides.csv")
+    report: bool = Field(default=True, description="write report.html, run.json and slides.csv")
 
     # work
     reader: Literal["auto", "openslide", "tiffslide"] = Field(

@@ -96,8 +96,9 @@ def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         scores = part[:, :, None] * exact_key
         powers = torch.exp(scores - scores.detach().amax(dim=-1, keepdim=True))
         sums.append(with_one @ powers.transpose(-1, -2))
-    numerator, denominator = torch.cat(sums, dim=-1).split([value.shape[1], 1], dim=1)
-    return (numerator / denominator).to(value.dtype)
+    total = torch.cat(sums, dim=-1)
+    attended: Tensor = total[:, :-1] / total[:, -1:]
+    return attended.to(value.dtype)
 
 
 @lru_cache

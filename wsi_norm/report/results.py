@@ -1,35 +1,12 @@
-"""What happened: results per slide and per run, written as run.json and slides.csv."""
+"""SlideResult and RunSummary: what happened to a slide, and in a run."""
 
 from __future__ import annotations
 
-import csv
-import json
-import platform
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 Status = Literal["done", "damaged", "empty", "skipped", "failed", "interrupted", "planned"]
-
-CSV_COLUMNS = (
-    "name",
-    "status",
-    "error",
-    "warnings",
-    "tiles",
-    "unreadable",
-    "passed_through",
-    "edge",
-    "seconds",
-    "seconds_planning",
-    "seconds_reading",
-    "seconds_computing",
-    "seconds_writing",
-    "tiles_per_second",
-    "slide",
-    "store",
-)
 
 
 @dataclass(frozen=True)
@@ -142,53 +119,6 @@ class RunSummary:
                 f"seconds_{name}": round(_sum(self.slides, f"seconds_{name}"), 3) for name in stages
             },
         }
-
-
-def write_report(summary: RunSummary, folder: Path) -> tuple[Path, Path]:
-    """Write `run.json` and `slides.csv` into a folder; OSError if that fails."""
-    return write_json(summary, folder / "run.json"), write_csv(
-        summary.slides, folder / "slides.csv"
-    )
-
-
-def write_json(summary: RunSummary, path: Path) -> Path:
-    """Everything, for programs."""
-    document = {
-        "started": summary.started,
-        "seconds": round(summary.seconds, 3),
-        "tiles_per_second": round(summary.tiles_per_second, 2),
-        "exit_status": summary.exit_status,
-        "interrupted": summary.interrupted,
-        "totals": summary.totals(),
-        "peak_memory_bytes": dict(summary.peak_memory_bytes),
-        "settings": dict(summary.settings),
-        "model": dict(summary.model),
-        "versions": dict(summary.versions),
-        "platform": platform.platform(),
-        "slides": [
-            {**asdict(slide), "tiles_per_second": round(slide.tiles_per_second, 2)}
-            for slide in summary.slides
-        ],
-    }
-    path.write_text(json.dumps(document, indent=1, default=str) + "\n", encoding="utf-8")
-    return path
-
-
-def write_csv(slides: Sequence[SlideResult], path: Path) -> Path:
-    """A row per slide, for people."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, CSV_COLUMNS)
-        writer.writeheader()
-        writer.writerows(_row(slide) for slide in slides)
-    return path
-
-
-def _row(slide: SlideResult) -> dict[str, Any]:
-    row = {column: getattr(slide, column) for column in CSV_COLUMNS}
-    row["warnings"] = "; ".join(slide.warnings)
-    return {
-        key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()
-    }
 
 
 def _sum(slides: Iterable[SlideResult], name: str) -> Any:

@@ -1,0 +1,197 @@
+"""Summaries of made-up slides, and a store with pictures for one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from wsi_norm.lstainnorm import load_checkpoint
+from wsi_norm.lstainnorm.checkpoint import sha256_of
+from wsi_norm.report import RunSummary, SlideResult
+from wsi_norm.store import (
+    ModelMeta,
+    SlideMeta,
+    StoreMeta,
+    TileFlag,
+    TileStore,
+    TilingMeta,
+    TissueMeta,
+)
+
+GOOD = SlideResult(
+    name='a, "b"\nä',
+    slide="/s/a.svs",
+    store="/o/a.zarr",
+    status="done",
+    warnings=("one", "two; three"),
+    tiles=100,
+    passed_through=3,
+    edge=10,
+    seconds=4.0,
+    seconds_planning=0.25,
+    seconds_reading=1.23456,
+    seconds_computing=2.0,
+    seconds_writing=0.5,
+    tiles_written=60,
+)
+DAMAGED = SlideResult(
+    name="c",
+    slide="/s/c.svs",
+    store="/o/c.zarr",
+    status="damaged",
+    error="/s/c.svs: 2 of 50 tiles cannot be read",
+    tiles=50,
+    unreadable=2,
+    unreadable_at=((960, 1440), (1200, 1440)),
+    seconds=1.0,
+    seconds_reading=1.0,
+    tiles_written=50,
+)
+FAILED = SlideResult(
+    name="d",
+    slide="/s/d.svs",
+    store="/o/d.zarr",
+    status="failed",
+    error="/s/d.svs: the file is empty; copy it again",
+    traceback="Traceback\n  ...",
+)
+
+
+def make_summary(*slides: SlideResult, **changes: Any) -> RunSummary:
+    facts: dict[str, Any] = {
+        "seconds": 10.0004,
+        "peak_memory_bytes": {"host:1": 1000},
+        "settings": {"output": Path("/o"), "mpp": 0.5},
+        "model": {"sha256": "1" * 64},
+        "versions": {"numpy": "2"},
+        "started": "2026-01-02T03:04:05+00:00",
+    }
+    return RunSummary(slides=slides, **(facts | changes))
+
+
+@pytest.fixture
+def good() -> SlideResult:
+    """Done."""
+    return GOOD
+
+
+@pytest.fixture
+def damaged() -> SlideResult:
+    """Two tiles were unreadable."""
+    return DAMAGED
+
+
+@pytest.fixture
+def failed() -> SlideResult:
+    """Not a slide."""
+    return FAILED
+
+
+@pytest.fixture(name="make_summary")
+def make_summary_fixture() -> Callable[..., RunSummary]:
+    """RunSummary of slides, by the facts above or others."""
+    return make_summary
+
+
+def store_meta() -> StoreMeta:
+    """Of a slide of 6400 x 4800 px with tiles of 16 px, normalised by the packaged checkpoint."""
+    return StoreMeta(
+        package_version="0",
+        slide=SlideMeta(
+            name="case",
+            file_name="case.svs",
+            size_bytes=5_000_000,
+            sha256_first_mib="0" * 64,
+            vendor="aperio",
+            reader="openslide",
+            reader_version="4",
+            width_px=6400,
+            height_px=4800,
+            mpp_um=0.2525,
+            mpp_source="default",
+            objective_power=20.0,
+            damage=None,
+            icc_profile=False,
+        ),
+        tiling=TilingMeta(
+            tile_size_px=16,
+            overlap_px=0,
+            mpp_um=0.5,
+            downsample=2.0,
+            level=0,
+            level_width_px=6400,
+            level_height_px=4800,
+            level_downsample=1.0,
+            tiles_per_shard=64,
+        ),
+        tissue=TissueMeta(segmenter="otsu", min_tissue=0.1, regions_sha256=None),
+        model=ModelMeta(
+            sha256=sha256_of(),
+            preset="paper",
+            statistics="slide",
+            background="preserve",
+            provenance={"training": "none: from a store"},
+        ),
+        codec="zstd",
+        software={},
+        white=(0.95, 0.95, 0.95),
+        statistics={
+            "mean": {"rgb": [0.5, 0.25, 1.0], "lab": [50.0, 30.0, -15.0]},
+            "std": {"rgb": [0.1, 0.1, 0.1], "lab": [10.0, 6.0, 3.0]},
+            "white": [0.95, 0.95, 0.95],
+            "tissue_pixels": 1000,
+        },
+        warnings=(),
+    )
+
+
+@pytest.fixture
+def store_path(tmp_path: Path) -> Path:
+    """A complete store: 30 tiles, 25 of them unreadable, tissue in the left half, grey after."""
+    number = 30
+    rng = np.random.default_rng(1)
+    tissue = np.zeros((30, 40), bool)
+    tissue[5:25, 5:20] = True
+    store = TileStore.create(
+        tmp_path / "case.zarr",
+        store_meta(),
+        coords=np.array([(32 * row, 4000) for row in range(number)], np.int64),
+        tissue_fraction=np.ones(number, np.float32),
+        tissue_mask=tissue,
+        mask_downsample=(160.0, 160.0),
+        thumbnail=rng.integers(0, 256, (300, 400, 3), np.uint8),
+        thumbnail_normalized=np.full((300, 400, 3), 128, np.uint8),
+    )
+    flags = np.where(np.arange(number) < 25, TileFlag.UNREADABLE, TileFlag.EDGE).astype(np.uint8)
+    store.write_shard(0, np.zeros((number, 16, 16, 3), np.uint8), flags)
+    store.finish()
+    return store.path
+
+
+@pytest.fixture
+def stored(store_path: Path) -> SlideResult:
+    """The result of that store."""
+    return SlideResult(
+        name="case",
+        slide="/s/case.svs",
+        store=str(store_path),
+        status="damaged",
+        error="/s/case.svs: 25 of 30 tiles cannot be read",
+        tiles=30,
+        unreadable=25,
+        edge=5,
+        unreadable_at=((0, 4000),),
+        seconds=2.0,
+        seconds_planning=1.0,
+        tiles_written=30,
+    )
+
+
+@pytest.fixture
+def packaged() -> dict[str, Any]:
+    """What a summary says of the packaged checkpoint."""
+    return {"checkpoint": "packaged", "sha256": sha256_of(), **load_checkpoint().config.to_dict()}

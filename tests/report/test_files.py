@@ -1,0 +1,105 @@
+"""run.json and slides.csv, read back; report.html beside them."""
+
+import csv
+import json
+import os
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from wsi_norm.report import (
+    CSV_COLUMNS,
+    RunSummary,
+    SlideResult,
+    write_csv,
+    write_json,
+    write_report,
+)
+
+MakeSummary = Callable[..., RunSummary]
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_json_holds_everything(
+    tmp_path: Path,
+    make_summary: MakeSummary,
+    good: SlideResult,
+    damaged: SlideResult,
+    failed: SlideResult,
+) -> None:
+    summary = make_summary(good, damaged, failed)
+    text = write_json(summary, tmp_path / "run.json").read_text("utf-8")
+    document = json.loads(text)
+    assert text.endswith("}\n")
+    assert document["exit_status"] == 1
+    assert document["interrupted"] is False
+    assert document["seconds"] == 10.0
+    assert document["tiles_per_second"] == 11.0
+    assert document["started"] == "2026-01-02T03:04:05+00:00"
+    assert document["settings"] == {"output": "/o", "mpp": 0.5}
+    assert document["model"] == {"sha256": "1" * 64}
+    assert document["versions"] == {"numpy": "2"}
+    assert document["peak_memory_bytes"] == {"host:1": 1000}
+    assert document["platform"]
+    for slide, written in zip((good, damaged, failed), document["slides"], strict=True):
+        for field in fields(SlideResult):
+            value = getattr(slide, field.name)
+            if isinstance(value, tuple):
+                value = [list(v) if isinstance(v, tuple) else v for v in value]
+            assert written[field.name] == value, field.name
+    assert [slide["tiles_per_second"] for slide in document["slides"]] == [15.0, 50.0, 0.0]
+
+
+def test_csv_has_a_row_per_slide(
+    tmp_path: Path, good: SlideResult, damaged: SlideResult, failed: SlideResult
+) -> None:
+    path = write_csv([good, damaged, failed], tmp_path / "slides.csv")
+    rows = read_csv(path)
+    assert [tuple(row) for row in rows] == [CSV_COLUMNS] * 3
+    first, second, third = rows
+    assert first["name"] == good.name
+    assert first["warnings"] == "one; two; three"
+    assert first["error"] == ""
+    assert first["seconds_reading"] == "1.235"
+    assert first["tiles_per_second"] == "15.0"
+    assert (second["tiles"], second["unreadable"], second["edge"]) == ("50", "2", "0")
+    assert second["error"] == damaged.error
+    assert (third["status"], third["error"], third["tiles"]) == ("failed", failed.error, "0")
+    assert "Traceback" not in path.read_text("utf-8")
+
+
+def test_csv_of_no_slides_has_a_header(tmp_path: Path) -> None:
+    path = write_csv([], tmp_path / "slides.csv")
+    assert path.read_text("utf-8").strip().split(",") == list(CSV_COLUMNS)
+
+
+def test_all_three_are_written_and_replaced(
+    tmp_path: Path,
+    make_summary: MakeSummary,
+    good: SlideResult,
+    damaged: SlideResult,
+    failed: SlideResult,
+) -> None:
+    for slides in ([good, failed], [damaged]):
+        paths = write_report(make_summary(*slides), tmp_path)
+        assert paths == tuple(tmp_path / name for name in ("run.json", "slides.csv", "report.html"))
+        assert ("/s/d.svs" in paths[2].read_text("utf-8")) == (failed in slides)
+        assert len(json.loads(paths[0].read_text("utf-8"))["slides"]) == len(slides)
+        assert len(read_csv(paths[1])) == len(slides)
+    with pytest.raises(OSError, match="gone"):
+        write_report(make_summary(good), tmp_path / "gone")
+
+
+def test_a_name_that_is_no_text_is_still_written(
+    tmp_path: Path, make_summary: MakeSummary, good: SlideResult
+) -> None:
+    """File names are bytes on POSIX; Python carries what is no UTF-8 as lone surrogates."""
+    odd = replace(good, name=os.fsdecode(b"caf\xe9"))
+    for path in write_report(make_summary(odd), tmp_path):
+        assert "caf\\udce9" in path.read_text("utf-8")

@@ -1,0 +1,85 @@
+"""What a run leaves beside its stores: report.html, run.json and slides.csv."""
+
+from __future__ import annotations
+
+import csv
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from wsi_norm.report.html import write_html
+from wsi_norm.report.results import RunSummary, SlideResult
+
+CSV_COLUMNS = (
+    "name",
+    "status",
+    "error",
+    "warnings",
+    "tiles",
+    "unreadable",
+    "passed_through",
+    "edge",
+    "seconds",
+    "seconds_planning",
+    "seconds_reading",
+    "seconds_computing",
+    "seconds_writing",
+    "tiles_per_second",
+    "slide",
+    "store",
+)
+
+
+def write_report(summary: RunSummary, folder: Path) -> tuple[Path, Path, Path]:
+    """Write `run.json`, `slides.csv` and `report.html` into a folder; OSError if that fails.
+
+    The files for programs come first: they are there even if the last one fails.
+    """
+    return (
+        write_json(summary, folder / "run.json"),
+        write_csv(summary.slides, folder / "slides.csv"),
+        write_html(summary, folder / "report.html"),
+    )
+
+
+def write_json(summary: RunSummary, path: Path) -> Path:
+    """Everything, for programs."""
+    document = {
+        "started": summary.started,
+        "seconds": round(summary.seconds, 3),
+        "tiles_per_second": round(summary.tiles_per_second, 2),
+        "exit_status": summary.exit_status,
+        "interrupted": summary.interrupted,
+        "totals": summary.totals(),
+        "peak_memory_bytes": dict(summary.peak_memory_bytes),
+        "settings": dict(summary.settings),
+        "model": dict(summary.model),
+        "versions": dict(summary.versions),
+        "platform": platform.platform(),
+        "slides": [
+            {**asdict(slide), "tiles_per_second": round(slide.tiles_per_second, 2)}
+            for slide in summary.slides
+        ],
+    }
+    path.write_text(json.dumps(document, indent=1, default=str) + "\n", encoding="utf-8")
+    return path
+
+
+def write_csv(slides: Sequence[SlideResult], path: Path) -> Path:
+    """A row per slide, for people."""
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        writer = csv.DictWriter(file, CSV_COLUMNS)
+        writer.writeheader()
+        writer.writerows(_row(slide) for slide in slides)
+    return path
+
+
+def _row(slide: SlideResult) -> dict[str, Any]:
+    row = {column: getattr(slide, column) for column in CSV_COLUMNS}
+    row["warnings"] = "; ".join(slide.warnings)
+    return {
+        key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()
+    }

@@ -1,0 +1,149 @@
+"""report.html: one file that holds all it shows; no script, no network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from wsi_norm.report import words
+from wsi_norm.report.colour import Channel, channels, strips, swatch
+from wsi_norm.report.facts import ModelFacts, StoreFacts, read_model, read_store
+from wsi_norm.report.results import RunSummary, SlideResult, Status
+
+POSITIONS_SHOWN = 20
+
+URGENCY: tuple[Status, ...] = ("failed", "interrupted", "damaged", "skipped")
+"""The order in which slides that need attention are listed."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """One slide: its result, what its store adds, its colours beside the target's."""
+
+    index: int
+    slide: SlideResult
+    store: StoreFacts | None
+    channels: tuple[Channel, ...]
+
+    @property
+    def swatch(self) -> str | None:
+        """The slide's mean colour."""
+        return swatch(self.store.meta.statistics) if self.store else None
+
+    @property
+    def unreadable_at(self) -> tuple[tuple[int, int], ...]:
+        """Corners of unreadable tiles: all those the store knows, else those of this run."""
+        return self.store.unreadable_at if self.store else self.slide.unreadable_at
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What one or more slides suffer from, and what to do about it."""
+
+    status: Status
+    cause: str
+    more: str
+    remedy: str
+    cards: tuple[Card, ...]
+
+
+@dataclass(frozen=True)
+class Page:
+    """All that the template shows."""
+
+    summary: RunSummary
+    cards: tuple[Card, ...]
+    model: ModelFacts
+
+    @cached_property
+    def problems(self) -> list[Problem]:
+        """What needs attention, worst first; slides with the same trouble stand together."""
+        found: dict[tuple[Status, str, str], list[Card]] = {}
+        for card in self.cards:
+            if not card.slide.ok or card.slide.status == "damaged":
+                message, remedy = words.message(card.slide), words.remedy(card.slide)
+                found.setdefault((card.slide.status, message, remedy), []).append(card)
+        problems = [
+            Problem(status, *words.split_cause(message), remedy, tuple(cards))
+            for (status, message, remedy), cards in found.items()
+        ]
+        return sorted(problems, key=lambda problem: URGENCY.index(problem.status))
+
+    @cached_property
+    def totals(self) -> Mapping[str, Any]:
+        """Of the summary."""
+        return self.summary.totals()
+
+    @property
+    def statuses(self) -> Mapping[Status, int]:
+        """Slides per status, in the order of `words.STATUSES`; only those there are."""
+        counts = self.totals["slides"]
+        return {status: counts[status] for status in words.STATUSES if status in counts}
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether any slide has pictures, so that their legend is needed."""
+        return any(card.store for card in self.cards)
+
+    @property
+    def checkpoint(self) -> Mapping[str, Any]:
+        """The layer's settings, and whether it was trained."""
+        return {**self.summary.model, "trained": self.model.trained}
+
+    @property
+    def memory(self) -> Mapping[str, str]:
+        """Peak memory of each worker."""
+        return {name: words.size(peak) for name, peak in self.summary.peak_memory_bytes.items()}
+
+
+def write_html(summary: RunSummary, path: Path) -> Path:
+    """Write the report as one file; OSError if that fails.
+
+    Every store is opened once. A store that cannot be opened leaves its slide without pictures.
+    """
+    page = _page(summary)
+    text = _template().render(
+        page=page,
+        summary=summary,
+        words=words,
+        strips=strips(
+            ((card.index, card.slide.name, card.channels) for card in page.cards),
+            page.model.target,
+        ),
+        target_swatch=swatch(page.model.target),
+        positions_shown=POSITIONS_SHOWN,
+    )
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
+    return path
+
+
+def _page(summary: RunSummary) -> Page:
+    stores = [read_store(slide) for slide in summary.slides]
+    model = read_model(summary, stores)
+    return Page(summary, tuple(_cards(summary.slides, stores, model)), model)
+
+
+def _cards(
+    slides: Iterable[SlideResult], stores: Iterable[StoreFacts | None], model: ModelFacts
+) -> Iterable[Card]:
+    for index, (slide, store) in enumerate(zip(slides, stores, strict=True), start=1):
+        measured = store.meta.statistics if store else None
+        yield Card(index, slide, store, channels(measured, model.target))
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("wsi_norm", "report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for name in ("count", "duration", "setting", "share", "size"):
+        environment.filters[name] = getattr(words, name)
+    return environment.get_template("report.html")

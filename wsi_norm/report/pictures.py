@@ -1,0 +1,96 @@
+"""Small pictures inside a page: JPEG data URIs, with tissue and unreadable tiles drawn in."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+UInt8 = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
+Box = tuple[float, float, float, float]
+
+EDGE_PX = 200
+"""Longer edge of a picture."""
+
+MAX_BYTES = 4200
+"""Of one JPEG: pictures with more detail are compressed more, so that a page's size has a bound."""
+
+QUALITIES = (82, 74, 66, 58, 50, 42, 34, 26, 18, 10)
+
+TISSUE_COLOUR = (0, 105, 70)
+UNREADABLE_COLOUR = (210, 0, 0)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A JPEG as a data URI, and its size."""
+
+    uri: str
+    width_px: int
+    height_px: int
+
+
+def picture(thumbnail: UInt8) -> Picture:
+    """A picture of a thumbnail, uint8 (h, w, 3)."""
+    return _encode(_shrink(thumbnail))
+
+
+def picture_with_tissue(thumbnail: UInt8, tissue: Mask, unreadable: Iterable[Box]) -> Picture:
+    """A picture of a thumbnail with the outline of the tissue, and with unreadable tiles.
+
+    Parameters
+    ----------
+    thumbnail
+        uint8 (h, w, 3).
+    tissue
+        bool, of any size: it covers what the thumbnail covers.
+    unreadable
+        x0, y0, x1, y1 of each tile, as shares of the thumbnail's width and height.
+    """
+    small = _shrink(thumbnail)
+    draw = ImageDraw.Draw(small)
+    draw.bitmap((0, 0), _outline(tissue, small.size), TISSUE_COLOUR)
+    for box in unreadable:
+        draw.rectangle(_to_px(box, small.size), outline=UNREADABLE_COLOUR)
+    return _encode(small)
+
+
+def _shrink(thumbnail: UInt8) -> Image.Image:
+    image = Image.fromarray(thumbnail)
+    image.thumbnail((EDGE_PX, EDGE_PX), Image.Resampling.BOX)
+    return image
+
+
+def _outline(tissue: Mask, size: tuple[int, int]) -> Image.Image:
+    """The tissue's outermost pixels, as an image of mode "1"."""
+    small = Image.fromarray(tissue.astype(np.uint8) * 255).resize(size, Image.Resampling.BILINEAR)
+    inside = np.asarray(small) > 127
+    padded = np.pad(inside, 1)
+    surrounded = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return Image.fromarray(inside & ~surrounded)
+
+
+def _to_px(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    x0, y0, x1, y1 = (
+        min(round(share * length), length - 1) for share, length in zip(box, size * 2, strict=True)
+    )
+    return x0, y0, max(x0, x1), max(y0, y1)
+
+
+def _encode(image: Image.Image) -> Picture:
+    """The best of QUALITIES that is small enough; the last one otherwise."""
+    data = b""
+    for quality in QUALITIES:
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=quality, optimize=True, progressive=True)
+        data = file.getvalue()
+        if len(data) <= MAX_BYTES:
+            break
+    uri = "data:image/jpeg;base64," + base64.b64encode(data).decode("ascii")
+    return Picture(uri, *image.size)
