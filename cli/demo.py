@@ -16,20 +16,37 @@ import click
     type=click.Path(path_type=Path),
     help="Folder for the slide, the store and the pictures.",
 )
-@click.option("--size", default=8192, show_default=True, metavar="PX", help="Edge of the slide.")
-@click.option("-n", "--workers", type=int, metavar="N", help="Processes. [default: one per core]")
+@click.option(
+    "--size",
+    default=8192,
+    show_default=True,
+    type=click.IntRange(1024, 40_000),
+    metavar="PX",
+    help="Edge of the slide.",
+)
+@click.option(
+    "-n",
+    "--workers",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Processes. [default: one per core]",
+)
 def command(output: Path, size: int, workers: int | None) -> int:
     """Make a synthetic H&E slide and normalise it with the packaged checkpoint."""
     from PIL import Image
 
     from wsi_norm.config import RunConfig
+    from wsi_norm.errors import ConfigError
     from wsi_norm.runner import run
     from wsi_norm.store import TileStore
     from wsi_norm.synthetic import write_synthetic_slide
 
     from .progress import Progress, print_summary
 
-    output.mkdir(parents=True, exist_ok=True)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{output}: cannot write there: {error.strerror}") from error
     slide = output / "synthetic.svs"
     click.echo(f"writing {slide} ({size} x {size} px, two stain appearances) ...")
     write_synthetic_slide(slide, width=size, height=size)

@@ -14,7 +14,13 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".
 @click.argument("tiles", nargs=-1, required=True, type=FILE)
 @click.option("-o", "--output", required=True, type=FILE, help="Checkpoint: .safetensors or .pt.")
 @click.option("--preset", default="paper", show_default=True, help="What the layer is.")
-@click.option("--seed", default=0, show_default=True, help="Of the attention's initial weights.")
+@click.option(
+    "--seed",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0, 2**32),
+    help="Of the attention's initial weights.",
+)
 @click.option("--note", help="A line for the checkpoint's provenance: what the tiles are.")
 def command(
     tiles: tuple[Path, ...], output: Path, preset: str, seed: int, note: str | None

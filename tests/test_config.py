@@ -289,3 +289,9 @@ def test_unreadable_files(tmp_path: Path) -> None:
 
 def test_read_yaml_returns_the_mapping(tmp_path: Path) -> None:
     assert read_yaml(write(tmp_path, "a: 1\nb: [x]\n")) == {"a": 1, "b": ["x"]}
+
+
+@pytest.mark.parametrize("output", ["s3://bucket/out", "gs:/bucket", "https://host/x"])
+def test_urls_are_no_output(output: str) -> None:
+    with pytest.raises(ConfigError, match="not yet to URLs"):
+        run_config(None, output=Path(output))

@@ -501,3 +501,12 @@ def test_unreadable_mask_image_names_the_file(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=r"mask\.png: cannot read the mask image"):
         read_mask_image(path, (4, 4))
+
+
+def test_rgb_taken_for_ycbcr_and_one_channel_taken_for_three_are_problems() -> None:
+    """Glass of 255/124/255, and a field of tissue in grey."""
+    rng = np.random.default_rng(0)
+    magenta = rng.normal((255, 124, 255), 2, (60, 80, 3)).clip(0, 255).astype(np.uint8)
+    assert "not neutral" in (colour_problem(magenta) or "")
+    grey = rng.normal(200, 40, (60, 80, 1)).clip(20, 245).astype(np.uint8).repeat(3, axis=2)
+    assert "grey everywhere" in (colour_problem(grey) or "")

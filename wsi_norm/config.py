@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from wsi_norm.errors import ConfigError
 
@@ -122,6 +123,13 @@ class RunConfig(BaseModel):
             if key not in cls.model_fields:
                 raise ValueError(f"unknown key {key!r}{_nearest(key, cls.model_fields)}")
         return data
+
+    @field_validator("output")
+    @classmethod
+    def _a_folder(cls, output: Path) -> Path:
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(output)):
+            raise ValueError(f"{output}: stores are written to folders, not yet to URLs")
+        return output
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:

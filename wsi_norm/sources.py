@@ -64,13 +64,14 @@ def find_slides(
     ConfigError
         Nothing is found, or the table cannot be read.
     """
-    found = [_source(path) for name in names for path in _expand(name, recursive)]
-    if table is not None:
-        found += _read_table(table)
-    unique = list({_identity(source.path): source for source in found}.values())
-    if not unique:
+    rows = _read_table(table) if table is not None else []
+    found = {_identity(path): _source(path) for name in names for path in _expand(name, recursive)}
+    for row in rows:  # what a table says of a slide rules over its bare name
+        found.pop(_identity(row.path), None)
+    sources = [*found.values(), *rows]
+    if not sources:
         raise ConfigError("no slides: name slide files, a folder that holds some, or --slides-csv")
-    return unique
+    return sources
 
 
 def same_names(sources: Iterable[SlideSource]) -> set[str]:
@@ -89,6 +90,8 @@ def _source(path: Location) -> SlideSource:
 
 
 def _expand(name: str, recursive: bool) -> Sequence[Location]:
+    if not name.strip():
+        raise ConfigError("an empty name among the slides (an unset variable?); name a slide")
     path = location(name)
     if isinstance(path, UPath):
         return [path]
@@ -117,7 +120,13 @@ def _is_slide_folder(folder: Path) -> bool:
 
 def _slides_in(folder: Path, recursive: bool) -> Sequence[Location]:
     files = folder.rglob("*") if recursive else folder.glob("*")
-    slides = {path for path in files if path.suffix.lower() in SLIDE_SUFFIXES and path.is_file()}
+    slides = {
+        path
+        for path in files
+        if path.suffix.lower() in SLIDE_SUFFIXES
+        and path.is_file()
+        and not path.name.startswith("._")  # macOS's notes beside files on foreign disks
+    }
     dicom = {path.parent for path in folder.glob("**/*.dcm" if recursive else "*/*.dcm")}
     found = sorted(slides | {path for path in dicom if _is_dicom(path)})
     if not found:
@@ -130,13 +139,16 @@ def _read_table(table: Path) -> list[SlideSource]:
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             rows = [
-                {(key or "").strip(): value for key, value in row.items()}
+                {(key or "").strip().lower(): value for key, value in row.items()}
                 for row in csv.DictReader(file)
             ]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"{table}: cannot read the table: {error}") from error
     if not rows or not {"wsi", "image_path"} & set(rows[0]):
         raise ConfigError(f"{table}: expected a header with a column 'wsi' (or 'image_path')")
+    for column in ("mask", "roi"):
+        if column in rows[0]:
+            raise ConfigError(f"{table}: unknown column {column!r}; did you mean '{column}_path'?")
     return [_table_row(table, number, row) for number, row in enumerate(rows, start=2)]
 
 

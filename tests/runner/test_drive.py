@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from wsi_norm import RunConfig, TileStore, run
-from wsi_norm.errors import CheckpointError, ConfigError
+from wsi_norm.errors import CheckpointError, ConfigError, StoreError
 from wsi_norm.report import SlideResult
 from wsi_norm.runner import ShardWritten, SlidePlanned
 from wsi_norm.store import TileFlag
@@ -375,3 +375,64 @@ def test_a_url_is_a_slide_like_any_other(slide_path: Path, tmp_path: Path) -> No
     remote = TileStore.open(tmp_path / "synthetic.zarr")
     local = TileStore.open(tmp_path / "local" / "synthetic.zarr")
     np.testing.assert_array_equal(remote[:], local[:])
+
+
+def test_a_slide_that_is_gone_for_a_moment_leaves_no_white_tiles(
+    normal: Path, slide_path: Path, tmp_path: Path
+) -> None:
+    """It vanishes after the first shard; once it is back, the same run finishes it."""
+    slide = tmp_path / "synthetic.svs"
+    shutil.copy(slide_path, slide)
+
+    def cut(event: object) -> None:
+        if isinstance(event, ShardWritten):
+            os.truncate(slide, 2000)
+
+    (result,) = run([slide], config(tmp_path / "out", workers=0), cut).slides
+    assert result.status == "failed"
+    assert "cannot be opened any more" in (result.error or "")
+    store = TileStore.open(tmp_path / "out" / "synthetic.zarr", allow_partial=True)
+    assert store.missing_shards()
+    assert not (store.flags & TileFlag.UNREADABLE).any()
+    shutil.copy(slide_path, slide)
+    assert run([slide], config(tmp_path / "out")).exit_status == 0
+    assert tree(tmp_path / "out" / "synthetic.zarr") == tree(normal / "synthetic.zarr")
+
+
+def test_a_slide_above_max_unreadable_is_read_again_by_the_next_run(
+    faulty: Path, tmp_path: Path
+) -> None:
+    settings = {"workers": 0, "output": tmp_path, "max_unreadable": 0.05}
+    slides = [faulty / "zeroed_tiles.svs"]
+    for _ in range(2):
+        (slide,) = run(slides, RunConfig.model_validate(settings)).slides
+        assert slide.status == "failed"
+        assert slide.tiles_written == 55
+    (slide,) = run(slides, RunConfig.model_validate({**settings, "max_unreadable": 0.5})).slides
+    assert slide.status == "damaged"
+
+
+def test_one_slide_in_two_rows_of_a_table_is_two_stores(slide_path: Path, tmp_path: Path) -> None:
+    table = tmp_path / "slides.csv"
+    table.write_text(f"WSI,Name\n{slide_path},a\n{slide_path},b\n")
+    summary = run(slide_path, RunConfig(slides_csv=table, workers=0, output=tmp_path / "out"))
+    assert [(slide.name, slide.status) for slide in summary.slides] == [
+        ("a", "done"),
+        ("b", "done"),
+    ]
+
+
+def test_misuse_from_python(slide_path: Path, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="RunConfig"):
+        run([slide_path], {"output": tmp_path})  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="empty name"):
+        run([""], config(tmp_path))
+    with pytest.raises(ConfigError, match="cannot read the region file"):
+        run([slide_path], config(tmp_path, roi=tmp_path / "none.geojson"))
+
+
+def test_a_report_that_cannot_be_written_is_one_line(slide_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "run.json").mkdir()
+    with pytest.raises(StoreError, match="the stores are written, but not the report"):
+        run([slide_path], config(tmp_path))
+    assert TileStore.open(tmp_path / "synthetic.zarr").meta.complete

@@ -314,8 +314,12 @@ def test_a_slide_that_disappears(
     with open_slide(path, reader) as slide:
         path.unlink()
         for region in (Region(1000, 1500, 0, 9, 9), Region(1000, 1500, 0, 9, 9)):
-            with pytest.raises(ReadError, match=r"slide\.svs"):
+            with pytest.raises(
+                UnreadableSlideError, match=r"slide\.svs: cannot be opened any more"
+            ):
                 slide.read(region)
+        shutil.copy(faulty / "zeroed_tiles.svs", path)
+        assert slide.read(Region(0, 0, 0, 9, 9)).shape == (9, 9, 3)
 
 
 # --- closing and pickling

@@ -518,6 +518,8 @@ def test_a_lost_object_beside_the_tiles_is_damage(tmp_path: Path, name: str) -> 
     store = finished(tmp_path / "case.zarr")
     shutil.rmtree(store.path / name / "c")
     assert any(line.startswith(f"{name}: ") for line in store.damage())
+    with pytest.raises(StoreError, match=f"{name}: missing"):
+        TileStore.open(store.path)
 
 
 @pytest.mark.parametrize("change", ["lost", "emptied"])

@@ -116,6 +116,8 @@ def load_checkpoint(
             f"{path}: not a wsi-norm checkpoint (no {FORMAT!r} in it); make one with "
             "'wsi-norm fit-template', or name the right file"
         )
+    if template is not None:
+        raise CheckpointError(f"{path}: it has a template of its own; leave out --template")
     try:
         return _build(facts, state).eval()
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
@@ -158,7 +160,7 @@ def _reference(
     try:
         return LStainNorm.from_reference(state, template)  # type: ignore[arg-type]
     except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{path}: {_one_line(error)}") from error
+        raise CheckpointError(f"{path}: {_one_line(error)} (in it or in its --template)") from error
 
 
 def _read(path: Path) -> tuple[Any, dict[str, Tensor]]:

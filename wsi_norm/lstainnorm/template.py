@@ -33,6 +33,11 @@ class Template:
     mean: Mapping[Space, Triple]
     std: Mapping[Space, Triple]
 
+    def __post_init__(self) -> None:
+        for space, values in [*self.mean.items(), *self.std.items()]:
+            if not np.isfinite(values).all():
+                raise ValueError(f"the template of {space} holds NaN or infinity")
+
     @classmethod
     def fit(cls, tiles: UInt8 | Iterable[UInt8], *, within_tiles: bool = False) -> Template:
         """Mean and std over the tissue pixels of tiles, all pixels pooled.

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from wsi_norm.errors import ReadError
+from wsi_norm.errors import ReadError, SlideError
 from wsi_norm.geometry import Tile, TileGrid
 from wsi_norm.lstainnorm import Statistics
 from wsi_norm.pipeline.job import Seconds, ShardResult, SlideJob
-from wsi_norm.pipeline.kept import kept_normalizer, kept_slide, kept_store
+from wsi_norm.pipeline.kept import kept_normalizer, kept_slide, kept_store, release_slide
 from wsi_norm.pipeline.tiles import read_tiles
 from wsi_norm.store import StoreMeta, TileFlag
 
@@ -30,7 +30,11 @@ def process_shard(job: SlideJob, shard: int) -> ShardResult:
     tiles = [grid.tile_at(x, y) for x, y in store.coords[rows].tolist()]
     seconds = Seconds()
     with seconds.spent("reading"):
-        pixels, errors = read_tiles(kept_slide(job, store.meta), grid, tiles)
+        try:
+            pixels, errors = read_tiles(kept_slide(job, store.meta), grid, tiles)
+        except SlideError:
+            release_slide()
+            raise
     with seconds.spent("computing"):
         readable = np.array([error is None for error in errors])
         done, usable = _normalize(job, store.meta, pixels, readable)

@@ -49,7 +49,7 @@ def prepare(job: SlideJob) -> Prepared:
         store = None if job.config.overwrite else _existing(job, slide)
         if store is None:
             store = _create(job, slide, plan_slide(slide, job.source, job.config))
-    missing = [] if store.meta.complete else store.missing_shards()
+    missing = [] if store.meta.complete else store.missing_shards(unreadable_too=True)
     return Prepared(
         tiles=len(store),
         missing={shard: store.rows(shard).stop - store.rows(shard).start for shard in missing},

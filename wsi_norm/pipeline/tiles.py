@@ -20,6 +20,9 @@ UInt8 = npt.NDArray[np.uint8]
 STATISTICS_TILES = 64
 """Tiles, spread over the slide, whose tissue gives the slide's statistics."""
 
+STATISTICS_PIXELS = STATISTICS_TILES * 512**2
+"""Of larger tiles fewer are taken: the sample is in memory at once."""
+
 BLOCK_PX = 2048
 """Neighbouring tiles are read together in blocks of about this edge, in px of the level."""
 
@@ -64,7 +67,8 @@ def measure_slide(
     -------
     The statistics and None, or None and why there are none.
     """
-    sample = spread(plan.tiles, STATISTICS_TILES)
+    per_tile = plan.grid.tile_size**2
+    sample = spread(plan.tiles, max(4, min(STATISTICS_TILES, STATISTICS_PIXELS // per_tile)))
     pixels, errors = read_tiles(slide, plan.grid, sample)
     good = [index for index, error in enumerate(errors) if error is None]
     if not good:

@@ -18,7 +18,7 @@ from distributed import Client, Future, as_completed
 from distributed.scheduler import KilledWorker
 
 from wsi_norm.config import RunConfig, read_yaml
-from wsi_norm.errors import ConfigError, WsiNormError
+from wsi_norm.errors import ConfigError, StoreError, WsiNormError
 from wsi_norm.lstainnorm import load_checkpoint
 from wsi_norm.lstainnorm.checkpoint import sha256_of
 from wsi_norm.pipeline import (
@@ -37,6 +37,7 @@ from wsi_norm.report import RunSummary, SlideResult, write_report
 from wsi_norm.runner.cluster import workers
 from wsi_norm.sources import SlideSource, find_slides, same_names
 from wsi_norm.store import Counts
+from wsi_norm.tissue import read_geojson
 
 TASKS_PER_THREAD = 3
 """Tasks out at a time, per worker thread: one at work and the next ones there before it ends."""
@@ -86,7 +87,7 @@ OnEvent = Callable[[Event], None]
 
 
 def run(
-    slides: Iterable[str | os.PathLike[str]],
+    slides: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     config: RunConfig | None = None,
     on_event: OnEvent | None = None,
 ) -> RunSummary:
@@ -115,7 +116,10 @@ def run(
     KeyboardInterrupt
         Interrupted; the report is written, and the same call continues.
     """
+    if not isinstance(config, RunConfig | None):
+        raise TypeError(f"config must be a RunConfig (see run_config), not {type(config).__name__}")
     config = _absolute(config or RunConfig())
+    slides = [slides] if isinstance(slides, str | os.PathLike) else slides
     started, clock = datetime.now(UTC), time.perf_counter()
     names = [os.fspath(slide) for slide in slides] + list(config.slides)
     sources = find_slides(names, config.slides_csv, config.recursive)
@@ -141,7 +145,12 @@ def run(
         interrupted=interrupted,
     )
     if config.report and not config.dry_run:
-        write_report(summary, config.output)
+        try:
+            write_report(summary, config.output)
+        except OSError as error:
+            raise StoreError(
+                f"{config.output}: the stores are written, but not the report: {error}"
+            ) from error
     if interrupted:
         raise KeyboardInterrupt
     return summary
@@ -359,6 +368,12 @@ def _model(config: RunConfig) -> tuple[Model, dict[str, Any]]:
     """The checkpoint by name, and what the report says of it; loaded once here, to be sure."""
     template = read_yaml(config.template) if config.template is not None else None
     layer = load_checkpoint(config.ckpt, template)
+    try:
+        layer.configure(config.statistics, config.background)
+    except ValueError as error:
+        raise ConfigError(f"{config.ckpt or 'packaged checkpoint'}: {error}") from error
+    if config.roi is not None:
+        read_geojson(config.roi)
     model = Model(config.ckpt, sha256_of(config.ckpt), template)
     return model, {
         "checkpoint": str(config.ckpt) if config.ckpt else "packaged",

@@ -72,6 +72,8 @@ def _slide_file(path: Location) -> Location:
     if not os.path.exists(path):
         raise UnreadableSlideError(f"{path}: no such file; check the path")
     if not os.path.isdir(path):
+        if not os.path.isfile(path):
+            raise UnreadableSlideError(f"{path}: neither a file nor a folder; check the path")
         return path
     instances = sorted(path.glob("*.dcm"))
     if not instances:
@@ -122,7 +124,9 @@ def _damage(path: Location, opened: Reader, refusals: list[str]) -> str | None:
     if opened.name == "image":  # a plain image; that slide readers refuse it says nothing
         return None
     damage = tiff_damage(path) if opened.name == "tiffslide" else None
-    if damage is None and not refusals:
+    # A whole file in a codec that the other readers lack is not damaged.
+    foreign = all("Unsupported TIFF compression" in refusal for refusal in refusals)
+    if damage is None and foreign:
         return None
     refused = f" although other readers refuse it ({'; '.join(refusals)})" if refusals else ""
     return f"{damage or 'perhaps damaged'}; read by {opened.name}{refused}"

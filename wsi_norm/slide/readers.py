@@ -54,6 +54,9 @@ READ_ERRORS: tuple[type[Exception], ...] = (
     struct.error,
 )
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
+MAX_ANISOTROPY = 0.05
+"""mpp that differs more between x and y is no usable statement."""
+
 MAX_IMAGE_PIXELS = 100_000_000
 """A plain image is held in memory whole: 100 megapixels are 300 MB."""
 
@@ -213,8 +216,8 @@ def _check_plain_tiff(tiff: tifffile.TiffFile) -> None:
     """Refuse what a TIFF of no slide vendor can hold and the readers decode wrongly."""
     page = tiff.pages.first
     photometric = getattr(page.photometric, "name", page.photometric)
-    if page.dtype != np.uint8 or photometric not in {"RGB", "YCBCR", "MINISBLACK"}:
-        raise ValueError(f"{page.dtype} {photometric} pixels are not 8-bit colour")
+    if page.dtype != np.uint8 or photometric not in {"RGB", "YCBCR"}:
+        raise ValueError(f"{page.dtype} {photometric} pixels are not 8-bit colour in one page")
     if not page.is_tiled:
         raise ValueError("the TIFF is not tiled")
 
@@ -249,7 +252,9 @@ def _levels(sizes: Any, downsamples: Any) -> tuple[Level, ...]:
 def _mean_mpp(properties: Mapping[str, Any], prefix: str) -> float | None:
     axes = [positive_number(properties.get(f"{prefix}.mpp-{axis}")) for axis in "xy"]
     known = [mpp for mpp in axes if mpp is not None]
-    return sum(known) / len(known) if known else None
+    if not known or max(known) > (1 + MAX_ANISOTROPY) * min(known):
+        return None
+    return sum(known) / len(known)
 
 
 def _bounds(properties: Mapping[str, Any], prefix: str) -> tuple[int, int, int, int] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -16,6 +17,7 @@ from PIL import Image
 from wsi_norm.errors import ReadError, UnreadableSlideError
 from wsi_norm.geometry import Box, Level, Region, best_level
 from wsi_norm.location import Location
+from wsi_norm.slide.diagnose import tifffile_complaints
 from wsi_norm.slide.readers import (
     OPEN_ERRORS,
     READ_ERRORS,
@@ -74,6 +76,7 @@ class Slide:
     damage: str | None
     _reader: Reader = field(repr=False)
     _closed: bool = field(default=False, repr=False)
+    _lost: bool = field(default=False, repr=False)
 
     @property
     def metadata(self) -> Metadata:
@@ -117,6 +120,8 @@ class Slide:
         ------
         ReadError
             The region cannot be decoded. The slide is reopened, so other regions still read.
+        UnreadableSlideError
+            The file itself is gone or no longer opens; a later read tries again.
         """
         level = self.levels[region.level]
         left, top = round(region.x / level.downsample), round(region.y / level.downsample)
@@ -168,7 +173,7 @@ class Slide:
 
     def close(self) -> None:
         """Close the file; reading afterwards raises ReadError."""
-        if not self._closed:
+        if not self._closed and not self._lost:
             self._reader.close()
         self._closed = True
 
@@ -192,6 +197,8 @@ class Slide:
     def _decode(self, level: Level, box: Box) -> npt.NDArray[np.uint8]:
         if self._closed:
             raise ReadError(f"{self.path}: the slide is closed")
+        if self._lost:
+            self._reopen()
         try:
             return self._reader.read(level, box.left, box.top, box.width, box.height)
         except READ_ERRORS as error:
@@ -202,13 +209,20 @@ class Slide:
             raise ReadError(f"{self.path}: cannot read {where}: {error}") from error
 
     def _reopen(self) -> None:
+        """Open the file anew; one that is gone for now is not the same as unreadable tiles."""
         kind = type(self._reader)
-        self.close()
+        if not self._lost:
+            self._reader.close()
+        self._lost = True
         try:
-            self._reader = kind(str(self.path))
+            with tifffile_complaints(), warnings.catch_warnings(action="ignore"):
+                self._reader = kind(str(self.path))
         except OPEN_ERRORS as error:
-            raise ReadError(f"{self.path}: cannot be opened any more: {error}") from error
-        self._closed = False
+            raise UnreadableSlideError(
+                f"{self.path}: cannot be opened any more: {error}; run the same command again when "
+                "it is back"
+            ) from error
+        self._lost = False
 
     def _paint(
         self,

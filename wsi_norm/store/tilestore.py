@@ -40,7 +40,7 @@ WRITE_ALL: Any = {"write_empty_chunks": True}
 SINGLE_CHUNK = ("coords", "tissue_fraction", "tissue_mask", "thumbnail", "thumbnail_normalized")
 """Arrays that are written whole when the store is created."""
 
-READ_ERRORS = (RuntimeError, ValueError, OSError, KeyError, BaseZarrError)
+READ_ERRORS = (RuntimeError, ValueError, OSError, LookupError, TypeError, StoreError, BaseZarrError)
 """What zarr and its codecs raise on damaged bytes."""
 
 
@@ -133,8 +133,10 @@ class TileStore:
             raise StoreError(f"{path}: no store there; check the path") from error
         except (KeyError, ValidationError) as error:
             raise StoreError(f"{path}: not a store of this version of wsi-norm") from error
-        except (OSError, ValueError, BaseZarrError) as error:
+        except (OSError, ValueError, TypeError, AttributeError, BaseZarrError) as error:
             raise StoreError(f"{path}: cannot open the store: {error}") from error
+        if lost := store._lost_arrays():
+            raise StoreError(f"{path}: {lost[0]}; delete the store and run it again")
         if not meta.complete and not allow_partial:
             done = sum(store.has_shard(shard) for shard in range(store.shards))
             raise StoreError(
@@ -142,6 +144,20 @@ class TileStore:
                 "to finish it, or open it with allow_partial=True"
             )
         return store
+
+    def _lost_arrays(self) -> list[str]:
+        """What was written with the store and is gone: zarr would read it as zeros."""
+        missing = [
+            f"{name}: missing"
+            for name in SINGLE_CHUNK
+            if _array(self._group, name).size and not self._object(name, 0).exists()
+        ]
+        misfits = [
+            f"{name}: another length than tiles"
+            for name in ("coords", "flags", "tissue_fraction")
+            if _array(self._group, name).shape[0] != len(self)
+        ]
+        return missing + misfits
 
     def __len__(self) -> int:
         return int(self._tiles.shape[0])
@@ -225,9 +241,16 @@ class TileStore:
             )
         )
 
-    def missing_shards(self) -> list[int]:
-        """Shards still to be written."""
-        return [shard for shard in range(self.shards) if not self.has_shard(shard)]
+    def missing_shards(self, unreadable_too: bool = False) -> list[int]:
+        """Shards still to be written, and those with unreadable tiles, which may now be read."""
+        missing = {shard for shard in range(self.shards) if not self.has_shard(shard)}
+        if unreadable_too:
+            try:
+                rows = np.flatnonzero(self.flags & TileFlag.UNREADABLE)
+            except READ_ERRORS:  # damaged flags: write them all anew
+                return list(range(self.shards))
+            missing |= set((rows // self.meta.tiling.tiles_per_shard).tolist())
+        return sorted(missing)
 
     def sweep(self) -> None:
         """Remove the temporary files that a killed writer left behind."""
@@ -236,7 +259,10 @@ class TileStore:
 
     def count(self) -> Counts:
         """Tiles per flag."""
-        flags = self.flags
+        try:
+            flags = self.flags
+        except READ_ERRORS as error:
+            raise StoreError(f"{self.path}: flags: {error}; run the command again") from error
         return Counts(
             tiles=len(self),
             unreadable=int(np.count_nonzero(flags & TileFlag.UNREADABLE)),
@@ -276,12 +302,10 @@ class TileStore:
                 self[rows]
             except READ_ERRORS as error:
                 found.append(f"{where}: {error}")
+        found += self._lost_arrays()
         for name in ("flags", *SINGLE_CHUNK):
             try:
-                array = _array(self._group, name)
-                if name != "flags" and array.size and not self._object(name, 0).exists():
-                    found.append(f"{name}: missing")
-                array[:]
+                _array(self._group, name)[:]
             except READ_ERRORS as error:
                 found.append(f"{name}: {error}")
         return found
@@ -299,15 +323,16 @@ def _is_store(path: Path) -> bool:
     """Whether a folder says that it is a store of ours, of whatever version."""
     try:
         document = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return ATTRIBUTE in document["attributes"]
+    except (OSError, ValueError, LookupError, TypeError):
         return False
-    return ATTRIBUTE in document.get("attributes", {})
 
 
 def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
-    array = group[name]
+    array = group.get(name)
     if not isinstance(array, zarr.Array):
-        raise ValueError(f"{name} is not an array")
+        path = str(group.store_path).removeprefix("file://")
+        raise StoreError(f"{path}: the array {name} is missing; delete the store and run it again")
     return array
 
 
