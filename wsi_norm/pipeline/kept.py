@@ -32,19 +32,24 @@ def kept_normalizer(model: Model, config: RunConfig) -> Normalizer:
 
 
 def kept_slide(job: SlideJob, meta: StoreMeta) -> Slide:
-    """The job's slide, open in this thread until the next slide's turn."""
-    held: tuple[Path, Slide] | None = getattr(_thread, "slide", None)
-    if held is not None and held[0] == job.store:
+    """The job's slide, open in this thread until the next slide's turn.
+
+    It is known by what it holds, too: a scheduler's workers outlive a run, and the file may have
+    been replaced since.
+    """
+    wanted = job.source.path, job.config.reader, meta.slide
+    held: tuple[object, Slide] | None = getattr(_thread, "slide", None)
+    if held is not None and held[0] == wanted:
         return held[1]
     release_slide()
     slide = open_slide(job.source.path, job.config.reader, table_mpp_um=meta.slide.mpp_um)
-    _thread.slide = (job.store, slide)
+    _thread.slide = wanted, slide
     return slide
 
 
 def release_slide() -> None:
     """Close the slide that this thread keeps open."""
-    held: tuple[Path, Slide] | None = getattr(_thread, "slide", None)
+    held: tuple[object, Slide] | None = getattr(_thread, "slide", None)
     if held is not None:
         held[1].close()
         _thread.slide = None
