@@ -7,6 +7,7 @@ WsiNormError
 │   ├── ResolutionError              mpp missing, absurd or too coarse for the target
 │   └── ColourError                  not brightfield, or colours that cannot be H&E on glass
 ├── ReadError                        one region of an open slide cannot be decoded
+├── TrainingError                    a training diverged, or cannot go on from what is there
 ├── CheckpointError (ValueError)     a model file is missing, damaged, foreign or hostile
 └── StoreError                       a zarr store is incomplete, damaged or of other settings
 """
@@ -42,6 +43,10 @@ class ReadError(WsiNormError):
 
 class CheckpointError(WsiNormError, ValueError):
     """A model file is missing, damaged, of another format, or would run code when loaded."""
+
+
+class TrainingError(WsiNormError):
+    """A training diverged, or what is in its folder cannot be continued."""
 
 
 class StoreError(WsiNormError):

@@ -24,7 +24,7 @@ from wsi_norm.lstainnorm.fusion import (
     ProductFusion,
     SingleFusion,
 )
-from wsi_norm.lstainnorm.normalization import SpaceNormalization
+from wsi_norm.lstainnorm.normalization import SpaceNormalization, shared
 from wsi_norm.lstainnorm.template import MIN_TISSUE_SHARE, Statistics, Template, Triple, triple
 
 StatisticsMode = Literal["slide", "tile"]
@@ -234,7 +234,11 @@ class LStainNorm(nn.Module):
         return self.normalize(x, statistics)[0]
 
     def normalize(
-        self, x: Tensor, statistics: Statistics | None = None, white: Triple | None = None
+        self,
+        x: Tensor,
+        statistics: Statistics | None = None,
+        white: Triple | None = None,
+        group: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """As `forward`, without its check of x; also says which images had usable statistics.
 
@@ -242,6 +246,9 @@ class LStainNorm(nn.Module):
         ----------
         white
             RGB of clear glass; None takes the statistics' or else each image's own white level.
+        group
+            long (B,): images with equal numbers are measured together, and share their white, as
+            tiles of one slide do. None measures each image by itself.
 
         Returns
         -------
@@ -251,10 +258,16 @@ class LStainNorm(nn.Module):
         if statistics is not None:
             white = white or statistics.white
         glass = white_of(x) if white is None else x.new_tensor(white)[:, None, None]
+        if group is not None and white is None:
+            glass = shared(glass, group, "amax")
         weight = tissue_weight(x, glass)
         if statistics is None:
             mean, std = self.normalization.measure(x, weight)
-            usable = weight.mean(dim=(-3, -2, -1)) >= MIN_TISSUE_SHARE
+            tissue = weight.mean(dim=(-3, -2, -1))
+            if group is not None:
+                mean, std = self.normalization.pool(mean, std, tissue, group)
+                tissue = shared(tissue, group, "mean")
+            usable = tissue >= MIN_TISSUE_SHARE
         else:
             mean, std = self._given(x, statistics.mean), self._given(x, statistics.std)
             usable = torch.ones(len(x), dtype=torch.bool, device=x.device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -77,6 +78,42 @@ class SpaceNormalization(nn.Module):
         shape = len(image), len(self.spaces), 3
         return mean.reshape(shape), std.reshape(shape)
 
+    def pool(
+        self, mean: Tensor, std: Tensor, amount: Tensor, group: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and std over all images of a group, from those of each image.
+
+        Parameters
+        ----------
+        mean, std
+            (B, S, 3), as `measure` gives them.
+        amount
+            (B,): how much tissue each image has.
+        group
+            long (B,): images with equal numbers belong together.
+
+        Returns
+        -------
+        mean, std: (B, S, 3) each, equal within a group; differentiable.
+        """
+        share = amount[:, None, None]
+        share = share / shared(share, group, "sum").clamp_min(EPS)
+        centre = shared(share * mean, group, "sum")
+        within = std.square() + (mean - centre).square()
+        spread = (shared(share * within, group, "sum") + 1e-12).sqrt()
+        if not (self.circular_hue and HUE[0] in self.spaces):
+            return centre, spread
+        index = self.spaces.index(HUE[0]), HUE[1]
+        length = (-std[:, *index].square() / 2).exp()
+        angle = mean[:, *index]
+        flat = share[:, 0, 0]
+        sine = shared(flat * length * angle.sin(), group, "sum")
+        cosine = shared(flat * length * angle.cos(), group, "sum")
+        is_hue = torch.zeros_like(centre[0], dtype=torch.bool)
+        is_hue[index] = True
+        hue_mean, hue_std = (x[:, None, None] for x in _angle(sine, cosine))
+        return torch.where(is_hue, hue_mean, centre), torch.where(is_hue, hue_std, spread)
+
     def forward(self, image: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         """Branches (B, S, 3, H, W) in [0, 1] of an image whose mean and std are (B or 1, S, 3)."""
         target, target_std = self.target_mean, self.target_std
@@ -98,11 +135,24 @@ class SpaceNormalization(nn.Module):
         if self.circular_hue and (space, channel) == HUE:
             sine = (share * x.sin()).sum(dim=(-2, -1))
             cosine = (share * x.cos()).sum(dim=(-2, -1))
-            resultant = (sine.square() + cosine.square() + 1e-12).sqrt().clamp_max(1 - 1e-6)
-            return torch.atan2(sine, cosine + 1e-12) % math.tau, (-2 * resultant.log()).sqrt()
+            return _angle(sine, cosine)
         mean = (share * x).sum(dim=(-2, -1))
         variance = (share * (x - mean[:, None, None]).square()).sum(dim=(-2, -1))
         return mean, (variance + 1e-12).sqrt()
+
+
+def shared(x: Tensor, group: Tensor, how: Literal["sum", "mean", "amax"]) -> Tensor:
+    """x (B, ...) with every row replaced by the sum, mean or maximum over its group's rows."""
+    _, number = group.to(x.device).unique(return_inverse=True)
+    index = number.view(-1, *[1] * (x.ndim - 1)).expand_as(x)
+    pooled = x.new_zeros(int(number.max()) + 1, *x.shape[1:])
+    return pooled.scatter_reduce(0, index, x, how, include_self=False).gather(0, index)
+
+
+def _angle(sine: Tensor, cosine: Tensor) -> tuple[Tensor, Tensor]:
+    """Circular mean in [0, 2 pi) and circular std of mean sine and cosine."""
+    resultant = (sine.square() + cosine.square() + 1e-12).sqrt().clamp_max(1 - 1e-6)
+    return torch.atan2(sine, cosine + 1e-12) % math.tau, (-2 * resultant.log()).sqrt()
 
 
 def _wrap(angle: Tensor) -> Tensor:

@@ -1,16 +1,15 @@
-"""Settings, validated once at the edge. Names are those of the command-line options."""
+"""Settings of a run, validated once at the edge; named as the command-line options."""
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from wsi_norm.config.reading import first_problem, nearest, read_yaml
 from wsi_norm.errors import ConfigError
 
 MAGNIFICATION_MPP_UM = 10.0
@@ -119,9 +118,10 @@ class RunConfig(BaseModel):
             if _positive(step, "step") > tile_size:
                 raise ValueError(f"step {step} is larger than tile_size {tile_size:g}")
             data["overlap"] = tile_size - _positive(step, "step")
+        known = [*cls.model_fields, "mag", "step"]
         for key in data:
             if key not in cls.model_fields:
-                raise ValueError(f"unknown key {key!r}{_nearest(key, cls.model_fields)}")
+                raise ValueError(f"unknown key {key!r}{nearest(key, known)}")
         return data
 
     @field_validator("output")
@@ -163,34 +163,7 @@ def run_config(file: Path | None = None, **options: Any) -> RunConfig:
     except ValidationError as error:
         keys = [str(part) for part in error.errors()[0]["loc"]]
         at_fault = file is not None and all(options.get(key) is None for key in keys)
-        raise ConfigError((f"{file}: " if at_fault else "") + _first_problem(error)) from error
-
-
-def read_yaml(file: Path) -> dict[str, Any]:
-    """A YAML mapping; ConfigError with the file's name for anything else."""
-    try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: cannot read the file: {error}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{file}: not YAML: {' '.join(str(error).split())}") from error
-    if data is None:
-        return {}
-    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
-        raise ConfigError(f"{file}: expected 'key: value' lines")
-    return data
-
-
-def _first_problem(error: ValidationError) -> str:
-    problem = error.errors()[0]
-    where = ".".join(str(part) for part in problem["loc"])
-    text = problem["msg"].removeprefix("Value error, ")
-    return f"{where}: {text}" if where else text
-
-
-def _nearest(key: str, known: Any) -> str:
-    close = difflib.get_close_matches(key.replace("-", "_"), [*known, "mag", "step"], n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+        raise ConfigError((f"{file}: " if at_fault else "") + first_problem(error)) from error
 
 
 def _positive(value: Any, name: str) -> float:

@@ -1,0 +1,188 @@
+"""Settings of a training: data, task, normaliser, network, augmentation, recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+
+from wsi_norm.config.reading import Settings, first_problem, read_yaml
+from wsi_norm.errors import ConfigError
+
+Task = Literal["classification", "segmentation"]
+
+
+def _as_filter(value: Any) -> Any:
+    """{column: value or values} with every value as the text that a table holds."""
+    if not isinstance(value, dict):
+        return value
+    return {
+        str(column): [str(v) for v in (accepted if isinstance(accepted, list) else [accepted])]
+        for column, accepted in value.items()
+    }
+
+
+RowFilter = Annotated[dict[str, list[str]], BeforeValidator(_as_filter)]
+"""Column of the table to the values that are accepted in it."""
+
+
+class ColumnsConfig(Settings):
+    """What the table's columns are called."""
+
+    image: str = Field(default="image", description="path of the image")
+    label: str | None = Field(default=None, description="class of the image")
+    mask: str | None = Field(default=None, description="path of the mask")
+    group: str | None = Field(default=None, description="case or slide; none: each image its own")
+    domain: str | None = Field(default=None, description="centre or scanner")
+
+
+class DataConfig(Settings):
+    """Labelled tiles: a table, a folder per class, or stores with a table of labels."""
+
+    index: Path | None = Field(default=None, description="CSV with a line per image")
+    folder: Path | None = Field(default=None, description="folder with one sub-folder per class")
+    stores: tuple[Path, ...] = Field(default=(), description="stores that wsi-norm wrote")
+    labels: Path | None = Field(default=None, description="CSV of the stores: store, row, label")
+    columns: ColumnsConfig = ColumnsConfig()
+    where: RowFilter = Field(default={}, description="rows to use at all")
+    train: RowFilter = Field(default={}, description="rows to train on; none: all that are left")
+    validation: Annotated[float, Field(gt=0, lt=1)] | RowFilter = Field(
+        default=0.2, description="rows to select on, or a share of the training groups"
+    )
+    test: RowFilter = Field(default={}, description="rows to judge on, seen once, at the end")
+    classes: tuple[str, ...] = Field(default=(), description="classes in order; none: as found")
+    views: dict[str, Literal["center", "corner"]] = Field(
+        default={}, description="class to where its tile is cut: every image gives one of each"
+    )
+    tile_size: int | None = Field(default=None, ge=8, description="edge of the tiles cut, in px")
+    downsample: int = Field(default=1, ge=1, le=16, description="images are averaged down by this")
+    crops_per_image: int = Field(
+        default=1, ge=1, description="tiles cut from an image per epoch, at random places"
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> DataConfig:
+        if sum(map(bool, (self.index, self.folder, self.stores))) != 1:
+            raise ValueError("give one of index, folder and stores")
+        if bool(self.stores) != bool(self.labels):
+            raise ValueError("stores and labels (their table) go together")
+        if self.views and self.tile_size is None:
+            raise ValueError("views need tile_size")
+        return self
+
+
+class NormalizerConfig(Settings):
+    """What stands in front of the network."""
+
+    kind: Literal["layer", "none", "reinhard", "macenko"] = Field(
+        default="layer", description="our layer, nothing, or torchstain's Reinhard or Macenko"
+    )
+    preset: str = Field(default="paper", description="paper, product, mean, single:lab ...")
+    spaces: tuple[str, ...] = Field(default=("rgb", "lab", "hsv"), description="colour spaces")
+    statistics: Literal["slide", "tile"] = Field(default="slide", description="whose mean and std")
+    background: Literal["preserve", "normalize"] = Field(
+        default="preserve", description="whether glass keeps its colour"
+    )
+    learn: bool = Field(default=True, description="train the layer; false: a fixed target")
+    target: int | Path | None = Field(
+        default=None,
+        description="a training image (its number or an image file) as target; "
+        "none: the cohort's tissue (layer), one drawn by the seed (reinhard, macenko)",
+    )
+
+
+class NetworkConfig(Settings):
+    """The network behind it."""
+
+    name: str = Field(
+        description="monai:NAME, transformers:TYPE, timm:NAME, smp:NAME or package.module:function"
+    )
+    arguments: dict[str, Any] = Field(default={}, description="keyword arguments")
+
+
+class AugmentationConfig(Settings):
+    """What happens to training tiles before the normaliser."""
+
+    flips: bool = Field(default=True, description="flips and quarter turns")
+    jitter: float = Field(
+        default=0, ge=0, le=1, description="colour jitter: brightness, contrast, saturation, hue"
+    )
+    scanners: float = Field(
+        default=0, ge=0, le=3, description="strength of random virtual scanners; 1 is typical"
+    )
+
+
+class RecipeConfig(Settings):
+    """How it is trained."""
+
+    epochs: int = Field(default=10, ge=1, description="each ends with a validation")
+    steps_per_epoch: int | None = Field(
+        default=None, ge=1, description="batches per epoch; none: every tile once"
+    )
+    batch_size: int = Field(default=32, ge=1, description="tiles per step")
+    tiles_per_group: int = Field(
+        default=8, ge=1, description="tiles of one case or slide in a batch; they share statistics"
+    )
+    learning_rate: float = Field(default=2e-3, gt=0, description="of the network")
+    layer_learning_rate: float = Field(default=1e-2, gt=0, description="of the layer")
+    weight_decay: float = Field(default=1e-2, ge=0, description="of the network; the layer has 0")
+    warmup_steps: int = Field(default=20, ge=0, description="linear warm-up, then cosine to zero")
+    class_weights: Literal["balanced", "none"] = Field(
+        default="balanced", description="of the cross-entropy: inverse class frequency, or none"
+    )
+    patience: int | None = Field(
+        default=None, ge=1, description="epochs without a better validation before it stops"
+    )
+    select_under_scanners: bool = Field(
+        default=True,
+        description="validate under virtual scanners: plain validation cannot tell methods apart",
+    )
+    precision: Literal["32", "bf16-mixed", "16-mixed"] = Field(
+        default="32", description="of the arithmetic"
+    )
+    device: str = Field(default="auto", description="auto, cpu or cuda")
+    devices: int | Literal["auto"] = Field(default="auto", description="how many GPUs")
+    threads: int | None = Field(default=None, ge=1, description="CPU threads; none: PyTorch's")
+
+
+class TrainConfig(Settings):
+    """Everything that `wsi-norm train` is told."""
+
+    output: Path = Field(default=Path("trained"), description="folder of the results")
+    task: Task = Field(description="classification or segmentation")
+    data: DataConfig
+    normalizer: NormalizerConfig = NormalizerConfig()
+    network: NetworkConfig
+    augmentation: AugmentationConfig = AugmentationConfig()
+    recipe: RecipeConfig = RecipeConfig()
+    seed: int = Field(default=0, ge=0, lt=2**31, description="of everything random")
+    tensorboard: bool = Field(default=False, description="write TensorBoard logs beside the CSV")
+    provenance: dict[str, str] = Field(
+        default={}, description="for the model card: data, licence, intended use ..."
+    )
+
+    @model_validator(mode="after")
+    def _fits_the_task(self) -> TrainConfig:
+        columns = self.data.columns
+        if self.task == "segmentation" and (columns.mask is None or not self.data.index):
+            raise ValueError("segmentation needs data.index and data.columns.mask")
+        if self.task == "classification" and self.data.index:
+            if (columns.label is None) == (not self.data.views):
+                raise ValueError("classification needs data.columns.label, or data.views")
+        return self
+
+
+def train_config(file: Path, **options: Any) -> TrainConfig:
+    """Settings from a YAML file; options that are not None rule over the file.
+
+    Raises
+    ------
+    ConfigError
+        One line that names the file and the key.
+    """
+    settings = read_yaml(file) | {k: v for k, v in options.items() if v is not None}
+    try:
+        return TrainConfig.model_validate(settings)
+    except ValidationError as error:
+        raise ConfigError(f"{file}: {first_problem(error)}") from error

@@ -1,0 +1,1 @@
+"""What a normaliser is worth: methods, seeds, unseen domains, intervals."""

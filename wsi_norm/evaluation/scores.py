@@ -1,0 +1,428 @@
+"""Scores of predictions on unseen domains, with bootstrap intervals over cases and seeds.
+
+A table of predictions has a row per tile and run: method, seed, fold, condition, domain, group
+(case or slide), item (tile); then label, p0 .. pK-1 (classification) or dice, iou (segmentation).
+Folds of one seed are one run. A group's name says which case it is, in all domains.
+"""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from wsi_norm.errors import ConfigError
+
+Task = Literal["classification", "segmentation"]
+Float = npt.NDArray[np.float64]
+Int = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+Run = tuple[str, int]
+
+METRICS: dict[str, tuple[str, ...]] = {
+    "classification": ("balanced_accuracy", "auc"),
+    "segmentation": ("dice", "iou"),
+}
+"""Metrics of each task, in the order of the tables."""
+
+KEYS = ("method", "seed", "condition", "domain", "group", "item")
+PERCENTILES = (2.5, 97.5)
+BLOCK = 256
+"""Resamples of single items that are held at once."""
+
+
+@dataclass(frozen=True)
+class _Domain:
+    """What every run predicted of one domain: the same n items in the same order.
+
+    Attributes
+    ----------
+    groups
+        G names, sorted.
+    group
+        (n,) index into `groups`.
+    labels
+        (n,) class numbers; zeros for a segmentation.
+    values
+        (runs, n, K) probabilities, or (runs, n, metrics).
+    """
+
+    name: str
+    groups: tuple[str, ...]
+    group: Int
+    labels: Int
+    values: Float
+
+
+@dataclass(frozen=True)
+class _Condition:
+    """The runs (method, seed) of one condition, and its domains."""
+
+    name: str
+    runs: tuple[Run, ...]
+    domains: tuple[_Domain, ...]
+
+    def seeds(self, method: str) -> list[int]:
+        """Seeds of a method, sorted."""
+        return sorted(seed for own, seed in self.runs if own == method)
+
+    def rows(self, method: str, seeds: Sequence[int]) -> list[int]:
+        """Places of a method's runs with these seeds."""
+        return [self.runs.index((method, seed)) for seed in seeds]
+
+
+def score_runs(predictions: pd.DataFrame, task: Task) -> pd.DataFrame:
+    """Score every run on every domain.
+
+    Balanced accuracy is of the most probable class, over the classes that the domain has. AUC is
+    p1's for two classes, else the mean of one-versus-rest over the classes that the domain has; NaN
+    in a domain of one class. Dice and IoU are means over images.
+
+    Returns
+    -------
+    DataFrame
+        method, seed, condition, domain, metric, value.
+
+    Raises
+    ------
+    ConfigError
+        A column is missing or holds NaN, or two runs of a condition have other items or labels.
+    """
+    rows = []
+    for condition in _arrange(predictions, task):
+        for metric in METRICS[task]:
+            for domain in condition.domains:
+                values = _score(domain, metric, np.ones((1, len(domain.groups))))[:, 0]
+                rows += [
+                    (*run, condition.name, domain.name, metric, float(value))
+                    for run, value in zip(condition.runs, values, strict=True)
+                ]
+    return pd.DataFrame(rows, columns=["method", "seed", "condition", "domain", "metric", "value"])
+
+
+def summarise(
+    predictions: pd.DataFrame,
+    task: Task,
+    reference: str | None,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Summarise every method, with 95 % percentile bootstrap intervals.
+
+    A resample draws groups with replacement within each domain, and seeds with replacement. It is
+    the same for all methods, conditions and metrics. Domains of the same groups (cases that several
+    scanners have seen) share their draw. A domain whose AUC a resample leaves undefined is left out
+    of that resample. With few seeds or few groups percentile intervals are a little narrow.
+
+    Parameters
+    ----------
+    reference
+        The method that differences are taken to; None for none. They rest on the seeds that both
+        methods have.
+
+    Returns
+    -------
+    DataFrame
+        method, condition, metric; mean (over seeds, of the mean over domains), sd (over seeds; NaN
+        for one seed), worst (mean over seeds of the worst domain's value), low, high (of mean);
+        difference, difference_low, difference_high (method - reference; NaN without a reference);
+        n_seeds, n_groups (distinct names), n_items (of one seed).
+
+    Raises
+    ------
+    ConfigError
+        As `score_runs`; or a method and the reference share no seed.
+    """
+    rows: list[dict[str, Any]] = []
+    conditions = list(_arrange(predictions, task))
+    order = [str(method) for method in predictions["method"].unique()]
+    if reference is not None and reference not in order:
+        raise ConfigError(f"the reference {reference!r} is none of: {', '.join(order)}")
+    for condition in conditions:
+        draws = [multiplicities("group", d.groups, resamples, seed) for d in condition.domains]
+        for metric in METRICS[task]:
+            summary = _Summary(condition, metric, draws, seed)
+            methods = dict.fromkeys(method for method, _ in condition.runs)
+            rows += [summary.row(method, reference) for method in methods]
+    return pd.DataFrame(sorted(rows, key=lambda row: order.index(row["method"])))
+
+
+class _Summary:
+    """Point values (runs, domains) and resampled means over domains (runs, resamples)."""
+
+    def __init__(self, condition: _Condition, metric: str, draws: list[Float], seed: int) -> None:
+        domains = condition.domains
+        self.condition, self.metric, self.seed = condition, metric, seed
+        self.resamples = len(draws[0])
+        once = [np.ones((1, len(domain.groups))) for domain in domains]
+        self.point = self._values(once)[..., 0]
+        self.drawn = _nanmean(self._values(draws), axis=1)
+
+    def row(self, method: str, reference: str | None) -> dict[str, Any]:
+        """One row of the summary."""
+        condition, seeds = self.condition, self.condition.seeds(method)
+        point = self.point[condition.rows(method, seeds)]
+        means = _nanmean(point, axis=1)
+        domains = condition.domains
+        return {
+            "method": method,
+            "condition": condition.name,
+            "metric": self.metric,
+            "mean": float(means.mean()),
+            "sd": float(means.std(ddof=1)) if len(seeds) > 1 else np.nan,
+            "worst": float(_worst(point).mean()),
+            **dict(
+                zip(("low", "high"), self._interval(self._resampled(method, seeds)), strict=True)
+            ),
+            **self._difference(method, reference),
+            "n_seeds": len(seeds),
+            "n_groups": len({name for domain in domains for name in domain.groups}),
+            "n_items": sum(len(domain.group) for domain in domains),
+        }
+
+    def _values(self, draws: Sequence[Float]) -> Float:
+        """(runs, domains, resamples)."""
+        pairs = zip(self.condition.domains, draws, strict=True)
+        return np.stack([_score(domain, self.metric, drawn) for domain, drawn in pairs], axis=1)
+
+    def _difference(self, method: str, reference: str | None) -> dict[str, float]:
+        names = ("difference", "difference_low", "difference_high")
+        if reference is None:
+            return dict.fromkeys(names, np.nan)
+        seeds = sorted({*self.condition.seeds(method)} & {*self.condition.seeds(reference)})
+        if not seeds:
+            raise ConfigError(
+                f"condition {self.condition.name}: {method} and the reference {reference} have no "
+                "seed in common, so they cannot be compared"
+            )
+        own, other = (
+            _nanmean(self.point[self.condition.rows(name, seeds)], axis=1)
+            for name in (method, reference)
+        )
+        drawn = self._resampled(method, seeds) - self._resampled(reference, seeds)
+        return dict(zip(names, (float((own - other).mean()), *self._interval(drawn)), strict=True))
+
+    def _resampled(self, method: str, seeds: list[int]) -> Float:
+        """(resamples,) means over drawn seeds."""
+        drawn = self.drawn[self.condition.rows(method, seeds)]
+        weights = multiplicities("seed", seeds, self.resamples, self.seed)
+        mean: Float = (weights * drawn.T).sum(axis=1) / len(seeds)
+        return mean
+
+    @staticmethod
+    def _interval(drawn: Float) -> tuple[float, float]:
+        known = drawn[~np.isnan(drawn)]
+        if not known.size:
+            return np.nan, np.nan
+        low, high = np.percentile(known, PERCENTILES)
+        return float(low), float(high)
+
+
+def multiplicities(kind: str, names: Sequence[object], resamples: int, seed: int) -> Float:
+    """How often each name is drawn, (resamples, names): as many draws as there are names.
+
+    They follow from the arguments alone: whoever has the same names gets the same draws.
+    """
+    key = zlib.crc32(repr((kind, [str(name) for name in names])).encode())
+    count = len(names)
+    drawn = np.random.default_rng([seed, key]).integers(count, size=(resamples, count))
+    cells = drawn + count * np.arange(resamples)[:, None]
+    return _count(cells.ravel(), resamples * count).reshape(resamples, count)
+
+
+def _score(domain: _Domain, metric: str, multiplicity: Float) -> Float:
+    """A metric of every run, (runs, resamples), if groups count as often as (resamples, G) says."""
+    if metric in METRICS["segmentation"]:
+        return _mean_of_images(domain, METRICS["segmentation"].index(metric), multiplicity)
+    return _CLASSIFICATION[metric](domain, multiplicity)
+
+
+def _mean_of_images(domain: _Domain, column: int, multiplicity: Float) -> Float:
+    count = len(domain.groups)
+    sums = [_count(domain.group, count, values) for values in domain.values[..., column]]
+    drawn: Float = np.stack(sums) @ multiplicity.T / (multiplicity @ _count(domain.group, count))
+    return drawn
+
+
+def _balanced_accuracy(domain: _Domain, multiplicity: Float) -> Float:
+    runs, _, classes = domain.values.shape
+    shape = (len(domain.groups), classes)
+    cell, cells = domain.group * classes + domain.labels, shape[0] * classes
+    hits = (domain.values.argmax(axis=2) == domain.labels).astype(float)
+    right = np.stack([_count(cell, cells, own) for own in hits]).reshape(runs, *shape)
+    drawn = multiplicity @ _count(cell, cells).reshape(shape)
+    recall = np.where(drawn > 0, multiplicity @ right / np.maximum(drawn, 1), np.nan)
+    return _nanmean(recall, axis=2)
+
+
+def _auc(domain: _Domain, multiplicity: Float) -> Float:
+    classes = domain.values.shape[2]
+    each = [
+        [
+            weighted_auc(values[:, k], domain.labels == k, domain.group, multiplicity)
+            for values in domain.values
+        ]
+        for k in ([1] if classes == 2 else range(classes))
+    ]
+    return _nanmean(np.array(each), axis=0)
+
+
+_CLASSIFICATION: Mapping[str, Callable[[_Domain, Float], Float]] = {
+    "balanced_accuracy": _balanced_accuracy,
+    "auc": _auc,
+}
+
+
+def weighted_auc(scores: Float, positive: Mask, group: Int, multiplicity: Float) -> Float:
+    """Area under the ROC curve, (resamples,), of n items that count as often as their group.
+
+    Ties count half. NaN where one of the two classes is not drawn.
+
+    Parameters
+    ----------
+    scores, positive, group
+        (n,); `group` is an index into the columns of `multiplicity`.
+    multiplicity
+        (resamples, G).
+    """
+    order = np.argsort(scores, kind="stable")
+    scores, positive, group = scores[order], positive[order], group[order]
+    ends = [np.searchsorted(scores, scores[positive], side) for side in ("left", "right")]
+    count = multiplicity.shape[1]
+    # G^2 multiplications against n steps of a sum along the sorted items.
+    beats = _pairs_by_group if count**2 < 100 * len(scores) else _pairs_by_item
+    pairs = multiplicity @ _count(group[positive], count)
+    pairs *= multiplicity @ _count(group[~positive], count)
+    won = beats(np.stack(ends), positive, group, multiplicity)
+    area: Float = np.divide(won, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
+    return area
+
+
+def _pairs_by_group(ends: Int, positive: Mask, group: Int, multiplicity: Float) -> Float:
+    """Weighted pairs that the positive item wins: a quadratic form in the multiplicities."""
+    member = np.eye(multiplicity.shape[1])[group]
+    below = _below(member * ~positive[:, None], ends)
+    won: Float = ((multiplicity @ (member[positive].T @ below)) * multiplicity).sum(axis=1)
+    return won
+
+
+def _pairs_by_item(ends: Int, positive: Mask, group: Int, multiplicity: Float) -> Float:
+    """The same by a cumulative sum per resample, for many groups."""
+    won = []
+    for first in range(0, len(multiplicity), BLOCK):
+        weights = multiplicity[first : first + BLOCK].T[group]
+        below = _below(weights * ~positive[:, None], ends)
+        won.append((weights[positive] * below).sum(axis=0))
+    return np.concatenate(won)
+
+
+def _below(negatives: Float, ends: Int) -> Float:
+    """Weight of negative items below each positive one, (positives, columns); ties count half."""
+    total = np.zeros((len(negatives) + 1, negatives.shape[1]))
+    np.cumsum(negatives, axis=0, out=total[1:])
+    below: Float = (total[ends[0]] + total[ends[1]]) / 2
+    return below
+
+
+def dice_iou(predicted: Mask, truth: Mask) -> tuple[float, float]:
+    """Dice and IoU of two bool masks (H, W); 1 and 1 if both are empty.
+
+    Raises
+    ------
+    ValueError
+        They differ in shape, or are not bool.
+    """
+    if predicted.shape != truth.shape or predicted.dtype != bool or truth.dtype != bool:
+        raise ValueError(
+            f"masks must be bool and of one shape, not {predicted.dtype} {predicted.shape} "
+            f"and {truth.dtype} {truth.shape}"
+        )
+    both = int(np.count_nonzero(predicted & truth))
+    either = int(np.count_nonzero(predicted | truth))
+    return (2 * both / (both + either), both / either) if either else (1.0, 1.0)
+
+
+def _nanmean(values: Float, axis: int) -> Float:
+    """Mean of what is not NaN; NaN, and no warning, where nothing is."""
+    known = ~np.isnan(values)
+    count, total = known.sum(axis=axis), np.where(known, values, 0).sum(axis=axis)
+    mean: Float = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    return mean
+
+
+def _worst(point: Float) -> Float:
+    lowest: Float = np.fmin.reduce(point, axis=1)
+    return lowest
+
+
+def _count(index: Int, size: int, weights: Float | None = None) -> Float:
+    return np.bincount(index, weights=weights, minlength=size).astype(float)
+
+
+def _arrange(predictions: pd.DataFrame, task: Task) -> Iterator[_Condition]:
+    """A table of predictions as arrays, per condition; ConfigError as in `score_runs`."""
+    values = _check(predictions, task)
+    for name, frame in predictions.groupby("condition", sort=False, observed=True):
+        runs = pd.MultiIndex.from_frame(frame[["method", "seed"]])
+        place, distinct = pd.factorize(runs)
+        names = tuple((str(method), int(seed)) for method, seed in distinct)
+        domains = (
+            _domain(str(domain), part, place[frame["domain"] == domain], names, values)
+            for domain, part in frame.groupby("domain", sort=False, observed=True)
+        )
+        yield _Condition(str(name), names, tuple(domains))
+
+
+def _check(predictions: pd.DataFrame, task: Task) -> list[str]:
+    """The columns that hold what was predicted; ConfigError if the table cannot be scored."""
+    if task not in METRICS:
+        raise ConfigError(f"unknown task {task!r} (known: {', '.join(METRICS)})")
+    values = list(METRICS[task])
+    if task == "classification":
+        names = map("p{}".format, itertools.count())
+        values = list(itertools.takewhile(lambda name: name in predictions, names))
+        values = values if len(values) > 1 else ["p0", "p1"]
+    needed = [*KEYS, *values, *(["label"] if task == "classification" else [])]
+    for column in needed:
+        if column not in predictions:
+            raise ConfigError(f"the predictions have no column {column!r}")
+        if predictions[column].isna().any():
+            raise ConfigError(f"the predictions hold an empty {column!r}")
+    if predictions.empty:
+        raise ConfigError("there are no predictions")
+    if task == "classification" and not predictions["label"].isin(range(len(values))).all():
+        raise ConfigError(f"a label is not one of the {len(values)} classes")
+    return values
+
+
+def _domain(
+    name: str, frame: pd.DataFrame, run: Int, runs: tuple[Run, ...], columns: list[str]
+) -> _Domain:
+    """One domain with its rows in the order of runs, groups and items."""
+    group, groups = pd.factorize(frame["group"].astype(str), sort=True)
+    item, items = pd.factorize(frame["item"])
+    key = group * len(items) + item
+    order = np.lexsort((key, run))
+    parts = np.split(order, np.searchsorted(run[order], np.arange(1, len(runs))))
+    labels = frame["label"].to_numpy(np.int64) if "label" in frame else np.zeros(len(frame), int)
+    first = parts[0]
+    for (method, seed), part in zip(runs, parts, strict=True):
+        who = f"domain {name}: {method} with seed {seed}"
+        if not np.all(np.diff(key[part])):
+            raise ConfigError(f"{who} predicts an item twice")
+        if not np.array_equal(key[part], key[first]):
+            raise ConfigError(
+                f"{who} predicts other items ({len(part)}) than {runs[0][0]} with seed "
+                f"{runs[0][1]} ({len(first)})"
+            )
+        if not np.array_equal(labels[part], labels[first]):
+            raise ConfigError(f"{who} has other labels than {runs[0][0]} with seed {runs[0][1]}")
+    values = frame[columns].to_numpy(float)[np.stack(parts)]
+    return _Domain(name, tuple(groups), group[first], labels[first], values)

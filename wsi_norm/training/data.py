@@ -1,0 +1,254 @@
+"""Labelled tiles for training and judging: what is cut from which image, and who shares a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from wsi_norm.config import TrainConfig
+from wsi_norm.slide import read_image
+from wsi_norm.store import TileStore
+from wsi_norm.training.index import LabelledImage, read_mask
+
+UInt8 = npt.NDArray[np.uint8]
+
+IGNORE = 255
+"""Mask value of pixels that lie outside the image: no loss, no score."""
+
+CORNERS = 4
+
+
+class Cut(NamedTuple):
+    """One tile of one image: which image, its class, and where (None: anywhere, by the draw)."""
+
+    image: int
+    label: int
+    y: int | None
+    x: int | None
+
+
+class Batch(NamedTuple):
+    """Tiles on their way to the network."""
+
+    image: Tensor
+    """uint8 (B, 3, H, W)"""
+    target: Tensor
+    """long (B,) classes, or long (B, H, W) masks"""
+    group: Tensor
+    """long (B,): number of the case or slide"""
+    item: Tensor
+    """long (B,): position of the image in the data set's list"""
+
+
+class LabelledTiles(Dataset[tuple[Tensor, Tensor, int, int]]):
+    """Tiles cut from labelled images; decoded images stay in memory.
+
+    Parameters
+    ----------
+    images
+        Of one split.
+    config
+        Its `data` and `task` say what is cut.
+    classes
+        How many.
+    training
+        Tiles at random places, `crops_per_image` of each image; else the centre (classification)
+        or a grid that covers the image (segmentation).
+    """
+
+    def __init__(
+        self, images: Sequence[LabelledImage], config: TrainConfig, classes: int, *, training: bool
+    ) -> None:
+        self.images = tuple(images)
+        self.data, self.task, self.classes = config.data, config.task, classes
+        groups = sorted({image.group for image in images})
+        self.groups = {name: number for number, name in enumerate(groups)}
+        self._pixels: dict[int, UInt8] = {}
+        self._masks: dict[int, UInt8] = {}
+        self.cuts = [cut for i in range(len(images)) for cut in self._cuts(i, training)]
+        self.group_of = np.array([self.groups[self.images[cut.image].group] for cut in self.cuts])
+
+    def __len__(self) -> int:
+        return len(self.cuts)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, int, int]:
+        """The tile at a position, and the draw that places it if it may lie anywhere."""
+        position, draw = key
+        cut = self.cuts[position]
+        image, mask = self.pixels(cut.image), self._mask(cut.image)
+        size = self.data.tile_size
+        if size is not None:
+            y, x = self._place(cut, image.shape[:2], draw)
+            image = _window(image, y, x, size, mode="reflect")
+            mask = None if mask is None else _window(mask, y, x, size, mode="constant")
+        target = torch.tensor(cut.label) if mask is None else torch.from_numpy(mask).long()
+        pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        return pixels, target, int(self.group_of[position]), cut.image
+
+    def pixels(self, index: int) -> UInt8:
+        """uint8 (H, W, 3) of an image, averaged down."""
+        if index not in self._pixels:
+            image = self.images[index]
+            if image.row is not None:
+                whole = np.asarray(TileStore.open(image.path)[image.row])
+            else:
+                whole = read_image(image.path)
+            self._pixels[index] = _average_down(whole, self.data.downsample)
+        return self._pixels[index]
+
+    def labels(self) -> npt.NDArray[np.int64]:
+        """Class of every tile (classification)."""
+        return np.array([cut.label for cut in self.cuts])
+
+    def _mask(self, index: int) -> UInt8 | None:
+        path = self.images[index].mask
+        if path is None:
+            return None
+        if index not in self._masks:
+            step = self.data.downsample
+            mask = read_mask(path, self.classes)
+            height, width = (edge // step * step for edge in mask.shape)
+            self._masks[index] = mask[step // 2 : height : step, step // 2 : width : step]
+        return self._masks[index]
+
+    def _cuts(self, index: int, training: bool) -> list[Cut]:
+        image, size = self.images[index], self.data.tile_size
+        if self.data.views:
+            return [
+                Cut(index, label, *self._view(index, where))
+                for label, where in enumerate(self.data.views.values())
+            ]
+        label = -1 if image.label is None else image.label
+        if size is None:
+            return [Cut(index, label, 0, 0)]
+        if training:
+            return [Cut(index, label, None, None)] * self.data.crops_per_image
+        height, width = self.pixels(index).shape[:2]
+        if self.task == "classification":
+            return [Cut(index, label, (height - size) // 2, (width - size) // 2)]
+        return [
+            Cut(index, label, y, x) for y in range(0, height, size) for x in range(0, width, size)
+        ]
+
+    def _view(self, index: int, where: str) -> tuple[int, int]:
+        """Top left of the centre; or of a corner, each image's own, so that no corner is a clue."""
+        assert self.data.tile_size is not None
+        height, width = (edge - self.data.tile_size for edge in self.pixels(index).shape[:2])
+        if where == "center":
+            return height // 2, width // 2
+        row, column = divmod(index % CORNERS, 2)
+        return row * height, column * width
+
+    def _place(self, cut: Cut, shape: Sequence[int], draw: int) -> tuple[int, int]:
+        if cut.y is not None and cut.x is not None:
+            return cut.y, cut.x
+        assert self.data.tile_size is not None
+        random = np.random.default_rng(draw)
+        y, x = (int(random.integers(0, edge - self.data.tile_size + 1)) for edge in shape)
+        return y, x
+
+
+def training_batches(
+    tiles: LabelledTiles, config: TrainConfig, epoch: int, rank: int = 0, ranks: int = 1
+) -> list[list[tuple[int, int]]]:
+    """Batches of one epoch: a few groups each, several tiles of each group.
+
+    Which tiles meet depends on the seed and the epoch alone, so a resumed training goes on as it
+    would have. A group is drawn as often as it has tiles; with several GPUs each takes its share.
+
+    Returns
+    -------
+    Per batch, (position, draw) for `LabelledTiles`.
+    """
+    recipe = config.recipe
+    random = np.random.default_rng([config.seed, epoch])
+    runs: list[npt.NDArray[np.int64]] = []
+    for group in range(len(tiles.groups)):
+        own = random.permutation(np.flatnonzero(tiles.group_of == group))
+        runs += np.array_split(own, -(-len(own) // recipe.tiles_per_group)) if len(own) else []
+    order: list[int] = []
+    wanted = (recipe.steps_per_epoch or 0) * recipe.batch_size * ranks
+    while not order or len(order) < wanted:
+        for run in random.permutation(len(runs)):
+            order += runs[run].tolist()
+    batches = [
+        order[start : start + recipe.batch_size]
+        for start in range(0, wanted or len(order), recipe.batch_size)
+    ]
+    draws = random.integers(0, 2**31, len(order)).tolist()
+    keys = iter(draws)
+    keyed = [[(position, next(keys)) for position in batch] for batch in batches]
+    if len(keyed) > ranks and len(keyed[-1]) < 2:
+        keyed.pop()  # batch normalisation needs more than one tile
+    share = len(keyed) // ranks * ranks or len(keyed)
+    return keyed[rank:share:ranks]
+
+
+def whole_groups(tiles: LabelledTiles, size: int) -> list[list[tuple[int, int]]]:
+    """Batches to judge on: groups stay together, so that their statistics are the group's.
+
+    A group of more tiles than `size` is dealt out in strides: each batch spans the whole group.
+    """
+    batches: list[list[int]] = [[]]
+    for group in range(len(tiles.groups)):
+        own = np.flatnonzero(tiles.group_of == group).tolist()
+        parts = -(-len(own) // size)
+        for part in range(parts):
+            run = own[part::parts]
+            if len(batches[-1]) + len(run) > size:
+                batches.append([])
+            batches[-1] += run
+    return [[(position, 0) for position in batch] for batch in batches if batch]
+
+
+def loader(
+    tiles: LabelledTiles, batches: Sequence[Sequence[tuple[int, int]]]
+) -> DataLoader[Batch]:
+    """A torch DataLoader over given batches; images are in this process's memory."""
+    return DataLoader(tiles, batch_sampler=_Fixed(batches), collate_fn=collate)  # type: ignore[arg-type]
+
+
+def collate(tiles: Sequence[tuple[Tensor, Tensor, int, int]]) -> Batch:
+    """One Batch of tiles of equal size."""
+    images, targets, groups, items = zip(*tiles, strict=True)
+    return Batch(
+        torch.stack(images), torch.stack(targets), torch.tensor(groups), torch.tensor(items)
+    )
+
+
+class _Fixed:
+    """Given batches, as the batch sampler that DataLoader asks for."""
+
+    def __init__(self, batches: Sequence[Any]) -> None:
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+def _average_down(image: UInt8, step: int) -> UInt8:
+    """Box-averaged by an integer; what does not fill a box at the far edges is cut off."""
+    if step == 1:
+        return image
+    height, width = (edge // step for edge in image.shape[:2])
+    boxes = image[: height * step, : width * step].reshape(height, step, width, step, 3)
+    return (boxes.mean(axis=(1, 3)) + 0.5).astype(np.uint8)
+
+
+def _window(array: UInt8, y: int, x: int, size: int, mode: Any) -> UInt8:
+    """array[y : y + size, x : x + size]; what lies outside is reflected (pixels) or IGNORE."""
+    part = array[y : y + size, x : x + size]
+    missing = [(0, size - edge) for edge in part.shape[:2]]
+    if not any(after for _, after in missing):
+        return part
+    extra = {} if mode == "reflect" else {"constant_values": IGNORE}
+    return np.pad(part, [*missing, *[(0, 0)] * (part.ndim - 2)], mode=mode, **extra)

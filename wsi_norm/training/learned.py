@@ -1,0 +1,138 @@
+"""What a trained layer learned, and what each part of it is worth."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wsi_norm.colorspace import CONVERSIONS
+from wsi_norm.lstainnorm import LStainNorm
+from wsi_norm.lstainnorm.fusion import ColourAttention, MeanFusion, PaperFusion, ProductFusion
+from wsi_norm.training.data import LabelledTiles
+from wsi_norm.training.front import LayerFront
+from wsi_norm.training.judge import judge, mean_score
+
+
+def learned_facts(layer: LStainNorm) -> dict[str, Any]:
+    """The template's move per space and channel, and the spaces' weights.
+
+    Returns
+    -------
+    {"target": {space: {channel: {"mean": [from, to], "std": [from, to], "move": in template std}}},
+    "weights": {space: share}}
+    """
+    template, target = layer.template, layer.target
+    moves: dict[str, Any] = {}
+    for space, mean in template.mean.items():
+        moves[space] = {
+            channel: {
+                "mean": [round(mean[k], 4), round(target.mean[space][k], 4)],
+                "std": [round(template.std[space][k], 4), round(target.std[space][k], 4)],
+                "move": round((target.mean[space][k] - mean[k]) / template.std[space][k], 3),
+            }
+            for k, channel in enumerate(CONVERSIONS[space].channels)
+        }
+    return {"target": moves, "weights": weights(layer)}
+
+
+@torch.no_grad()
+def weights(layer: LStainNorm) -> dict[str, float]:
+    """Share of every space in the result; for `paper` at equal pixel-wise weights."""
+    spaces = layer.config.spaces
+    fusion = layer.fusion
+    if isinstance(fusion, MeanFusion):
+        raw = fusion.weight.clamp_min(1e-3)
+    elif isinstance(fusion, ProductFusion):
+        raw = fusion.logits.softmax(0)
+    elif isinstance(fusion, PaperFusion):
+        raw = (fusion.scale / len(spaces) + fusion.shift).clamp_min(1e-3)
+    else:
+        raw = torch.ones(len(spaces))
+    shares: Tensor = raw / raw.sum()
+    return {space: round(float(s), 4) for space, s in zip(spaces, shares, strict=True)}
+
+
+def ablation(
+    layer: LStainNorm, network: nn.Module, tiles: LabelledTiles, seed: int
+) -> dict[str, dict[str, float]]:
+    """Scores of the validation split with one part of the layer taken away, network as it is.
+
+    Returns
+    -------
+    {variant: {"clean": score, "simulated": score}}
+    """
+    scores: dict[str, dict[str, float]] = {}
+    for name, variant in variants(layer).items():
+        front = LayerFront(variant)
+        scores[name] = {
+            condition: round(
+                mean_score(judge(front, network, tiles, strength=strength, seed=seed)), 4
+            )
+            for condition, strength in (("clean", 0.0), ("simulated", 1.0))
+        }
+    return scores
+
+
+def variants(layer: LStainNorm) -> dict[str, LStainNorm]:
+    """The layer as it is, and copies of it that lack one thing each."""
+    made = {"as trained": layer, "offsets zero": _without_offsets(layer)}
+    if isinstance(layer.fusion, PaperFusion | ProductFusion):
+        made["attention averaged"] = _with_mean_attention(layer)
+    if len(layer.config.spaces) > 1 and not layer.config.literal:
+        for space in layer.config.spaces:
+            made[f"without {space}"] = _without_space(layer, layer.config.spaces.index(space))
+    return made
+
+
+class _MeanAttention(nn.Module):
+    """Attention maps replaced by their mean over the image."""
+
+    def __init__(self, attention: ColourAttention) -> None:
+        super().__init__()
+        self.attention = attention
+
+    def forward(self, branches: Tensor) -> Tensor:
+        maps: Tensor = self.attention(branches)
+        return maps.mean(dim=(-2, -1), keepdim=True).expand_as(maps)
+
+
+class _Dropped(nn.Module):
+    """A fusion over all spaces but one."""
+
+    def __init__(self, fusion: nn.Module, kept: list[int]) -> None:
+        super().__init__()
+        self.fusion, self.kept = fusion, kept
+
+    def forward(self, branches: Tensor) -> Tensor:
+        result: Tensor = self.fusion(branches[:, self.kept])
+        return result
+
+
+@torch.no_grad()
+def _without_offsets(layer: LStainNorm) -> LStainNorm:
+    copy = deepcopy(layer)
+    for name, parameter in copy.normalization.named_parameters():
+        if name.endswith("_offset"):
+            parameter.zero_()
+    return copy
+
+
+def _with_mean_attention(layer: LStainNorm) -> LStainNorm:
+    copy = deepcopy(layer)
+    copy.fusion.attention = _MeanAttention(copy.fusion.attention)  # type: ignore[arg-type]
+    return copy
+
+
+@torch.no_grad()
+def _without_space(layer: LStainNorm, dropped: int) -> LStainNorm:
+    copy = deepcopy(layer)
+    spaces = len(layer.config.spaces)
+    kept = [index for index in range(spaces) if index != dropped]
+    for module in copy.fusion.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            setattr(module, name, nn.Parameter(parameter[kept]))
+    copy.fusion = _Dropped(copy.fusion, kept)
+    return copy

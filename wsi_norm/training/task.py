@@ -1,0 +1,179 @@
+"""The module that is trained: augmentation, front, network, loss, score."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from monai.losses import DiceCELoss
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics.functional.classification import multiclass_accuracy
+
+from wsi_norm.config import TrainConfig
+from wsi_norm.errors import TrainingError
+from wsi_norm.training.augment import augment, scan
+from wsi_norm.training.data import IGNORE, Batch
+
+EPS = 1e-7
+
+
+class StainTask(pl.LightningModule):
+    """A front (normaliser) and a network, trained together on one task.
+
+    Parameters
+    ----------
+    front
+        Maps images and groups to images; see `wsi_norm.training.front`.
+    network
+        Maps float (B, 3, H, W) to logits (B, classes) or (B, classes, H, W).
+    config
+        Task, augmentation and recipe.
+    classes
+        How many.
+    class_weights
+        Of the cross-entropy, one per class; None weighs all alike.
+    total_steps
+        Of the training; the learning rate ends at zero there.
+    """
+
+    def __init__(
+        self,
+        front: nn.Module,
+        network: nn.Module,
+        config: TrainConfig,
+        classes: int,
+        class_weights: Sequence[float] | None,
+        total_steps: int,
+    ) -> None:
+        super().__init__()
+        self.front, self.network, self.config = front, network, config
+        self.classes, self.total_steps = classes, total_steps
+        weight = None if class_weights is None else torch.tensor(class_weights)
+        self.register_buffer("class_weights", weight, persistent=False)
+        if config.task == "segmentation":
+            self.dice_loss = DiceCELoss(softmax=True, to_onehot_y=True, weight=weight)
+        self._seen: list[Tensor] = []
+
+    def forward(self, image: Tensor, group: Tensor) -> Tensor:
+        """Logits of float images (B, 3, H, W) in [0, 1]; group is long (B,)."""
+        logits: Tensor = self.network(self.front(image, group))
+        return logits
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        """Loss of a batch; the draws depend on the seed and the step alone."""
+        generator = torch.Generator().manual_seed(
+            (self.config.seed << 32) + self.global_step * self.trainer.world_size + self.global_rank
+        )
+        image = batch.image.float() / 255
+        image, target = augment(
+            image, batch.target, self._unit(batch), self.config.augmentation, generator
+        )
+        loss = self.loss(self(image, batch.group), target)
+        if not bool(loss.isfinite()):
+            raise TrainingError(
+                f"the loss became {loss.item()} at step {self.global_step}: lower "
+                "recipe.learning_rate or recipe.layer_learning_rate, or use precision 32"
+            )
+        self.log("train/loss", loss, prog_bar=True, on_step=False, on_epoch=True)
+        return loss
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        """Collects what the epoch's score is computed from."""
+        strength = 1.0 if self.config.recipe.select_under_scanners else 0.0
+        logits = self(simulate(batch, strength, self.config.seed), batch.group)
+        if self.config.task == "classification":
+            self._seen.append(torch.stack([logits.argmax(1), batch.target], dim=1))
+        else:
+            self._seen.append(torch.cat([batch.item[:, None], overlap(logits, batch.target)], 1))
+
+    def on_validation_epoch_end(self) -> None:
+        """Balanced accuracy, or mean Dice per image, of the validation split."""
+        if not self._seen:
+            return
+        seen = torch.cat(self._seen)
+        self._seen.clear()
+        if self.config.task == "classification":
+            score = multiclass_accuracy(seen[:, 0], seen[:, 1], self.classes, average="macro")
+        else:
+            score = dice_per_item(seen[:, 0], seen[:, 1:])[1].mean()
+        self.log("validation/score", score, prog_bar=True)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW, the layer at its own rate without decay; warm-up, then cosine to zero."""
+        recipe = self.config.recipe
+        layer = [p for p in self.front.parameters() if p.requires_grad]
+        groups = [
+            {
+                "params": list(self.network.parameters()),
+                "lr": recipe.learning_rate,
+                "weight_decay": recipe.weight_decay,
+            },
+        ]
+        if layer:
+            groups.append({"params": layer, "lr": recipe.layer_learning_rate, "weight_decay": 0.0})
+        optimizer = torch.optim.AdamW(groups)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Cross-entropy, or Dice + cross-entropy."""
+        if self.config.task == "classification":
+            return F.cross_entropy(logits, target, self.class_weights)
+        loss: Tensor = self.dice_loss(logits, target[:, None])
+        return loss
+
+    def _rate(self, step: int) -> float:
+        warmup = min(self.config.recipe.warmup_steps, self.total_steps // 2)
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        done = (step - warmup) / max(1, self.total_steps - warmup)
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+    def _unit(self, batch: Batch) -> Tensor:
+        """Who shares colours in augmentation: a slide does, where statistics are the slide's."""
+        if self.config.normalizer.statistics == "slide" and self.config.normalizer.kind == "layer":
+            return batch.group.unique(return_inverse=True)[1]
+        return torch.arange(len(batch.group), device=batch.group.device)
+
+
+def simulate(batch: Batch, strength: float, seed: int) -> Tensor:
+    """Float images of a batch, each group as from its own virtual scanner; strength 0: as it is.
+
+    A group's scanner depends on the seed and the group's number alone, not on the batch.
+    """
+    image = batch.image.float() / 255
+    if strength == 0:
+        return image
+    numbers, unit = batch.group.unique(return_inverse=True)
+    result = torch.empty_like(image)
+    for place, number in enumerate(numbers.tolist()):
+        generator = torch.Generator().manual_seed((seed << 32) + number + 1)
+        own = unit == place
+        result[own] = scan(image[own], torch.zeros(int(own.sum()), dtype=torch.long), strength,
+                           generator)
+    return result
+
+
+def overlap(logits: Tensor, mask: Tensor) -> Tensor:
+    """(B, 3): pixels found and true, found only, missed; classes above 0 are foreground."""
+    counted = mask != IGNORE
+    found, true = (logits.argmax(1) > 0) & counted, (mask > 0) & counted
+    cells = (found & true, found & ~true, ~found & true)
+    return torch.stack([cell.sum(dim=(-2, -1)) for cell in cells], dim=1)
+
+
+def dice_per_item(item: Tensor, cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Items, their Dice and IoU, from the overlaps (N, 3) of their tiles; 1 where both are empty."""
+    items, place = item.unique(return_inverse=True)
+    total = torch.zeros(len(items), 3, dtype=torch.double, device=cells.device)
+    hit, extra, missed = total.index_add(0, place, cells.double()).unbind(1)
+    union = hit + extra + missed
+    dice = torch.where(union > 0, 2 * hit / (union + hit).clamp_min(1), 1.0)
+    return items, dice, torch.where(union > 0, hit / union.clamp_min(1), 1.0)
