@@ -15,6 +15,8 @@ from wsi_norm.errors import WsiNormError
 
 COMMANDS = {
     "run": "Normalise slides into zarr stores.",
+    "train": "Train the layer in front of a classifier or a segmenter.",
+    "evaluate": "Compare normalisers: seeds, unseen domains, intervals.",
     "inspect": "Show what a checkpoint holds.",
     "fit-template": "Make an untrained checkpoint aimed at a cohort of tiles.",
     "verify": "Read stores back; name what is damaged.",

@@ -63,12 +63,14 @@ class EvaluateConfig(Settings):
             if method.uses is not None and method.uses not in self.methods:
                 raise ValueError(f"method {name!r} uses {method.uses!r}, which is none of them")
             self.of(name)
-        named = [("reference", self.reference)]
+        named: list[tuple[str, str | None]] = [("reference", self.reference)]
         if self.templates is not None:
-            named += [(f"templates.{key}", getattr(self.templates, key)) for key in ("method", "beside")]
-        for key, name in named:
-            if name is not None and name not in self.methods:
-                raise ValueError(f"{key} {name!r} is none of the methods")
+            named += [
+                (f"templates.{key}", getattr(self.templates, key)) for key in ("method", "beside")
+            ]
+        for key, method_name in named:
+            if method_name is not None and method_name not in self.methods:
+                raise ValueError(f"{key} {method_name!r} is none of the methods")
         if self.leave_out and self.training.data.columns.domain is None:
             raise ValueError("leave_out needs training.data.columns.domain")
         return self

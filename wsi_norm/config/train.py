@@ -167,9 +167,9 @@ class TrainConfig(Settings):
         columns = self.data.columns
         if self.task == "segmentation" and (columns.mask is None or not self.data.index):
             raise ValueError("segmentation needs data.index and data.columns.mask")
-        if self.task == "classification" and self.data.index:
-            if (columns.label is None) == (not self.data.views):
-                raise ValueError("classification needs data.columns.label, or data.views")
+        labelled = columns.label is not None or not self.data.index
+        if self.task == "classification" and labelled == bool(self.data.views):
+            raise ValueError("classification needs data.columns.label, or data.views; not both")
         return self
 
 

@@ -61,7 +61,8 @@ def runs_of(config: EvaluateConfig, root: Path | None) -> list[list[Run]]:
     if config.leave_out:
         splits = read_splits(config.training.data, config.training.task, root, 0)
         folds = sorted({image.domain for image in (*splits.train, *splits.validation)})
-    first, second = [], []
+    first: list[Run] = []
+    second: list[Run] = []
     for name, method in config.methods.items():
         runs = [Run(name, seed, fold) for seed in config.seeds for fold in folds]
         (first if method.uses is None else second).extend(runs)
@@ -99,9 +100,13 @@ def perform(run: Run, config: EvaluateConfig, root: Path | None, threads: int | 
         torch.set_num_threads(threads)
     folder = config.output / "runs" / run.name
     settings = _settings(run, config, folder)
-    identity = {"training": settings.model_dump(mode="json", exclude={"output"}),
-                "uses": config.methods[run.method].uses, "fold": run.fold,
-                "conditions": list(config.conditions), "strength": config.scanner_strength}
+    identity = {
+        "training": settings.model_dump(mode="json", exclude={"output"}),
+        "uses": config.methods[run.method].uses,
+        "fold": run.fold,
+        "conditions": list(config.conditions),
+        "strength": config.scanner_strength,
+    }
     if _is_done(folder, identity):
         return folder
     splits = read_splits(settings.data, settings.task, root, run.seed)
@@ -110,14 +115,25 @@ def perform(run: Run, config: EvaluateConfig, root: Path | None, threads: int | 
     check_splits(splits, settings)
     front, network, tiles = _trained(run, config, settings, splits, folder)
     rows = [
-        {"method": run.method, "target": run.target or "", "seed": run.seed, "fold": run.fold,
-         "condition": condition, **row}
+        {
+            "method": run.method,
+            "target": run.target or "",
+            "seed": run.seed,
+            "fold": run.fold,
+            "condition": condition,
+            **row,
+        }
         for condition in config.conditions
-        for row in judge(front, network, tiles["test"], seed=0,
-                         strength=config.scanner_strength if condition == "simulated" else 0.0)
+        for row in judge(
+            front,
+            network,
+            tiles["test"],
+            seed=0,
+            strength=config.scanner_strength if condition == "simulated" else 0.0,
+        )
     ]
     pd.DataFrame(rows).to_csv(folder / PREDICTIONS, index=False)
-    if run.seed == config.seeds[0] and not run.fold and run.target is None:
+    if _is_first(run, config):
         facts = profile(front, tiles, config.scanner_strength)
         (folder / PROFILE).write_text(json.dumps(facts, indent=1) + "\n")
     (folder / IDENTITY).write_text(json.dumps(identity, indent=1) + "\n")
@@ -127,8 +143,10 @@ def perform(run: Run, config: EvaluateConfig, root: Path | None, threads: int | 
 def leave_out(splits: Splits, domain: str) -> Splits:
     """The domain as test; the rest of training and validation to train and select on."""
     pool = [*splits.train, *splits.validation]
-    left = {name: tuple(image for image in getattr(splits, name) if image.domain != domain)
-            for name in ("train", "validation")}
+    left = {
+        name: tuple(image for image in getattr(splits, name) if image.domain != domain)
+        for name in ("train", "validation")
+    }
     test = tuple(image for image in pool if image.domain == domain)
     if not left["validation"]:  # the only ones to select on were of that domain
         spare = left["train"][-1].group
@@ -143,8 +161,7 @@ def collect(folders: Iterable[Path]) -> pd.DataFrame:
     """Predictions of all runs."""
     kinds = {"fold": str, "domain": str, "group": str, "item": str, "target": str, "method": str}
     frames = [
-        pd.read_csv(folder / PREDICTIONS, dtype=kinds, keep_default_na=False)
-        for folder in folders
+        pd.read_csv(folder / PREDICTIONS, dtype=kinds, keep_default_na=False) for folder in folders
     ]
     return pd.concat(frames, ignore_index=True)
 
@@ -161,18 +178,26 @@ def _trained(
 ) -> tuple[nn.Module, nn.Module, dict[str, LabelledTiles]]:
     uses = config.methods[run.method].uses
     if uses is None:
-        trained = train(settings, splits=splits, overwrite=not (folder / "checkpoints").exists())
+        trained = train(settings, splits=splits, judged=_is_first(run, config))
         return trained.task.front, trained.task.network, trained.tiles
     folder.mkdir(parents=True, exist_ok=True)
     tiles = cut(splits, settings)
     front = build_front(settings.normalizer, tiles["train_cuts"], run.seed)
     base = config.output / "runs" / Run(uses, run.seed, run.fold).name
     network = build_network(
-        settings.network.name, settings.network.arguments, task=settings.task,
-        classes=len(splits.classes), size=settings.data.tile_size or tiles["test"].pixels(0).shape[0],
+        settings.network.name,
+        settings.network.arguments,
+        task=settings.task,
+        classes=len(splits.classes),
+        size=settings.data.tile_size or tiles["test"].pixels(0).shape[0],
     )
     network.load_state_dict(load_file(base / NETWORK))
     return front, network, tiles
+
+
+def _is_first(run: Run, config: EvaluateConfig) -> bool:
+    """Whether this run stands for its method where one is enough."""
+    return run.seed == config.seeds[0] and not run.fold and run.target is None
 
 
 def _is_done(folder: Path, identity: dict[str, Any]) -> bool:

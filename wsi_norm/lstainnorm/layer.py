@@ -248,7 +248,7 @@ class LStainNorm(nn.Module):
             RGB of clear glass; None takes the statistics' or else each image's own white level.
         group
             long (B,): images with equal numbers are measured together, and share their white, as
-            tiles of one slide do. None measures each image by itself.
+            tiles of one slide do. None measures each image by itself, as "reference" always does.
 
         Returns
         -------
@@ -257,21 +257,24 @@ class LStainNorm(nn.Module):
         """
         if statistics is not None:
             white = white or statistics.white
+        if group is not None and self.config.literal:
+            raise ValueError("preset 'reference' measures every image by itself")
         glass = white_of(x) if white is None else x.new_tensor(white)[:, None, None]
         if group is not None and white is None:
             glass = shared(glass, group, "amax")
         weight = tissue_weight(x, glass)
+        inside = self.normalization.convert(x)
         if statistics is None:
-            mean, std = self.normalization.measure(x, weight)
+            mean, std = self.normalization.measure(x, weight, inside)
             tissue = weight.mean(dim=(-3, -2, -1))
-            if group is not None:
+            if group is not None and isinstance(self.normalization, SpaceNormalization):
                 mean, std = self.normalization.pool(mean, std, tissue, group)
                 tissue = shared(tissue, group, "mean")
             usable = tissue >= MIN_TISSUE_SHARE
         else:
             mean, std = self._given(x, statistics.mean), self._given(x, statistics.std)
             usable = torch.ones(len(x), dtype=torch.bool, device=x.device)
-        y = self.fusion(self.normalization(x, mean, std))
+        y = self.fusion(self.normalization(x, mean, std, inside))
         if self.config.literal:
             return y, torch.ones_like(usable)
         if self.config.background == "preserve":

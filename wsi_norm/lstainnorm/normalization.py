@@ -50,13 +50,21 @@ class SpaceNormalization(nn.Module):
         """gamma, (S, 3): the std that is aimed at now."""
         return self.template_std * (1 + self.std_offset).clamp(*GAMMA_RANGE)
 
-    def measure(self, image: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    def convert(self, image: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) of every space."""
+        return [CONVERSIONS[space].from_rgb(image) for space in self.spaces]
+
+    def measure(
+        self, image: Tensor, weight: Tensor, inside: Sequence[Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Weighted mean and std of every channel in every space.
 
         Parameters
         ----------
         image, weight
             (B, 3, H, W) and (B, 1, H, W); an image without weight gives mean 0.
+        inside
+            What `convert` gives, if it is known.
 
         Returns
         -------
@@ -68,10 +76,8 @@ class SpaceNormalization(nn.Module):
             return mean.to(image.dtype), std.to(image.dtype)
         share = weight / weight.sum(dim=(-2, -1), keepdim=True).clamp_min(EPS)
         moments = [
-            self._moments(
-                CONVERSIONS[space].from_rgb(image)[:, channel], share[:, 0], space, channel
-            )
-            for space in self.spaces
+            self._moments(channels[:, channel], share[:, 0], space, channel)
+            for space, channels in zip(self.spaces, inside or self.convert(image), strict=True)
             for channel in range(3)
         ]
         mean, std = (torch.stack(values, dim=-1) for values in zip(*moments, strict=True))
@@ -114,14 +120,17 @@ class SpaceNormalization(nn.Module):
         hue_mean, hue_std = (x[:, None, None] for x in _angle(sine, cosine))
         return torch.where(is_hue, hue_mean, centre), torch.where(is_hue, hue_std, spread)
 
-    def forward(self, image: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    def forward(
+        self, image: Tensor, mean: Tensor, std: Tensor, inside: Sequence[Tensor] | None = None
+    ) -> Tensor:
         """Branches (B, S, 3, H, W) in [0, 1] of an image whose mean and std are (B or 1, S, 3)."""
+        inside = inside or self.convert(image)
         target, target_std = self.target_mean, self.target_std
         floor = target_std.detach() / MAX_GAIN
         gain = target_std / (torch.maximum(std, floor) + EPS)
         branches = []
         for index, space in enumerate(self.spaces):
-            deviation = CONVERSIONS[space].from_rgb(image) - mean[:, index, :, None, None]
+            deviation = inside[index] - mean[:, index, :, None, None]
             if self.circular_hue and space == HUE[0]:
                 deviation = torch.cat([_wrap(deviation[:, :1]), deviation[:, 1:]], dim=1)
             matched = gain[:, index, :, None, None] * deviation + target[index, :, None, None]
@@ -141,9 +150,15 @@ class SpaceNormalization(nn.Module):
         return mean, (variance + 1e-12).sqrt()
 
 
+def numbered(group: Tensor) -> tuple[Tensor, Tensor]:
+    """The distinct values of group (B,), sorted, and the place of each row's value among them."""
+    values, place = torch.unique(group, return_inverse=True)
+    return values, place
+
+
 def shared(x: Tensor, group: Tensor, how: Literal["sum", "mean", "amax"]) -> Tensor:
     """x (B, ...) with every row replaced by the sum, mean or maximum over its group's rows."""
-    _, number = group.to(x.device).unique(return_inverse=True)
+    _, number = numbered(group.to(x.device))
     index = number.view(-1, *[1] * (x.ndim - 1)).expand_as(x)
     pooled = x.new_zeros(int(number.max()) + 1, *x.shape[1:])
     return pooled.scatter_reduce(0, index, x, how, include_self=False).gather(0, index)

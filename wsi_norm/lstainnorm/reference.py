@@ -44,17 +44,26 @@ class ReferenceNormalization(nn.Module):
         """(S, 3): offsets are in the channels' own units."""
         return self.template_std + self.std_offset
 
-    def measure(self, image: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    def convert(self, image: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) of every space."""
+        return [CONVERSIONS[space].from_rgb(image) for space in self.spaces]
+
+    def measure(
+        self, image: Tensor, weight: Tensor, inside: Sequence[Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Mean and unbiased std (B, S, 3) over all pixels; `weight` plays no part."""
-        spaces = [CONVERSIONS[space].from_rgb(image).flatten(-2) for space in self.spaces]
+        spaces = [x.flatten(-2) for x in inside or self.convert(image)]
         mean = torch.stack([x.mean(dim=-1) for x in spaces], dim=1)
         return mean, torch.stack([x.std(dim=-1) for x in spaces], dim=1)
 
-    def forward(self, image: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    def forward(
+        self, image: Tensor, mean: Tensor, std: Tensor, inside: Sequence[Tensor] | None = None
+    ) -> Tensor:
         """Branches (B, S, 3, H, W); CIELAB's lie in [0, 1], the others are only non-negative."""
         branches = []
+        inside = inside or self.convert(image)
         for index, space in enumerate(self.spaces):
-            centred = CONVERSIONS[space].from_rgb(image) - mean[:, index, :, None, None]
+            centred = inside[index] - mean[:, index, :, None, None]
             unit = centred / (std[:, index, :, None, None] + EPS)
             matched = (
                 unit * self.target_std[index, :, None, None]

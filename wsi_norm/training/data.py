@@ -207,9 +207,7 @@ def whole_groups(tiles: LabelledTiles, size: int) -> list[list[tuple[int, int]]]
     return [[(position, 0) for position in batch] for batch in batches if batch]
 
 
-def loader(
-    tiles: LabelledTiles, batches: Sequence[Sequence[tuple[int, int]]]
-) -> DataLoader[Batch]:
+def loader(tiles: LabelledTiles, batches: Sequence[Sequence[tuple[int, int]]]) -> DataLoader[Batch]:
     """A torch DataLoader over given batches; images are in this process's memory."""
     return DataLoader(tiles, batch_sampler=_Fixed(batches), collate_fn=collate)  # type: ignore[arg-type]
 
@@ -241,7 +239,8 @@ def _average_down(image: UInt8, step: int) -> UInt8:
         return image
     height, width = (edge // step for edge in image.shape[:2])
     boxes = image[: height * step, : width * step].reshape(height, step, width, step, 3)
-    return (boxes.mean(axis=(1, 3)) + 0.5).astype(np.uint8)
+    averaged: UInt8 = (boxes.mean(axis=(1, 3)) + 0.5).astype(np.uint8)
+    return averaged
 
 
 def _window(array: UInt8, y: int, x: int, size: int, mode: Any) -> UInt8:

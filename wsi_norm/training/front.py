@@ -84,7 +84,7 @@ class ClassicFront(nn.Module):
         except (RuntimeError, IndexError, ValueError):  # what it raises where tissue is missing
             self.refused += 1
             return tile / 255
-        pixels = (result[0] if isinstance(result, tuple) else result).permute(2, 0, 1)
+        pixels: Tensor = (result[0] if isinstance(result, tuple) else result).permute(2, 0, 1)
         if not bool(pixels.float().isfinite().all()):
             self.refused += 1
             return tile / 255
@@ -101,6 +101,8 @@ def build_front(config: NormalizerConfig, tiles: LabelledTiles, seed: int) -> nn
     """
     if config.kind == "none":
         return NoFront()
+    if config.preset == "reference" and config.statistics == "slide":
+        raise ConfigError("normalizer: preset 'reference' measures each tile; statistics: tile")
     target = target_tile(config, tiles, seed)
     if config.kind != "layer":
         assert target is not None

@@ -51,10 +51,10 @@ def judge(
             cells.append(overlap(logits, batch.target))
             continue
         chances = logits.double().softmax(1).numpy()
-        for item, label, chance in zip(batch.item.tolist(), batch.target.tolist(), chances,
-                                       strict=True):
+        places = zip(batch.item.tolist(), batch.target.tolist(), chances, strict=True)
+        for item, label, chance in places:
             scores = {f"p{k}": float(value) for k, value in enumerate(chance)}
-            rows.append({**_facts(tiles, item), "label": label, **scores})
+            rows.append({**_facts(tiles, item, label), "label": label, **scores})
     if items:
         numbers, dice, iou = dice_per_item(torch.cat(items), torch.cat(cells))
         for item, d, i in zip(numbers.tolist(), dice.tolist(), iou.tolist(), strict=True):
@@ -76,6 +76,7 @@ def _classes(row: Row) -> int:
     return sum(key[0] == "p" and key[1:].isdigit() for key in row)
 
 
-def _facts(tiles: LabelledTiles, item: int) -> Row:
+def _facts(tiles: LabelledTiles, item: int, label: int = -1) -> Row:
     image = tiles.images[item]
-    return {"item": image.name, "group": image.group, "domain": image.domain}
+    view = f"#{list(tiles.data.views)[label]}" if tiles.data.views else ""
+    return {"item": image.name + view, "group": image.group, "domain": image.domain}

@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
-from monai.losses import DiceCELoss
+from monai.losses.dice import DiceCELoss
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.functional.classification import multiclass_accuracy
 
 from wsi_norm.config import TrainConfig
 from wsi_norm.errors import TrainingError
+from wsi_norm.lstainnorm.normalization import numbered
 from wsi_norm.training.augment import augment, scan
 from wsi_norm.training.data import IGNORE, Batch
 
@@ -53,6 +55,7 @@ class StainTask(pl.LightningModule):
         self.front, self.network, self.config = front, network, config
         self.classes, self.total_steps = classes, total_steps
         weight = None if class_weights is None else torch.tensor(class_weights)
+        self.class_weights: Tensor | None
         self.register_buffer("class_weights", weight, persistent=False)
         if config.task == "segmentation":
             self.dice_loss = DiceCELoss(softmax=True, to_onehot_y=True, weight=weight)
@@ -65,9 +68,7 @@ class StainTask(pl.LightningModule):
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Loss of a batch; the draws depend on the seed and the step alone."""
-        generator = torch.Generator().manual_seed(
-            (self.config.seed << 32) + self.global_step * self.trainer.world_size + self.global_rank
-        )
+        generator = seeded(self.config.seed, self.global_step, self.global_rank)
         image = batch.image.float() / 255
         image, target = augment(
             image, batch.target, self._unit(batch), self.config.augmentation, generator
@@ -139,7 +140,7 @@ class StainTask(pl.LightningModule):
     def _unit(self, batch: Batch) -> Tensor:
         """Who shares colours in augmentation: a slide does, where statistics are the slide's."""
         if self.config.normalizer.statistics == "slide" and self.config.normalizer.kind == "layer":
-            return batch.group.unique(return_inverse=True)[1]
+            return numbered(batch.group)[1]
         return torch.arange(len(batch.group), device=batch.group.device)
 
 
@@ -151,14 +152,19 @@ def simulate(batch: Batch, strength: float, seed: int) -> Tensor:
     image = batch.image.float() / 255
     if strength == 0:
         return image
-    numbers, unit = batch.group.unique(return_inverse=True)
+    numbers, unit = numbered(batch.group)
     result = torch.empty_like(image)
     for place, number in enumerate(numbers.tolist()):
-        generator = torch.Generator().manual_seed((seed << 32) + number + 1)
         own = unit == place
-        result[own] = scan(image[own], torch.zeros(int(own.sum()), dtype=torch.long), strength,
-                           generator)
+        one = torch.zeros(int(own.sum()), dtype=torch.long)
+        result[own] = scan(image[own], one, strength, seeded(seed, number))
     return result
+
+
+def seeded(*numbers: int) -> torch.Generator:
+    """A generator that depends on all the numbers (torch's own seed keeps 32 bits)."""
+    (state,) = np.random.SeedSequence(numbers).generate_state(1)
+    return torch.Generator().manual_seed(int(state))
 
 
 def overlap(logits: Tensor, mask: Tensor) -> Tensor:
@@ -170,8 +176,8 @@ def overlap(logits: Tensor, mask: Tensor) -> Tensor:
 
 
 def dice_per_item(item: Tensor, cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Items, their Dice and IoU, from the overlaps (N, 3) of their tiles; 1 where both are empty."""
-    items, place = item.unique(return_inverse=True)
+    """Items, their Dice and IoU, from overlaps (N, 3) of their tiles; 1 where both are empty."""
+    items, place = numbered(item)
     total = torch.zeros(len(items), 3, dtype=torch.double, device=cells.device)
     hit, extra, missed = total.index_add(0, place, cells.double()).unbind(1)
     union = hit + extra + missed

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,12 @@ from wsi_norm.training.learned import ablation, learned_facts
 from wsi_norm.training.network import build_network
 from wsi_norm.training.task import StainTask
 
-SETTINGS, MODEL, NETWORK, SUMMARY = "config.yaml", "model.safetensors", "network.safetensors", \
-    "summary.json"
+SETTINGS, MODEL, NETWORK, SUMMARY = (
+    "config.yaml",
+    "model.safetensors",
+    "network.safetensors",
+    "summary.json",
+)
 
 MAY_DIFFER = ("output", "recipe.device", "recipe.devices", "recipe.threads", "provenance")
 """Settings that a resumed training may change: they do not change what is learned."""
@@ -89,6 +94,7 @@ def train(
     overwrite: bool = False,
     progress: bool = False,
     splits: Splits | None = None,
+    judged: bool = True,
 ) -> Trained:
     """Train a front and a network; write checkpoints, logs and what was learned.
 
@@ -104,6 +110,8 @@ def train(
         Progress bars on stderr.
     splits
         Instead of those that the settings describe.
+    judged
+        Score the test split and the layer without its parts at the end.
 
     Raises
     ------
@@ -121,15 +129,14 @@ def train(
     torch.manual_seed(config.seed)
     task = build_task(config, tiles["train_cuts"], len(splits.classes))
     best = _fit(task, config, tiles["train_cuts"], tiles["validation"], progress)
-    summary = _finish(task, config, tiles, splits, best)
+    summary = _finish(task, config, tiles, splits, best, judged)
     return Trained(task, tiles, splits.classes, summary)
 
 
 def check_splits(splits: Splits, config: TrainConfig) -> None:
     """ConfigError for images or masks of sizes that cannot be trained on."""
     images = [*splits.train, *splits.validation, *splits.test]
-    size = config.data.tile_size
-    check_sizes(images, None if size is None else size * config.data.downsample)
+    check_sizes(images, config.data.tile_size, config.data.downsample)
     if config.task == "segmentation":
         check_masks(images)
 
@@ -176,7 +183,11 @@ def _fit(
     folder = config.output
     recipe = config.recipe
     keep = ModelCheckpoint(
-        folder / "checkpoints", "best", monitor="validation/score", mode="max", save_last=True,
+        folder / "checkpoints",
+        "best",
+        monitor="validation/score",
+        mode="max",
+        save_last=True,
         enable_version_counter=False,
     )
     callbacks: list[Any] = [keep]
@@ -223,11 +234,12 @@ def _finish(
     tiles: dict[str, LabelledTiles],
     splits: Splits,
     best: float,
+    judged: bool,
 ) -> dict[str, Any]:
     """Judge, ablate, and write the checkpoint, the network and the summary."""
     task.cpu().eval()
     scores = {"validation_selected": best}
-    for name in ("validation", "test"):
+    for name in ("validation", "test") if judged else ():
         for condition, strength in (("clean", 0.0), ("simulated", 1.0)):
             if len(tiles[name]):
                 rows = judge(
@@ -244,7 +256,8 @@ def _finish(
     if isinstance(task.front, LayerFront):
         layer = task.front.layer
         summary["learned"] = learned_facts(layer)
-        summary["ablation"] = ablation(layer, task.network, tiles["validation"], config.seed)
+        if judged:
+            summary["ablation"] = ablation(layer, task.network, tiles["validation"], config.seed)
         save_checkpoint(layer, config.output / MODEL, provenance(config, splits, summary))
     state = {name: value.contiguous() for name, value in task.network.state_dict().items()}
     save_file(state, config.output / NETWORK)
@@ -254,8 +267,6 @@ def _finish(
 
 def provenance(config: TrainConfig, splits: Splits, summary: dict[str, Any]) -> dict[str, Any]:
     """How the layer came to be, for the checkpoint."""
-    from wsi_norm import __version__
-
     domains = sorted({image.domain for image in splits.train if image.domain})
     return {
         **config.provenance,
@@ -266,7 +277,7 @@ def provenance(config: TrainConfig, splits: Splits, summary: dict[str, Any]) -> 
         "augmentation": config.augmentation.model_dump(mode="json"),
         "score": summary["score"],
         "scores": summary["scores"],
-        "wsi_norm": __version__,
+        "wsi_norm": version("wsi-norm"),
     }
 
 
@@ -284,8 +295,7 @@ def _prepare_folder(config: TrainConfig, overwrite: bool) -> None:
         different = [
             f"{key} was {_flat(before).get(key)!r}, now {_flat(settings).get(key)!r}"
             for key in sorted({*_flat(before), *_flat(settings)})
-            if _flat(before).get(key) != _flat(settings).get(key)
-            and not key.startswith(MAY_DIFFER)
+            if _flat(before).get(key) != _flat(settings).get(key) and not key.startswith(MAY_DIFFER)
         ]
         if different:
             raise TrainingError(

@@ -1,0 +1,56 @@
+"""`wsi-norm evaluate`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .train import FILE, data_root_option, needs_training_extra
+
+if TYPE_CHECKING:
+    from wsi_norm.evaluation.runs import Run
+
+
+@click.command("evaluate")
+@click.argument("config", type=FILE)
+@data_root_option
+@click.option("-o", "--output", type=FILE, help="Folder of the results, in place of CONFIG's.")
+@click.option("-n", "--workers", type=click.IntRange(1), help="Trainings at a time.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress bar, no table.")
+@click.option("-v", "--verbose", is_flag=True, help="Tracebacks.")
+def command(
+    config: Path,
+    data_root: Path | None,
+    output: Path | None,
+    workers: int | None,
+    quiet: bool,
+    verbose: bool,
+) -> None:
+    """Compare normalisers, as CONFIG (YAML) describes: seeds, unseen domains, intervals.
+
+    Finished runs are kept: the same command goes on where it was interrupted.
+    """
+    from wsi_norm.config import evaluate_config
+
+    settings = evaluate_config(config, output=output, workers=workers)
+    needs_training_extra()
+    from tqdm import tqdm
+
+    from wsi_norm.evaluation.evaluate import evaluate
+
+    with tqdm(unit="run", disable=quiet or not sys.stderr.isatty()) as bar:
+
+        def show(done: int, total: int, run: Run) -> None:
+            bar.total = total
+            bar.set_postfix_str(run.name, refresh=False)
+            bar.update(done - bar.n)
+
+        evaluate(settings, data_root, show)
+    if not quiet:
+        click.echo((settings.output / "tables.md").read_text())
+    click.echo(
+        f"{settings.output}: tables.md, summary.csv, scores.csv, predictions.csv.gz, figures"
+    )

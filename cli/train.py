@@ -1,0 +1,70 @@
+"""`wsi-norm train`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+FILE = click.Path(path_type=Path)
+data_root_option = click.option(
+    "--data-root",
+    type=FILE,
+    envvar="WSI_NORM_DATA_ROOT",
+    show_envvar=True,
+    help="Folder that the data's relative paths start from; none: the current one.",
+)
+"""Shared with `evaluate`."""
+
+
+@click.command("train")
+@click.argument("config", type=FILE)
+@data_root_option
+@click.option("-o", "--output", type=FILE, help="Folder of the results, in place of CONFIG's.")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="In place of CONFIG's.")
+@click.option("--overwrite", is_flag=True, help="Start anew; else an unfinished training goes on.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress bars.")
+@click.option("-v", "--verbose", is_flag=True, help="Tracebacks.")
+def command(
+    config: Path,
+    data_root: Path | None,
+    output: Path | None,
+    seed: int | None,
+    overwrite: bool,
+    quiet: bool,
+    verbose: bool,
+) -> None:
+    """Train the layer in front of a classifier or a segmenter, as CONFIG (YAML) describes."""
+    from wsi_norm.config import train_config
+
+    settings = train_config(config, output=output, seed=seed)
+    needs_training_extra()
+    from wsi_norm.training.train import MODEL, train
+
+    progress = sys.stderr.isatty() and not quiet
+    trained = train(settings, data_root, overwrite=overwrite, progress=progress)
+    scores = trained.summary["scores"]
+    for split in ("validation", "test"):
+        if f"{split}_clean" in scores:
+            click.echo(
+                f"{split:10} {trained.summary['score']} {scores[f'{split}_clean']:.3f}, "
+                f"under simulated scanners {scores[f'{split}_simulated']:.3f}"
+            )
+    model = settings.output / MODEL
+    if model.exists():
+        click.echo(f"{model}: wsi-norm inspect {model}; wsi-norm run SLIDES --ckpt {model}")
+    else:
+        click.echo(f"{settings.output}: trained without a layer, so there is no checkpoint for run")
+
+
+def needs_training_extra() -> None:
+    """ConfigError with the remedy, where the packages of training are not installed."""
+    from importlib.util import find_spec
+
+    from wsi_norm.errors import ConfigError
+
+    needed = ("lightning", "monai", "torchmetrics", "sklearn", "pandas", "matplotlib", "torchstain")
+    missing = [name for name in needed if find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"training needs {', '.join(missing)}: pip install 'wsi-norm[train]'")
