@@ -21,6 +21,7 @@ def command(model: Path | None, template: Path | None, as_json: bool) -> None:
     from wsi_norm.config import read_yaml
     from wsi_norm.lstainnorm import load_checkpoint
     from wsi_norm.lstainnorm.checkpoint import sha256_of
+    from wsi_norm.lstainnorm.learned import moves, space_weights
 
     layer = load_checkpoint(model, read_yaml(template) if template else None)
     facts = {
@@ -30,6 +31,8 @@ def command(model: Path | None, template: Path | None, as_json: bool) -> None:
         "parameters": sum(parameter.numel() for parameter in layer.parameters()),
         "template": layer.template.to_dict(),
         "target": layer.target.to_dict(),
+        "moves_in_template_std": {f"{m.space} {m.channel}": m.in_std for m in moves(layer)},
+        "space_weights": space_weights(layer),
         "provenance": layer.provenance,
     }
     click.echo(json.dumps(facts, indent=1) if as_json else _text(layer, facts))
@@ -41,9 +44,39 @@ def _text(layer: LStainNorm, facts: dict[str, Any]) -> str:
     lines += ["", *_template_lines("template", layer.template)]
     if facts["target"] != facts["template"]:
         lines += ["", *_template_lines("target (what was learned)", layer.target)]
-    lines += ["", "provenance"]
-    lines += [f"  {key}: {value}" for key, value in layer.provenance.items()] or ["  none stated"]
-    return "\n".join(lines)
+        lines += ["", *_move_lines(layer)]
+    if len(layer.config.spaces) > 1:
+        shares = ", ".join(f"{s} {w:.3f}" for s, w in facts["space_weights"].items())
+        lines += ["", f"share of each space: {shares}"]
+    return "\n".join([*lines, "", "provenance", *_provenance_lines(layer.provenance)])
+
+
+def _move_lines(layer: LStainNorm) -> list[str]:
+    from wsi_norm.lstainnorm.learned import moves
+
+    title = "move of the target: mean from, to (in template std); std from, to (times)"
+    return [
+        title,
+        *(
+            f"  {m.space:4} {m.channel:12} {m.template_mean:8.3f} {m.target_mean:8.3f} "
+            f"({m.in_std:+.2f})  {m.template_std:7.3f} {m.target_std:7.3f} ({m.times:.2f})"
+            for m in moves(layer)
+        ),
+    ]
+
+
+def _provenance_lines(provenance: dict[str, Any], indent: str = "  ") -> list[str]:
+    """`key: value` lines; mappings of mappings go one level deeper."""
+    lines = []
+    for key, value in provenance.items():
+        if isinstance(value, dict) and any(isinstance(inner, dict) for inner in value.values()):
+            lines += [f"{indent}{key}:", *_provenance_lines(value, indent + "  ")]
+        elif isinstance(value, dict):
+            pairs = ", ".join(f"{name} {inner}" for name, inner in value.items())
+            lines.append(f"{indent}{key}: {pairs}")
+        else:
+            lines.append(f"{indent}{key}: {value}")
+    return lines or [f"{indent}none stated"]
 
 
 def _template_lines(title: str, template: Template) -> list[str]:
