@@ -1,6 +1,7 @@
 # make demo   everything from nothing: environment, install, one slide, its normalised tiles
 # make test   the test suite
 # make check  formatting, lint, types, import contracts, the Dockerfile
+# make checkpoint, make evidence (DATA_ROOT=... the labelled tiles): the shipped layer; the experiments of docs/evidence.md
 # VENV=... chooses another environment, PYTHON=... another Python (3.11 to 3.13)
 
 PYTHON ?= python3
@@ -11,9 +12,10 @@ CONSTRAIN := --constraint constraints.txt
 # PyTorch goes first: left to the resolver, a looser requirement may bring a newer one with CUDA.
 TORCH_INSTALL ?= $(PIP) install $(CONSTRAIN) torch
 
-.PHONY: install dev demo test check bench clean
+.PHONY: install train dev demo test check bench checkpoint evidence clean
 
 install: $(VENV)/.installed
+train: $(VENV)/.train
 dev: $(VENV)/.dev
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -21,6 +23,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PIP) install $(CONSTRAIN) --upgrade pip
 	$(TORCH_INSTALL)
 	$(PIP) install $(CONSTRAIN) --editable .
+	touch $@
+
+$(VENV)/.train: $(VENV)/.installed
+	$(PIP) install $(CONSTRAIN) --editable '.[train]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.installed
@@ -43,5 +49,18 @@ check: dev
 bench: install
 	$(BIN)/python benchmarks/layer.py
 
+DATA_ROOT ?= $(WSI_NORM_DATA_ROOT)
+EVIDENCE ?= evidence
+
+checkpoint: train
+	$(BIN)/wsi-norm train experiments/checkpoint.yaml --data-root "$(DATA_ROOT)" --output $(EVIDENCE)/checkpoint --overwrite
+	cp $(EVIDENCE)/checkpoint/model.safetensors wsi_norm/lstainnorm/packaged.safetensors
+	$(BIN)/wsi-norm inspect
+
+evidence: train
+	for name in mitosis nuclei nuclei_sites atypical; do \
+		$(BIN)/wsi-norm evaluate experiments/$$name.yaml --data-root "$(DATA_ROOT)" --output $(EVIDENCE)/$$name || exit; \
+	done
+
 clean:
-	rm -rf $(VENV) build dist demo *.egg-info
+	rm -rf $(VENV) build dist demo $(EVIDENCE) *.egg-info

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .main import dashes
 from .train import FILE, data_root_option, needs_training_extra
 
 if TYPE_CHECKING:
     from wsi_norm.evaluation.runs import Run
 
 
-@click.command("evaluate")
+@click.command("evaluate", context_settings={"token_normalize_func": dashes})
 @click.argument("config", type=FILE)
 @data_root_option
 @click.option("-o", "--output", type=FILE, help="Folder of the results, in place of CONFIG's.")
@@ -50,7 +51,7 @@ def command(
 
         evaluate(settings, data_root, show)
     if not quiet:
-        click.echo((settings.output / "tables.md").read_text())
+        click.echo((settings.output / "tables.md").read_text(encoding="utf-8"))
     click.echo(
         f"{settings.output}: tables.md, summary.csv, scores.csv, predictions.csv.gz, figures"
     )

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from .main import dashes
+
 FILE = click.Path(path_type=Path)
 data_root_option = click.option(
     "--data-root",
@@ -18,7 +20,7 @@ data_root_option = click.option(
 """Shared with `evaluate`."""
 
 
-@click.command("train")
+@click.command("train", context_settings={"token_normalize_func": dashes})
 @click.argument("config", type=FILE)
 @data_root_option
 @click.option("-o", "--output", type=FILE, help="Folder of the results, in place of CONFIG's.")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -65,6 +66,7 @@ def test_the_tests_mirror_the_package() -> None:
         "pipeline/shards": "tests/runner/test_drive.py",
         "pipeline/slides": "tests/runner/test_drive.py",
     }
+    assert all((ROOT / "wsi_norm" / f"{module}.py").exists() for module in elsewhere)
     missing = []
     for path in (ROOT / "wsi_norm").rglob("*.py"):
         module = path.relative_to(ROOT / "wsi_norm").with_suffix("")
@@ -76,5 +78,15 @@ def test_the_tests_mirror_the_package() -> None:
 
 
 def test_the_packages_of_pyproject_exist() -> None:
-    for name in ("wsi_norm_cli.main", "wsi_norm.sample_configs"):
-        importlib.import_module(name)
+    packages = {
+        "wsi_norm": ROOT / "wsi_norm",
+        "wsi_norm_cli": ROOT / "cli",
+        "wsi_norm.sample_configs": ROOT / "sample_configs",
+    }
+    for name in (ROOT / "wsi_norm").iterdir():
+        if (name / "__init__.py").exists():
+            packages[f"wsi_norm.{name.name}"] = name
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    assert set(listed) == set(packages)
+    for package in listed:
+        assert importlib.util.find_spec(package) is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -10,11 +11,27 @@ from distributed import LocalCluster
 from wsi_norm_cli.main import main
 
 from wsi_norm import TileStore
-from wsi_norm.config import RunConfig, run_config
+from wsi_norm.config import RunConfig, evaluate_config, run_config, train_config
+from wsi_norm.config.evaluate import merge
 from wsi_norm.synthetic import write_synthetic_slide
 
 FOLDER = Path(__file__).parent.parent / "sample_configs"
-RUNS = sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem != "slurm")
+NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+TRAININGS = [name for name in NAMES if name.startswith("train_")]
+RUNS = [name for name in NAMES if name not in {*TRAININGS, "evaluate", "slurm"}]
+
+FEW: dict[str, dict[str, list[str]]] = {
+    "train_classifier": {
+        "case": [f"MIDOG21_{number:03}" for number in (3, 4, 5, 8, 54, 55, 105, 104)]
+    },
+    "train_segmenter": {
+        "file": [
+            f"images/TCGA-{name}-01Z-00-DX1.webp"
+            for name in ("18-5592", "38-6178", "49-4488", "A7-A13E")
+        ]
+    },
+}
+"""Cases that are enough to run a sample: some to train on, some to judge on."""
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +51,8 @@ def status(*arguments: object) -> int:
 
 def test_the_samples_that_users_are_told_of_exist() -> None:
     assert {"he_20x", "he_40x", "gpu", "cluster"} <= set(RUNS)
+    assert TRAININGS == ["train_classifier", "train_segmenter"]
+    assert {"evaluate", "slurm"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
@@ -69,6 +88,49 @@ def test_the_samples_name_settings_as_they_are() -> None:
     """Unchanged, every sample is a valid configuration (its values, too)."""
     for name in RUNS:
         assert isinstance(run_config(FOLDER / f"{name}.yaml"), RunConfig)
+    tasks = [train_config(FOLDER / f"{name}.yaml").task for name in TRAININGS]
+    assert tasks == ["classification", "segmentation"]
+    evaluation = evaluate_config(FOLDER / "evaluate.yaml")
+    assert evaluation.training == train_config(FOLDER / "train_classifier.yaml")
+    assert len(evaluation.methods) * len(evaluation.seeds) == 18  # as its first lines say
+
+
+def shrunk(name: str, folder: Path) -> Path:
+    """A copy of a training's sample that takes seconds: little of the data, two steps."""
+    settings = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
+    less: dict[str, Any] = {
+        "data": {"where": FEW[name]},
+        "recipe": {"epochs": 1, "steps_per_epoch": 2, "device": "cpu"},
+    }
+    copy = folder / f"{name}.yaml"
+    copy.write_text(yaml.safe_dump(merge(settings, less)))
+    return copy
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_a_training_runs_and_its_checkpoint_normalises(
+    name: str, data_dir: Path, fine_slide: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "trained"
+    file = shrunk(name, tmp_path)
+    assert status("train", file, "--data-root", data_dir / "tiles", "-o", output, "-q") == 0
+    model = output / "model.safetensors"
+    given = ["run", fine_slide, "--mpp", "1", "-n", 0, "-q", "--device", "cpu"]
+    assert status(*given, "--ckpt", model, "-o", tmp_path / "out") == 0
+    assert len(TileStore.open(tmp_path / "out" / "fine.zarr")) > 0
+
+
+def test_the_evaluation_runs(data_dir: Path, tmp_path: Path) -> None:
+    shrunk("train_classifier", tmp_path)
+    settings = yaml.safe_load((FOLDER / "evaluate.yaml").read_text())
+    methods = {name: settings["methods"][name] for name in ("none", "fixed lab")}
+    settings |= {"methods": methods, "seeds": [0], "workers": 1, "resamples": 100}
+    file = tmp_path / "evaluate.yaml"
+    file.write_text(yaml.safe_dump(settings, sort_keys=False))
+    output = tmp_path / "evaluated"
+    assert status("evaluate", file, "--data-root", data_dir / "tiles", "-o", output, "-q") == 0
+    table = (output / "tables.md").read_text(encoding="utf-8")
+    assert "| fixed lab | " in table
 
 
 def test_the_cluster_description_fits_dask_jobqueue() -> None:

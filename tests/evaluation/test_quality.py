@@ -258,6 +258,19 @@ def test_a_batch_has_a_drift_per_image() -> None:
     np.testing.assert_allclose(background_drift(before, after), [0, 5], atol=1e-4)
 
 
+def test_background_is_pale_relative_to_the_given_white() -> None:
+    tile = torch.full((1, 3, 20, 20), 0.8)  # pale tissue without glass, of a slide whose is 0.95
+    tile[..., :10] = 0.4
+    assert background_drift(tile, tile + 5 / 255)[0] == pytest.approx(5, abs=1e-4)
+    white = torch.full((1, 3, 1, 1), 0.95)
+    assert np.isnan(background_drift(tile, tile + 5 / 255, white)[0])
+    pair = torch.cat([tile, torch.full_like(tile, 0.95)])
+    found = background_drift(pair, pair + 5 / 255, white[0])
+    np.testing.assert_allclose(found, [np.nan, 5], atol=1e-4)
+    own = torch.cat([white, torch.ones_like(white)])  # each image with its own
+    assert np.isnan(background_drift(pair, pair + 5 / 255, own)[0])
+
+
 # Degenerate tiles
 
 

@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from wsi_norm.config.reading import Settings, first_problem, read_yaml
 from wsi_norm.config.train import TrainConfig
 from wsi_norm.errors import ConfigError
 
 Condition = Literal["clean", "simulated"]
+
+OWN = ("task", "output", "seed")
+"""Settings of a training that the evaluation gives to all methods."""
+
+MIN_TILE_PX = 16
+"""Smaller tiles hold no window of SSIM and no power spectrum: no profile of a normaliser."""
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"{value!r} is listed twice")
+    return values
+
+
+Seeds = Annotated[
+    tuple[Annotated[int, Field(ge=0, lt=2**31)], ...],
+    Field(min_length=1),
+    AfterValidator(_distinct),
+]
 
 
 class MethodConfig(Settings):
@@ -33,7 +54,7 @@ class TemplatesConfig(Settings):
     method: str = Field(description="method whose target is replaced by one training image")
     beside: str = Field(description="method that learns its target")
     images: int = Field(default=10, ge=2, description="target images, each of another group")
-    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    seeds: Seeds = Field(default=(0,), description="of the trainings")
 
 
 class EvaluateConfig(Settings):
@@ -43,8 +64,8 @@ class EvaluateConfig(Settings):
     training: TrainConfig = Field(description="what the methods have in common")
     methods: dict[str, MethodConfig] = Field(description="name to what is different", min_length=1)
     reference: str | None = Field(default=None, description="method that others are compared with")
-    seeds: tuple[int, ...] = Field(default=(0, 1, 2, 3, 4), min_length=1)
-    conditions: tuple[Condition, ...] = Field(
+    seeds: Seeds = Field(default=(0, 1, 2, 3, 4), description="of the trainings of each method")
+    conditions: Annotated[tuple[Condition, ...], AfterValidator(_distinct)] = Field(
         default=("clean", "simulated"), min_length=1, description="as scanned; virtual scanners"
     )
     scanner_strength: float = Field(default=1.0, gt=0, le=3, description="of the simulated ones")
@@ -59,30 +80,100 @@ class EvaluateConfig(Settings):
 
     @model_validator(mode="after")
     def _names_exist(self) -> EvaluateConfig:
+        _refuse_like_folders(self.methods)
         for name, method in self.methods.items():
-            if method.uses is not None and method.uses not in self.methods:
-                raise ValueError(f"method {name!r} uses {method.uses!r}, which is none of them")
-            self.of(name)
+            _refuse_foreign_changes(name, method)
+            if method.uses is not None:
+                self._check_uses(name, method.uses)
         named: list[tuple[str, str | None]] = [("reference", self.reference)]
         if self.templates is not None:
             named += [
                 (f"templates.{key}", getattr(self.templates, key)) for key in ("method", "beside")
             ]
-        for key, method_name in named:
-            if method_name is not None and method_name not in self.methods:
-                raise ValueError(f"{key} {method_name!r} is none of the methods")
-        if self.leave_out and self.training.data.columns.domain is None:
-            raise ValueError("leave_out needs training.data.columns.domain")
+        for key, name_of in named:
+            if name_of is not None and name_of not in self.methods:
+                raise ValueError(f"{key} {name_of!r} is none of the methods")
         return self
 
+    @model_validator(mode="after")
+    def _can_be_judged(self) -> EvaluateConfig:
+        for name in self.methods:
+            data = self.of(name).data
+            if self.leave_out and data.columns.domain is None and not data.stores:
+                raise ValueError("leave_out needs training.data.columns.domain")
+            if not self.leave_out and not data.test:
+                raise ValueError(
+                    f"method {name!r} has nothing to be judged on: "
+                    "give training.data.test, or leave_out: true"
+                )
+            if data.tile_size is not None and data.tile_size < MIN_TILE_PX:
+                raise ValueError(f"method {name!r}: data.tile_size must be at least {MIN_TILE_PX}")
+        return self
+
+    @model_validator(mode="after")
+    def _templates_fit(self) -> EvaluateConfig:
+        if self.templates is None:
+            return self
+        name = self.templates.method
+        if self.leave_out:
+            raise ValueError("templates are judged on training.data.test: not with leave_out")
+        if self.training.data.stores:
+            raise ValueError("templates need image files, but training.data are stores")
+        if self.methods[name].uses is not None:
+            raise ValueError(f"templates.method {name!r} must be one that is trained, not 'uses'")
+        if self.of(name).normalizer.kind == "none":
+            raise ValueError(f"templates.method {name!r} has no normaliser, so no target")
+        return self
+
+    def _check_uses(self, name: str, used: str) -> None:
+        if used not in self.methods:
+            raise ValueError(f"method {name!r} uses {used!r}, which is none of the methods")
+        if self.methods[used].uses is not None:
+            raise ValueError(f"method {name!r} uses {used!r}, which is not trained but uses one")
+        for key in self.methods[name].change:
+            if key != "normalizer":
+                raise ValueError(
+                    f"method {name!r} uses the networks of {used!r}: "
+                    f"it can change the normalizer, not {key!r}"
+                )
+
     def of(self, method: str, **settings: Any) -> TrainConfig:
-        """The training of one method, with other settings changed too."""
-        common = self.training.model_dump(mode="json", exclude_unset=True)
-        merged = merge(merge(common, self.methods[method].change), settings)
+        """The training of one method, with other settings changed too.
+
+        A method that `uses` another has the settings of that one, but for the normaliser.
+        """
+        merged = self.training.model_dump(mode="json", exclude_unset=True)
+        own = self.methods[method]
+        if own.uses is not None:
+            used = self.methods[own.uses].change
+            merged = merge(merged, {k: v for k, v in used.items() if k != "normalizer"})
+        merged = merge(merge(merged, own.change), settings)
         try:
             return TrainConfig.model_validate(merged)
         except ValidationError as error:
             raise ValueError(f"method {method!r}: {first_problem(error)}") from error
+
+
+def folder_name(*parts: str) -> str:
+    """Parts that are not empty, as one name that every file system takes."""
+    return re.sub(r"[^\w.+-]+", "_", "--".join(part for part in parts if part))
+
+
+def _refuse_like_folders(names: Collection[str]) -> None:
+    """Each method has its folders; some file systems do not tell capitals apart."""
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(folder_name(name).casefold(), name)
+        if other != name:
+            raise ValueError(
+                f"methods {other!r} and {name!r} would share a folder: rename one of them"
+            )
+
+
+def _refuse_foreign_changes(name: str, method: MethodConfig) -> None:
+    for key in OWN:
+        if key in method.change:
+            raise ValueError(f"method {name!r} changes {key!r}, which all methods have in common")
 
 
 def evaluate_config(file: Path, **options: Any) -> EvaluateConfig:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from wsi_norm.config import EvaluateConfig
+from wsi_norm.errors import TrainingError
 from wsi_norm.evaluation import figures, tables
-from wsi_norm.evaluation.runs import PROFILE, Run, collect, perform, runs_of
+from wsi_norm.evaluation.runs import PROFILE, Run, collect, is_first, perform, runs_of
 from wsi_norm.evaluation.scores import METRICS, score_runs, summarise
 from wsi_norm.slide import read_image
+from wsi_norm.training.train import SUMMARY
 
 Progress = Callable[[int, int, Run], None]
 
@@ -46,7 +53,7 @@ def evaluate(
     config
         Settings.
     root
-        Folder that relative paths of the data start from; None: the folder of the table.
+        Folder that relative paths of the data start from; None: the current one.
     progress
         Called after each run with runs done, runs in all, and the run.
 
@@ -60,146 +67,185 @@ def evaluate(
     ConfigError
         The data do not fit the settings.
     TrainingError
-        A training diverged.
+        A training diverged, or a worker died. What is finished stays.
     """
     stages = runs_of(config, root)
-    total = sum(map(len, stages))
+    places = {run: place for place, run in enumerate(itertools.chain(*stages))}
     folders: dict[Run, Path] = {}
-    for stage in stages:
-        for run, folder in _all(stage, config, root):
-            folders[run] = folder
-            if progress is not None:
-                progress(len(folders), total, run)
-    runs = [run for stage in stages for run in stage]
+    for run, folder in _all(stages, config, root):
+        folders[run] = folder
+        if progress is not None:
+            progress(len(folders), len(places), run)
     order = {name: place for place, name in enumerate(config.methods)}
-    runs.sort(key=lambda run: order[run.method])
-    plain = [run for run in runs if run.target is None]
-    task = config.training.task
+    runs = sorted(folders, key=lambda run: (order[run.method], places[run]))
+    return _report(config, {run: folders[run] for run in runs})
+
+
+def _report(config: EvaluateConfig, folders: dict[Run, Path]) -> pd.DataFrame:
+    """Write tables and figures of finished runs; the summary."""
+    task, metric = config.training.task, METRICS[config.training.task][0]
+    plain = [run for run in folders if run.target is None]
     predictions = collect(folders[run] for run in plain)
     summary = summarise(predictions, task, config.reference, resamples=config.resamples)
     scores = score_runs(predictions, task)
     predictions.to_csv(config.output / "predictions.csv.gz", index=False)
     tables.write_csv(summary, config.output / "summary.csv")
     tables.write_csv(scores, config.output / "scores.csv")
-    text = ["## Scores", tables.markdown(summary, reference=config.reference)]
-    text += ["## Per domain", tables.domain_table(scores, METRICS[task][0])]
-    metric = METRICS[task][0]
     figures.forest(summary, metric, config.output / f"{metric}.svg", reference=config.reference)
-    profiles = _profiles(plain, folders)
-    if profiles:
-        tables.write_csv(pd.DataFrame(profiles), config.output / "profiles.csv")
-        text += ["## The normalisers themselves", _profile_table(profiles)]
-    learned = _learned(plain, folders)
-    if learned:
-        text += ["## What was learned", learned]
+    parts = {
+        "Scores": tables.markdown(summary, reference=config.reference),
+        "Per domain": tables.domain_table(scores, metric),
+        "The normalisers themselves": _profiles(config, plain, folders),
+        "What was learned": _learned(config, plain, folders),
+    }
     if config.templates is not None:
-        text += ["## Choice of the target image", _templates(config, runs, folders, summary)]
-    (config.output / "tables.md").write_text("\n\n".join(text) + "\n")
+        parts["Choice of the target image"] = _templates(config, folders, summary)
+    text = "\n\n".join(f"## {title}\n\n{part.strip()}" for title, part in parts.items() if part)
+    (config.output / "tables.md").write_text(text + "\n", encoding="utf-8")
     return summary
 
 
-def _all(stage: list[Run], config: EvaluateConfig, root: Path | None) -> Iterator[tuple[Run, Path]]:
+def _all(
+    stages: list[list[Run]], config: EvaluateConfig, root: Path | None
+) -> Iterator[tuple[Run, Path]]:
     """Runs and their folders as they are done, several at a time, one CPU thread each."""
-    if config.workers == 1:
-        for run in stage:
-            yield run, perform(run, config, root, None)
+    if config.workers > 1:
+        yield from _in_workers(stages, config, root)
         return
+    threads = torch.get_num_threads()
+    try:
+        for run in itertools.chain(*stages):
+            yield run, perform(run, config, root, 1)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _in_workers(
+    stages: list[list[Run]], config: EvaluateConfig, root: Path | None
+) -> Iterator[tuple[Run, Path]]:
     for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"):
         os.environ.setdefault(name, KEEP_BYTES)
-    with ProcessPoolExecutor(config.workers, mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(perform, run, config, root, 1): run for run in stage}
+    with ProcessPoolExecutor(
+        config.workers,
+        mp_context=get_context("spawn"),
+        initializer=signal.signal,  # Ctrl-C reaches all of them; ending them is for this process
+        initargs=(signal.SIGINT, signal.SIG_IGN),
+    ) as pool:
         try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
+            for stage in stages:
+                futures = {pool.submit(perform, run, config, root, 1): run for run in stage}
+                for future in as_completed(futures):
+                    yield futures[future], future.result()
+        except KeyboardInterrupt:
+            for worker in active_children():
+                worker.kill()  # trainings go on from their last epoch
+            raise
+        except BrokenProcessPool as error:
+            raise TrainingError(
+                "a worker ended without a word (out of memory?): lower workers, or batch sizes, "
+                "and run the same command again to go on"
+            ) from error
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
 
 
-def _profiles(runs: Iterable[Run], folders: dict[Run, Path]) -> list[dict[str, Any]]:
-    """The numbers of each method's normaliser, of its first seed."""
-    rows = []
+def _profiles(config: EvaluateConfig, runs: Iterable[Run], folders: dict[Run, Path]) -> str:
+    """The numbers of each method's normaliser, of its first seed; profiles.csv."""
+    rows: list[dict[str, Any]] = []
     for run in runs:
-        file = folders[run] / PROFILE
-        if file.exists():
-            facts = json.loads(file.read_text())
+        if is_first(run, config):
+            facts = json.loads((folders[run] / PROFILE).read_text())
             facts["degenerate"] = "; ".join(f"{k}: {v}" for k, v in facts["degenerate"].items())
             rows.append({"method": run.method, **facts})
-    return rows
-
-
-def _profile_table(profiles: list[dict[str, Any]]) -> str:
-    lines = ["| Method | " + " | ".join(PROFILE_COLUMNS.values()) + " |"]
-    lines.append("| :-- |" + " --: |" * len(PROFILE_COLUMNS))
-    for row in profiles:
-        cells = ["n/a" if row[key] is None else f"{row[key]:g}" for key in PROFILE_COLUMNS]
-        lines.append(f"| {row['method']} | " + " | ".join(cells) + " |")
-    first = profiles[0]
-    note = f"Two virtual scans of a tile differ by {first['pair_ciede2000_before']:.2f} before."
-    if first["probe_chance"] is not None:
-        note += f" The probe's chance level is {first['probe_chance']:g}."
-    return "\n".join(lines) + "\n\n" + note
-
-
-def _learned(runs: Iterable[Run], folders: dict[Run, Path]) -> str:
-    """Moves of the template and ablations, means over seeds."""
-    moves, ablations = [], []
-    for run in runs:
-        file = folders[run] / "summary.json"
-        facts = json.loads(file.read_text()) if file.exists() else {}
-        for space, channels in facts.get("learned", {}).get("target", {}).items():
-            moves += [
-                {
-                    "method": run.method,
-                    "space": space,
-                    "channel": channel,
-                    "from": f["mean"][0],
-                    "to": f["mean"][1],
-                    "move": f["move"],
-                    "std": f["std"][1] / f["std"][0],
-                }
-                for channel, f in channels.items()
-            ]
-        for variant, scores in facts.get("ablation", {}).items():
-            ablations.append({"method": run.method, "variant": variant, **scores})
-    if not moves:
+    if not rows:
         return ""
-    keys = ["method", "space", "channel"]
-    table = pd.DataFrame(moves).groupby(keys, sort=False).mean().reset_index()
-    moved = table[(table["move"] != 0) | (table["std"] != 1)]
-    lines = [
-        "| Method | Channel | Mean: template | learned | Move, in template SD | SD, times |",
-        "| :-- | :-- | --: | --: | --: | --: |",
+    tables.write_csv(pd.DataFrame(rows), config.output / "profiles.csv")
+    cells = [
+        [
+            row["method"],
+            *("n/a" if row[key] is None else f"{row[key]:g}" for key in PROFILE_COLUMNS),
+        ]
+        for row in rows
     ]
-    lines += [
-        f"| {r.method} | {r.space} {r.channel} | {r[4]:.3f} | {r.to:.3f} | {r.move:+.2f} | "
-        f"{r.std:.2f} |"
-        for r in moved.itertuples()
-    ]
-    ablated = pd.DataFrame(ablations).groupby(["method", "variant"], sort=False).mean()
-    lines += ["", "| Method | Without | clean | simulated |", "| :-- | :-- | --: | --: |"]
-    lines += [
-        f"| {method} | {variant} | {row['clean']:.3f} | {row['simulated']:.3f} |"
-        for (method, variant), row in ablated.iterrows()
-    ]
-    return "\n".join(lines)
+    note = f"Two virtual scans of a tile differ by {rows[0]['pair_ciede2000_before']:.2f} before."
+    if rows[0]["probe_chance"] is not None:
+        note += f" The probe's chance level is {rows[0]['probe_chance']:g}."
+    return tables.table(["Method", *PROFILE_COLUMNS.values()], cells) + "\n\n" + note
 
 
-def _templates(
-    config: EvaluateConfig, runs: Iterable[Run], folders: dict[Run, Path], summary: pd.DataFrame
-) -> str:
+def _learned(config: EvaluateConfig, runs: Iterable[Run], folders: dict[Run, Path]) -> str:
+    """Moves of the template and ablations, means over seeds."""
+    moves: list[dict[str, Any]] = []
+    ablations: list[dict[str, Any]] = []
+    for run in runs:
+        if config.methods[run.method].uses is not None:
+            continue  # it has learned nothing of its own
+        facts = json.loads((folders[run] / SUMMARY).read_text())
+        moves += _moves(run.method, facts.get("learned", {}).get("target", {}))
+        ablations += [
+            {"method": run.method, "variant": variant, **scores}
+            for variant, scores in facts.get("ablation", {}).items()
+        ]
+    parts = []
+    if moves:
+        header = ["Method", "Channel", "Mean: template", "learned", "Move, in template SD"]
+        parts.append(tables.table([*header, "SD, times"], _move_cells(moves), left=2))
+    if ablations:
+        mean = pd.DataFrame(ablations).groupby(["method", "variant"], sort=False).mean()
+        cells = [
+            [method, variant, f"{row['clean']:.3f}", f"{row['simulated']:.3f}"]
+            for (method, variant), row in mean.iterrows()
+        ]
+        parts.append(tables.table(["Method", "Variant", "clean", "simulated"], cells, left=2))
+    return "\n\n".join(parts)
+
+
+def _moves(method: str, target: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row per channel of a learned target."""
+    return [
+        {
+            "method": method,
+            "channel": f"{space} {channel}",
+            "template": facts["mean"][0],
+            "learned": facts["mean"][1],
+            "move": facts["move"],
+            "times": facts["std"][1] / facts["std"][0] if facts["std"][0] else math.nan,
+        }
+        for space, channels in target.items()
+        for channel, facts in channels.items()
+    ]
+
+
+def _move_cells(moves: list[dict[str, Any]]) -> list[Sequence[str]]:
+    """Rows of the channels that moved."""
+    mean = pd.DataFrame(moves).groupby(["method", "channel"], sort=False).mean()
+    return [
+        (
+            method,
+            channel,
+            f"{row['template']:.3f}",
+            f"{row['learned']:.3f}",
+            f"{row['move']:+.2f}",
+            f"{row['times']:.2f}",
+        )
+        for (method, channel), row in mean.iterrows()
+        if row["move"] != 0 or row["times"] != 1
+    ]
+
+
+def _templates(config: EvaluateConfig, folders: dict[Run, Path], summary: pd.DataFrame) -> str:
     """Table and figure of a fixed normaliser with many targets beside the learned layer."""
     assert config.templates is not None
     task, metric = config.training.task, METRICS[config.training.task][0]
-    aimed = [run for run in runs if run.target is not None]
-    predictions = collect(folders[run] for run in aimed)
-    predictions["method"] = predictions["target"].map(lambda target: Path(target).stem)
+    labels = {run.target: run.label for run in folders if run.target is not None}
+    predictions = collect(folder for run, folder in folders.items() if run.target is not None)
+    predictions["method"] = predictions["target"].map(labels)
     fixed = summarise(predictions, task, None, resamples=config.resamples)
     fixed = fixed[fixed["metric"] == metric]
     clean = fixed[fixed["condition"] == fixed["condition"].iloc[0]]
     colours = {
-        Path(str(run.target)).stem: read_image(Path(str(run.target))).mean((0, 1)) / 255
-        for run in aimed
+        label: read_image(Path(target)).mean((0, 1)) / 255 for target, label in labels.items()
     }
     own = summary[(summary["method"] == config.templates.beside) & (summary["metric"] == metric)]
     learned = own[own["condition"] == fixed["condition"].iloc[0]].iloc[0]

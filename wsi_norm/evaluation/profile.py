@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from wsi_norm.errors import ConfigError
 from wsi_norm.evaluation import quality
 from wsi_norm.evaluation.probe import colour_features, domain_probe, rich_features
+from wsi_norm.lstainnorm.background import white_of
+from wsi_norm.lstainnorm.normalization import shared
 from wsi_norm.training.data import Batch, LabelledTiles, loader, whole_groups
 from wsi_norm.training.front import ClassicFront
 from wsi_norm.training.task import simulate
@@ -43,18 +45,29 @@ def profile(front: nn.Module, tiles: dict[str, LabelledTiles], strength: float) 
     Returns
     -------
     pair_ciede2000 (between two virtual scans), pair_ciede2000_before; ssim, gradient_correlation
-    (of luminance, before and after); seam_step (1: none added); background_drift (grey levels of
-    255; None where there is no background); degenerate_failures and what they are; probe_colour
-    and probe_rich (balanced accuracy of telling domains apart; None where there are too few
-    groups), probe_chance; refused (tiles that a classic normaliser passed through).
+    (of luminance, before and after); seam_step (1: none added; None where no image holds two tiles
+    each way); background_drift (grey levels of 255, of what is pale relative to the group's white;
+    None where there is no background); degenerate_failures and what they are; probe_colour and
+    probe_rich (balanced accuracy of telling domains apart; None where there are too few groups),
+    probe_chance; refused (tiles that a classic normaliser passed through, of those as scanned).
+
+    Raises
+    ------
+    ConfigError
+        The test split is empty.
     """
-    front.eval()
     test = tiles["test"]
+    if not len(test):
+        raise ConfigError("the test split is empty: there is nothing to look at")
+    front.eval()
     pairs, before, ssim, gradients, drifts = [], [], [], [], []
+    refused = 0
     for batch in _some(test, TILES):
         scans = [simulate(batch, strength, seed) for seed in (1, 2)]
         plain = simulate(batch, 0.0, 0)
+        earlier = _refused(front)
         after = front(plain, batch.group).clamp(0, 1)
+        refused += _refused(front) - earlier
         pairs.append(
             quality.pair_difference(*(front(scan, batch.group).clamp(0, 1) for scan in scans))
         )
@@ -62,7 +75,8 @@ def profile(front: nn.Module, tiles: dict[str, LabelledTiles], strength: float) 
         similarity, correlation = quality.structure(plain, after)
         ssim.append(similarity)
         gradients.append(correlation)
-        drifts.append(quality.background_drift(plain, after))
+        white = shared(white_of(plain), batch.group, "amax")  # as the layer does
+        drifts.append(quality.background_drift(plain, after, white))
     drift = np.concatenate(drifts)
     verdicts = quality.robustness(_alone(front))
     failures = {name: verdict for name, verdict in verdicts.items() if verdict != "ok"}
@@ -75,7 +89,7 @@ def profile(front: nn.Module, tiles: dict[str, LabelledTiles], strength: float) 
         "background_drift": None if np.isnan(drift).all() else round(float(np.nanmean(drift)), 3),
         "degenerate_failures": len(failures),
         "degenerate": failures,
-        "refused": front.refused if isinstance(front, ClassicFront) else 0,
+        "refused": refused,
         **probes(front, [tiles[name] for name in ("train", "validation", "test")]),
     }
 
@@ -96,15 +110,20 @@ def probes(front: nn.Module, parts: list[LabelledTiles]) -> dict[str, float | No
             domain += [image.domain for image in names]
             group += [image.group for image in names]
     domains, groups = np.array(domain), np.array(group)
-    enough = np.array([len(set(groups[domains == name])) > 1 for name in domains])
-    if len(set(domains[enough])) < 2:
-        return {"probe_colour": None, "probe_rich": None, "probe_chance": None}
-    scores = (
-        domain_probe(np.concatenate(features)[enough], domains[enough], groups[enough])
-        for features in (colour, rich)
-    )
+    told = [name for name in set(domain) if len(set(groups[domains == name])) > 1]
+    enough = np.isin(domains, told)
+    unknown = dict.fromkeys(("probe_colour", "probe_rich", "probe_chance"))
+    if len(told) < 2:
+        return unknown
+    try:
+        scores = [
+            domain_probe(np.concatenate(features)[enough], domains[enough], groups[enough])
+            for features in (colour, rich)
+        ]
+    except ValueError:  # groups so uneven that a fold lacks a domain
+        return unknown
     colour_score, rich_score = (round(score, 3) for score in scores)
-    chance = round(1 / len(set(domains[enough])), 3)
+    chance = round(1 / len(told), 3)
     return {"probe_colour": colour_score, "probe_rich": rich_score, "probe_chance": chance}
 
 
@@ -134,7 +153,10 @@ def _alone(front: nn.Module) -> Callable[[Tensor], Tensor]:
     return lambda images: front(images, torch.zeros(len(images), dtype=torch.long))
 
 
+def _refused(front: nn.Module) -> int:
+    """How many tiles a front has passed through so far."""
+    return front.refused if isinstance(front, ClassicFront) else 0
+
+
 def _mean(values: list[Floats]) -> float:
-    if not values:
-        raise ConfigError("the test split is empty: there is nothing to look at")
     return round(float(np.concatenate(values).mean()), 4)

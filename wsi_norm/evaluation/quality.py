@@ -144,18 +144,24 @@ def seam_step(normalize: Normalize, images: Tensor, tile: int) -> Floats:
     return np.array(ratios, dtype=np.float64)
 
 
-def background_drift(before: Tensor, after: Tensor) -> Floats:
+def background_drift(before: Tensor, after: Tensor, white: Tensor | None = None) -> Floats:
     """How far the background moved: mean absolute change of its pixels and channels.
 
-    Background is what has no tissue weight relative to the 99th percentile of the image itself
-    (`white_of`). In an image without glass that is its palest tissue, if anything.
+    Background is what has no tissue weight relative to `white`.
+
+    Parameters
+    ----------
+    white
+        RGB of clear glass, that of the slide best: broadcastable to (B, 3, 1, 1). None takes each
+        image's own 99th percentile (`white_of`); the background of an image without glass is then
+        its palest tissue.
 
     Returns
     -------
     float64 (B,) in grey levels of 255; nan where background is below MIN_BACKGROUND_SHARE.
     """
     _same_shape(before, after)
-    glass = tissue_weight(before, white_of(before)) == 0
+    glass = tissue_weight(before, white_of(before) if white is None else white) == 0
     moved = 255 * (after.detach().double() - before.detach().double()).abs()
     share = glass.double().mean(dim=(1, 2, 3))
     drift = moved.where(glass, 0).mean(dim=(1, 2, 3)) / share

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch import nn
 
-from wsi_norm.config import EvaluateConfig, TrainConfig
-from wsi_norm.config.evaluate import merge
+from wsi_norm.config import EvaluateConfig, TrainConfig, read_yaml
+from wsi_norm.config.evaluate import folder_name, merge
+from wsi_norm.errors import ConfigError, TrainingError, WsiNormError
 from wsi_norm.evaluation.profile import profile
 from wsi_norm.training.data import LabelledTiles
 from wsi_norm.training.front import build_front
 from wsi_norm.training.index import Splits, read_splits
 from wsi_norm.training.judge import judge
 from wsi_norm.training.network import build_network
-from wsi_norm.training.train import NETWORK, check_splits, cut, train
+from wsi_norm.training.train import MAY_DIFFER, NETWORK, SETTINGS, check_splits, cut, train
 
 PREDICTIONS, PROFILE, IDENTITY = "predictions.csv", "profile.json", "run.json"
 
@@ -41,38 +42,54 @@ class Run:
         Domain left out of the training and judged; "" where the test split is judged.
     target
         Image that the normaliser aims at instead of the method's own target; None for that.
+    label
+        What that image is called.
     """
 
     method: str
     seed: int
     fold: str = ""
     target: str | None = None
+    label: str = ""
 
     @property
     def name(self) -> str:
         """Of its folder."""
-        parts = [self.method, str(self.seed), self.fold, Path(self.target or "").stem]
-        return re.sub(r"[^\w.+-]+", "_", "--".join(part for part in parts if part))
+        return folder_name(self.method, str(self.seed), self.fold, self.label)
+
+    def __str__(self) -> str:
+        """As an error names it."""
+        parts = [f"method {self.method!r}, seed {self.seed}"]
+        parts += [f"without domain {self.fold!r}"] if self.fold else []
+        parts += [f"target {self.label!r}"] if self.target else []
+        return ", ".join(parts)
 
 
 def runs_of(config: EvaluateConfig, root: Path | None) -> list[list[Run]]:
-    """All runs, in stages: those of a stage need only those of the stages before it."""
-    folds = [""]
-    if config.leave_out:
-        splits = read_splits(config.training.data, config.training.task, root, 0)
-        folds = sorted({image.domain for image in (*splits.train, *splits.validation)})
+    """All runs, in stages: those of a stage need only those of the stages before it.
+
+    Raises
+    ------
+    ConfigError
+        The data do not fit the settings, or two runs would share a folder.
+    """
+    folds = _domains(config, root) if config.leave_out else [""]
     first: list[Run] = []
     second: list[Run] = []
     for name, method in config.methods.items():
         runs = [Run(name, seed, fold) for seed in config.seeds for fold in folds]
         (first if method.uses is None else second).extend(runs)
     if config.templates is not None:
-        targets = template_images(config, root)
         first += [
-            Run(config.templates.method, seed, "", target)
-            for target in targets
+            Run(config.templates.method, seed, "", target, label)
+            for target, label in _labels(template_images(config, root)).items()
             for seed in config.templates.seeds
         ]
+    taken: dict[str, Run] = {}
+    for run in first + second:
+        other = taken.setdefault(run.name.casefold(), run)
+        if other != run:
+            raise ConfigError(f"{other} and {run} would share a folder: rename one of them")
     return [stage for stage in (first, second) if stage]
 
 
@@ -95,66 +112,82 @@ def perform(run: Run, config: EvaluateConfig, root: Path | None, threads: int | 
     Returns
     -------
     Folder of the run, with predictions.csv and profile.json.
+
+    Raises
+    ------
+    WsiNormError
+        Of the class that the training raised; its text names the method.
     """
     if threads is not None:
         torch.set_num_threads(threads)
     folder = config.output / "runs" / run.name
     settings = _settings(run, config, folder)
-    identity = {
-        "training": settings.model_dump(mode="json", exclude={"output"}),
-        "uses": config.methods[run.method].uses,
-        "fold": run.fold,
-        "conditions": list(config.conditions),
-        "strength": config.scanner_strength,
-    }
-    if _is_done(folder, identity):
-        return folder
+    identity = _identity(run, config, settings)
+    if not _is_done(folder, identity, is_first(run, config)):
+        (folder / IDENTITY).unlink(missing_ok=True)  # what is written from here on is unfinished
+        try:
+            _do(run, config, settings, root)
+        except WsiNormError as error:
+            raise type(error)(f"{run}: {error}") from error
+        (folder / IDENTITY).write_text(json.dumps(identity, indent=1) + "\n")
+    return folder
+
+
+def _do(run: Run, config: EvaluateConfig, settings: TrainConfig, root: Path | None) -> None:
     splits = read_splits(settings.data, settings.task, root, run.seed)
     if run.fold:
         splits = leave_out(splits, run.fold)
     check_splits(splits, settings)
-    front, network, tiles = _trained(run, config, settings, splits, folder)
-    rows = [
-        {
-            "method": run.method,
-            "target": run.target or "",
-            "seed": run.seed,
-            "fold": run.fold,
-            "condition": condition,
-            **row,
-        }
-        for condition in config.conditions
-        for row in judge(
-            front,
-            network,
-            tiles["test"],
-            seed=0,
-            strength=config.scanner_strength if condition == "simulated" else 0.0,
-        )
-    ]
-    pd.DataFrame(rows).to_csv(folder / PREDICTIONS, index=False)
-    if _is_first(run, config):
+    front, network, tiles = _trained(run, config, settings, splits)
+    _predict(run, config, front, network, tiles["test"]).to_csv(
+        settings.output / PREDICTIONS, index=False
+    )
+    if is_first(run, config):
         facts = profile(front, tiles, config.scanner_strength)
-        (folder / PROFILE).write_text(json.dumps(facts, indent=1) + "\n")
-    (folder / IDENTITY).write_text(json.dumps(identity, indent=1) + "\n")
-    return folder
+        (settings.output / PROFILE).write_text(json.dumps(facts, indent=1) + "\n")
+
+
+def _predict(
+    run: Run, config: EvaluateConfig, front: nn.Module, network: nn.Module, tiles: LabelledTiles
+) -> pd.DataFrame:
+    """What the run predicts, under every condition; all runs see the same virtual scanners."""
+    who = {"method": run.method, "target": run.target or "", "seed": run.seed, "fold": run.fold}
+    strengths = {"clean": 0.0, "simulated": config.scanner_strength}
+    rows = [
+        {**who, "condition": condition, **row}
+        for condition in config.conditions
+        for row in judge(front, network, tiles, seed=0, strength=strengths[condition])
+    ]
+    predictions = pd.DataFrame(rows)
+    if predictions.isna().any(axis=None):
+        raise TrainingError("the trained network predicts NaN: lower the learning rates")
+    return predictions
 
 
 def leave_out(splits: Splits, domain: str) -> Splits:
-    """The domain as test; the rest of training and validation to train and select on."""
+    """The domain as test; the rest of training and validation to train and select on.
+
+    A group of several domains (a case that several scanners have seen) is left out in all of them.
+
+    Raises
+    ------
+    ConfigError
+        Too little is left.
+    """
     pool = [*splits.train, *splits.validation]
-    left = {
-        name: tuple(image for image in getattr(splits, name) if image.domain != domain)
-        for name in ("train", "validation")
-    }
     test = tuple(image for image in pool if image.domain == domain)
-    if not left["validation"]:  # the only ones to select on were of that domain
-        spare = left["train"][-1].group
-        left = {
-            "validation": tuple(image for image in left["train"] if image.group == spare),
-            "train": tuple(image for image in left["train"] if image.group != spare),
-        }
-    return Splits(left["train"], left["validation"], test, splits.classes)
+    judged = {image.group for image in test}
+    train, validation = (
+        tuple(image for image in part if image.group not in judged)
+        for part in (splits.train, splits.validation)
+    )
+    if train and not validation:  # the only ones to select on were of that domain
+        spare = train[-1].group
+        validation = tuple(image for image in train if image.group == spare)
+        train = tuple(image for image in train if image.group != spare)
+    if not train:
+        raise ConfigError("leave_out: the other domains leave no group to train on")
+    return Splits(train, validation, test, splits.classes)
 
 
 def collect(folders: Iterable[Path]) -> pd.DataFrame:
@@ -173,12 +206,57 @@ def _settings(run: Run, config: EvaluateConfig, folder: Path) -> TrainConfig:
     return config.of(run.method, **change)
 
 
+def _domains(config: EvaluateConfig, root: Path | None) -> list[str]:
+    """Domains of the training, each to be left out once."""
+    splits = read_splits(config.training.data, config.training.task, root, 0)
+    images = (*splits.train, *splits.validation)
+    domains = sorted({image.domain for image in images})
+    if "" in domains:
+        name = next(image.name for image in images if not image.domain)
+        raise ConfigError(f"leave_out: {name} has no domain in data.columns.domain")
+    if len(domains) < 2:
+        raise ConfigError(f"leave_out: all training images are of the domain {domains[0]!r}")
+    return domains
+
+
+def _labels(targets: Sequence[str]) -> dict[str, str]:
+    """Target images and what to call them: their names, with folders where those are alike."""
+    paths = [Path(target).with_suffix("").parts for target in targets]
+    for depth in range(1, max(map(len, paths), default=0) + 1):
+        labels = ["/".join(parts[-depth:]) for parts in paths]
+        if len({folder_name(label).casefold() for label in labels}) == len(labels):
+            return dict(zip(targets, labels, strict=True))
+    return {target: f"target {number}" for number, target in enumerate(targets)}
+
+
+def _identity(run: Run, config: EvaluateConfig, settings: TrainConfig) -> dict[str, Any]:
+    """All that a run's results depend on but the data."""
+    uses = config.methods[run.method].uses
+    identity = {
+        "training": settings.model_dump(mode="json", exclude={"output"}),
+        "uses": uses,
+        "fold": run.fold,
+        "conditions": list(config.conditions),
+        "strength": config.scanner_strength,
+    }
+    if uses is not None:
+        used = config.of(uses, seed=run.seed)
+        identity["network of"] = used.model_dump(mode="json", exclude={"output"})
+    return identity
+
+
 def _trained(
-    run: Run, config: EvaluateConfig, settings: TrainConfig, splits: Splits, folder: Path
+    run: Run, config: EvaluateConfig, settings: TrainConfig, splits: Splits
 ) -> tuple[nn.Module, nn.Module, dict[str, LabelledTiles]]:
+    folder = settings.output
     uses = config.methods[run.method].uses
     if uses is None:
-        trained = train(settings, splits=splits, judged=_is_first(run, config))
+        trained = train(
+            settings,
+            splits=splits,
+            overwrite=_is_other(folder, settings),
+            judged=is_first(run, config),
+        )
         return trained.task.front, trained.task.network, trained.tiles
     folder.mkdir(parents=True, exist_ok=True)
     tiles = cut(splits, settings)
@@ -195,14 +273,36 @@ def _trained(
     return front, network, tiles
 
 
-def _is_first(run: Run, config: EvaluateConfig) -> bool:
+def _is_other(folder: Path, settings: TrainConfig) -> bool:
+    """Whether what was trained in the folder, perhaps in part, had other settings."""
+    try:
+        before = TrainConfig.model_validate(read_yaml(folder / SETTINGS))
+    except (ConfigError, ValidationError):
+        return True
+    return _that_matter(before) != _that_matter(settings)
+
+
+def _that_matter(settings: TrainConfig) -> dict[str, Any]:
+    """Settings without those that do not change what is learned."""
+    facts = settings.model_dump(mode="json")
+    for name in MAY_DIFFER:
+        *sections, key = name.split(".")
+        part = facts
+        for section in sections:
+            part = part[section]
+        part.pop(key, None)
+    return facts
+
+
+def is_first(run: Run, config: EvaluateConfig) -> bool:
     """Whether this run stands for its method where one is enough."""
     return run.seed == config.seeds[0] and not run.fold and run.target is None
 
 
-def _is_done(folder: Path, identity: dict[str, Any]) -> bool:
+def _is_done(folder: Path, identity: dict[str, Any], profiled: bool) -> bool:
     try:
         before = json.loads((folder / IDENTITY).read_text())
     except (OSError, ValueError):
         return False
-    return bool(before == identity) and (folder / PREDICTIONS).exists()
+    files = [PREDICTIONS, PROFILE] if profiled else [PREDICTIONS]
+    return bool(before == identity) and all((folder / name).exists() for name in files)

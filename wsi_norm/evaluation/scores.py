@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -18,12 +17,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from wsi_norm.errors import ConfigError
+from wsi_norm.evaluation.arrange import KEYS, Condition, Domain, Float, Int, arrange
 
 Task = Literal["classification", "segmentation"]
-Float = npt.NDArray[np.float64]
-Int = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
-Run = tuple[str, int]
 
 METRICS: dict[str, tuple[str, ...]] = {
     "classification": ("balanced_accuracy", "auc"),
@@ -31,50 +28,9 @@ METRICS: dict[str, tuple[str, ...]] = {
 }
 """Metrics of each task, in the order of the tables."""
 
-KEYS = ("method", "seed", "condition", "domain", "group", "item")
 PERCENTILES = (2.5, 97.5)
 BLOCK = 256
 """Resamples of single items that are held at once."""
-
-
-@dataclass(frozen=True)
-class _Domain:
-    """What every run predicted of one domain: the same n items in the same order.
-
-    Attributes
-    ----------
-    groups
-        G names, sorted.
-    group
-        (n,) index into `groups`.
-    labels
-        (n,) class numbers; zeros for a segmentation.
-    values
-        (runs, n, K) probabilities, or (runs, n, metrics).
-    """
-
-    name: str
-    groups: tuple[str, ...]
-    group: Int
-    labels: Int
-    values: Float
-
-
-@dataclass(frozen=True)
-class _Condition:
-    """The runs (method, seed) of one condition, and its domains."""
-
-    name: str
-    runs: tuple[Run, ...]
-    domains: tuple[_Domain, ...]
-
-    def seeds(self, method: str) -> list[int]:
-        """Seeds of a method, sorted."""
-        return sorted(seed for own, seed in self.runs if own == method)
-
-    def rows(self, method: str, seeds: Sequence[int]) -> list[int]:
-        """Places of a method's runs with these seeds."""
-        return [self.runs.index((method, seed)) for seed in seeds]
 
 
 def score_runs(predictions: pd.DataFrame, task: Task) -> pd.DataFrame:
@@ -95,7 +51,7 @@ def score_runs(predictions: pd.DataFrame, task: Task) -> pd.DataFrame:
         A column is missing or holds NaN, or two runs of a condition have other items or labels.
     """
     rows = []
-    for condition in _arrange(predictions, task):
+    for condition in arrange(predictions, _check(predictions, task)):
         for metric in METRICS[task]:
             for domain in condition.domains:
                 values = _score(domain, metric, np.ones((1, len(domain.groups))))[:, 0]
@@ -141,7 +97,7 @@ def summarise(
         As `score_runs`; or a method and the reference share no seed.
     """
     rows: list[dict[str, Any]] = []
-    conditions = list(_arrange(predictions, task))
+    conditions = list(arrange(predictions, _check(predictions, task)))
     order = [str(method) for method in predictions["method"].unique()]
     if reference is not None and reference not in order:
         raise ConfigError(f"the reference {reference!r} is none of: {', '.join(order)}")
@@ -157,7 +113,7 @@ def summarise(
 class _Summary:
     """Point values (runs, domains) and resampled means over domains (runs, resamples)."""
 
-    def __init__(self, condition: _Condition, metric: str, draws: list[Float], seed: int) -> None:
+    def __init__(self, condition: Condition, metric: str, draws: list[Float], seed: int) -> None:
         domains = condition.domains
         self.condition, self.metric, self.seed = condition, metric, seed
         self.resamples = len(draws[0])
@@ -237,21 +193,21 @@ def multiplicities(kind: str, names: Sequence[object], resamples: int, seed: int
     return _count(cells.ravel(), resamples * count).reshape(resamples, count)
 
 
-def _score(domain: _Domain, metric: str, multiplicity: Float) -> Float:
+def _score(domain: Domain, metric: str, multiplicity: Float) -> Float:
     """A metric of every run, (runs, resamples), if groups count as often as (resamples, G) says."""
     if metric in METRICS["segmentation"]:
         return _mean_of_images(domain, METRICS["segmentation"].index(metric), multiplicity)
     return _CLASSIFICATION[metric](domain, multiplicity)
 
 
-def _mean_of_images(domain: _Domain, column: int, multiplicity: Float) -> Float:
+def _mean_of_images(domain: Domain, column: int, multiplicity: Float) -> Float:
     count = len(domain.groups)
     sums = [_count(domain.group, count, values) for values in domain.values[..., column]]
     drawn: Float = np.stack(sums) @ multiplicity.T / (multiplicity @ _count(domain.group, count))
     return drawn
 
 
-def _balanced_accuracy(domain: _Domain, multiplicity: Float) -> Float:
+def _balanced_accuracy(domain: Domain, multiplicity: Float) -> Float:
     runs, _, classes = domain.values.shape
     shape = (len(domain.groups), classes)
     cell, cells = domain.group * classes + domain.labels, shape[0] * classes
@@ -262,7 +218,7 @@ def _balanced_accuracy(domain: _Domain, multiplicity: Float) -> Float:
     return _nanmean(recall, axis=2)
 
 
-def _auc(domain: _Domain, multiplicity: Float) -> Float:
+def _auc(domain: Domain, multiplicity: Float) -> Float:
     classes = domain.values.shape[2]
     each = [
         [
@@ -274,7 +230,7 @@ def _auc(domain: _Domain, multiplicity: Float) -> Float:
     return _nanmean(np.array(each), axis=0)
 
 
-_CLASSIFICATION: Mapping[str, Callable[[_Domain, Float], Float]] = {
+_CLASSIFICATION: Mapping[str, Callable[[Domain, Float], Float]] = {
     "balanced_accuracy": _balanced_accuracy,
     "auc": _auc,
 }
@@ -366,20 +322,6 @@ def _count(index: Int, size: int, weights: Float | None = None) -> Float:
     return np.bincount(index, weights=weights, minlength=size).astype(float)
 
 
-def _arrange(predictions: pd.DataFrame, task: Task) -> Iterator[_Condition]:
-    """A table of predictions as arrays, per condition; ConfigError as in `score_runs`."""
-    values = _check(predictions, task)
-    for name, frame in predictions.groupby("condition", sort=False, observed=True):
-        runs = pd.MultiIndex.from_frame(frame[["method", "seed"]])
-        place, distinct = pd.factorize(runs)
-        names = tuple((str(method), int(seed)) for method, seed in distinct)
-        domains = (
-            _domain(str(domain), part, place[frame["domain"] == domain], names, values)
-            for domain, part in frame.groupby("domain", sort=False, observed=True)
-        )
-        yield _Condition(str(name), names, tuple(domains))
-
-
 def _check(predictions: pd.DataFrame, task: Task) -> list[str]:
     """The columns that hold what was predicted; ConfigError if the table cannot be scored."""
     if task not in METRICS:
@@ -400,29 +342,3 @@ def _check(predictions: pd.DataFrame, task: Task) -> list[str]:
     if task == "classification" and not predictions["label"].isin(range(len(values))).all():
         raise ConfigError(f"a label is not one of the {len(values)} classes")
     return values
-
-
-def _domain(
-    name: str, frame: pd.DataFrame, run: Int, runs: tuple[Run, ...], columns: list[str]
-) -> _Domain:
-    """One domain with its rows in the order of runs, groups and items."""
-    group, groups = pd.factorize(frame["group"].astype(str), sort=True)
-    item, items = pd.factorize(frame["item"])
-    key = group * len(items) + item
-    order = np.lexsort((key, run))
-    parts = np.split(order, np.searchsorted(run[order], np.arange(1, len(runs))))
-    labels = frame["label"].to_numpy(np.int64) if "label" in frame else np.zeros(len(frame), int)
-    first = parts[0]
-    for (method, seed), part in zip(runs, parts, strict=True):
-        who = f"domain {name}: {method} with seed {seed}"
-        if not np.all(np.diff(key[part])):
-            raise ConfigError(f"{who} predicts an item twice")
-        if not np.array_equal(key[part], key[first]):
-            raise ConfigError(
-                f"{who} predicts other items ({len(part)}) than {runs[0][0]} with seed "
-                f"{runs[0][1]} ({len(first)})"
-            )
-        if not np.array_equal(labels[part], labels[first]):
-            raise ConfigError(f"{who} has other labels than {runs[0][0]} with seed {runs[0][1]}")
-    values = frame[columns].to_numpy(float)[np.stack(parts)]
-    return _Domain(name, tuple(groups), group[first], labels[first], values)

@@ -62,7 +62,7 @@ def markdown(
             [method, *_cells(part[part["method"] == method], conditions, method == reference)]
             for method in part["method"].unique()
         ]
-        tables += [f"**{metric_name(metric)}**", _table(header, rows)]
+        tables += [f"**{metric_name(metric)}**", table(header, rows)]
     return "\n\n".join([*tables, NOTE]) + "\n"
 
 
@@ -93,7 +93,7 @@ def domain_table(scores: pd.DataFrame, metrics: str | Sequence[str] | None = Non
                 own = means[method].reindex(domains)
                 rows.append([str(method), *map(_number, [*own, own.mean()])])
             title = f"**{metric_name(metric)}, {_escape(str(condition))}**"
-            tables += [title, _table(["Method", *domains, "mean"], rows)]
+            tables += [title, table(["Method", *domains, "mean"], rows)]
     return "\n\n".join(tables) + "\n"
 
 
@@ -101,6 +101,13 @@ def write_csv(frame: pd.DataFrame, path: Path) -> Path:
     """Write a row per row, every digit, empty where there is no value; OSError if that fails."""
     frame.to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
     return path
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
+    """Lines of a Markdown table: the first `left` columns to the left, the others to the right."""
+    ruler = [":--"] * left + ["--:"] * (len(header) - left)
+    lines = [map(_escape, header), ruler, *(map(_escape, row) for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def metric_name(metric: str) -> str:
@@ -157,13 +164,6 @@ def _number(value: float) -> str:
 
 def _join(*parts: str) -> str:
     return " ".join(part for part in parts if part)
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Lines of a Markdown table: the first column to the left, the others to the right."""
-    ruler = [":--", *["--:"] * (len(header) - 1)]
-    lines = [map(_escape, header), ruler, *(map(_escape, row) for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _escape(text: str) -> str:

@@ -33,13 +33,13 @@ class Move(NamedTuple):
 
     @property
     def in_std(self) -> float:
-        """Move of the mean in units of the template's standard deviation."""
-        return (self.target_mean - self.template_mean) / self.template_std
+        """Move of the mean in units of the template's standard deviation; 0 where that is 0."""
+        return (self.target_mean - self.template_mean) / (self.template_std or 1)
 
     @property
     def times(self) -> float:
-        """Standard deviation now, as a multiple of the template's."""
-        return self.target_std / self.template_std
+        """Standard deviation now, as a multiple of the template's; 1 where that is 0."""
+        return self.target_std / self.template_std if self.template_std else 1.0
 
 
 def moves(layer: LStainNorm) -> list[Move]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 from wsi_norm.config import TrainConfig
 from wsi_norm.slide import read_image
 from wsi_norm.store import TileStore
-from wsi_norm.training.index import LabelledImage, read_mask
+from wsi_norm.training.index import LabelledImage
+from wsi_norm.training.masks import read_mask
 
 UInt8 = npt.NDArray[np.uint8]
 
@@ -71,8 +74,14 @@ class LabelledTiles(Dataset[tuple[Tensor, Tensor, int, int]]):
         self.groups = {name: number for number, name in enumerate(groups)}
         self._pixels: dict[int, UInt8] = {}
         self._masks: dict[int, UInt8] = {}
-        self.cuts = [cut for i in range(len(images)) for cut in self._cuts(i, training)]
-        self.group_of = np.array([self.groups[self.images[cut.image].group] for cut in self.cuts])
+        self._stores: dict[Path, TileStore] = {}
+        self._cut_all(training)
+
+    def for_training(self) -> LabelledTiles:
+        """The same images, in memory once, cut for training."""
+        other = copy(self)
+        other._cut_all(training=True)
+        return other
 
     def __len__(self) -> int:
         return len(self.cuts)
@@ -87,7 +96,7 @@ class LabelledTiles(Dataset[tuple[Tensor, Tensor, int, int]]):
             y, x = self._place(cut, image.shape[:2], draw)
             image = _window(image, y, x, size, mode="reflect")
             mask = None if mask is None else _window(mask, y, x, size, mode="constant")
-        target = torch.tensor(cut.label) if mask is None else torch.from_numpy(mask).long()
+        target = torch.tensor(cut.label if mask is None else mask, dtype=torch.long)
         pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
         return pixels, target, int(self.group_of[position]), cut.image
 
@@ -95,16 +104,19 @@ class LabelledTiles(Dataset[tuple[Tensor, Tensor, int, int]]):
         """uint8 (H, W, 3) of an image, averaged down."""
         if index not in self._pixels:
             image = self.images[index]
-            if image.row is not None:
-                whole = np.asarray(TileStore.open(image.path)[image.row])
-            else:
-                whole = read_image(image.path)
+            whole = read_image(image.path) if image.row is None else self._stored(image)
             self._pixels[index] = _average_down(whole, self.data.downsample)
         return self._pixels[index]
 
     def labels(self) -> npt.NDArray[np.int64]:
         """Class of every tile (classification)."""
         return np.array([cut.label for cut in self.cuts])
+
+    def _stored(self, image: LabelledImage) -> UInt8:
+        if image.path not in self._stores:
+            self._stores[image.path] = TileStore.open(image.path)
+        assert image.row is not None
+        return np.asarray(self._stores[image.path][image.row])
 
     def _mask(self, index: int) -> UInt8 | None:
         path = self.images[index].mask
@@ -116,6 +128,11 @@ class LabelledTiles(Dataset[tuple[Tensor, Tensor, int, int]]):
             height, width = (edge // step * step for edge in mask.shape)
             self._masks[index] = mask[step // 2 : height : step, step // 2 : width : step]
         return self._masks[index]
+
+    def _cut_all(self, training: bool) -> None:
+        self.cuts = [cut for i in range(len(self.images)) for cut in self._cuts(i, training)]
+        groups = [self.groups[self.images[cut.image].group] for cut in self.cuts]
+        self.group_of = np.array(groups, np.int64)
 
     def _cuts(self, index: int, training: bool) -> list[Cut]:
         image, size = self.images[index], self.data.tile_size
@@ -160,7 +177,8 @@ def training_batches(
     """Batches of one epoch: a few groups each, several tiles of each group.
 
     Which tiles meet depends on the seed and the epoch alone, so a resumed training goes on as it
-    would have. A group is drawn as often as it has tiles; with several GPUs each takes its share.
+    would have. A group is drawn as often as it has tiles; with several GPUs each takes its share,
+    all of equal length, because they wait for each other.
 
     Returns
     -------
@@ -184,10 +202,11 @@ def training_batches(
     draws = random.integers(0, 2**31, len(order)).tolist()
     keys = iter(draws)
     keyed = [[(position, next(keys)) for position in batch] for batch in batches]
-    if len(keyed) > ranks and len(keyed[-1]) < 2:
+    if len(keyed) > ranks and len(keyed[-1]) < min(2, recipe.batch_size):
         keyed.pop()  # batch normalisation needs more than one tile
-    share = len(keyed) // ranks * ranks or len(keyed)
-    return keyed[rank:share:ranks]
+    while len(keyed) < ranks:
+        keyed += keyed
+    return keyed[rank : len(keyed) // ranks * ranks : ranks]
 
 
 def whole_groups(tiles: LabelledTiles, size: int) -> list[list[tuple[int, int]]]:

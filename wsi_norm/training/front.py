@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from wsi_norm.config.train import NormalizerConfig
 from wsi_norm.errors import ConfigError
 from wsi_norm.lstainnorm import LStainNorm, Template
+from wsi_norm.lstainnorm.learned import moves, space_weights
 from wsi_norm.slide import read_image
 from wsi_norm.training.data import LabelledTiles
 
@@ -47,6 +48,14 @@ class LayerFront(nn.Module):
         together = group if self.layer.config.statistics == "slide" else None
         return self.layer.normalize(image, group=together)[0]
 
+    def learned(self) -> dict[str, float]:
+        """What is learned, by name: "lab.L*.mean", "lab.L*.std" ... and "weight.lab" ..."""
+        values = {f"weight.{space}": w for space, w in space_weights(self.layer).items()}
+        for move in moves(self.layer):
+            values[f"{move.space}.{move.channel}.mean"] = move.target_mean
+            values[f"{move.space}.{move.channel}.std"] = move.target_std
+        return values
+
 
 class ClassicFront(nn.Module):
     """torchstain's Reinhard or Macenko, tile by tile, towards one target tile.
@@ -57,12 +66,13 @@ class ClassicFront(nn.Module):
     def __init__(self, kind: str, target: UInt8) -> None:
         super().__init__()
         from torchstain.torch import normalizers
+        from torchstain.torch.utils.rgb2lab import rgb2lab
 
         makers = {
             "reinhard": normalizers.TorchReinhardNormalizer,
             "macenko": normalizers.TorchMacenkoNormalizer,
         }
-        self.kind, self.target = kind, target
+        self.kind, self.target, self._to_lab = kind, target, rgb2lab
         self.refused = 0
         self._normalizer = makers[kind]()
         try:
@@ -79,6 +89,9 @@ class ClassicFront(nn.Module):
         return torch.stack([self._one(tile) for tile in levels]).to(image)
 
     def _one(self, tile: Tensor) -> Tensor:
+        if self.kind == "reinhard" and self._flat(tile):
+            self.refused += 1
+            return tile / 255
         try:
             result = self._normalizer.normalize(tile)
         except (RuntimeError, IndexError, ValueError):  # what it raises where tissue is missing
@@ -89,6 +102,11 @@ class ClassicFront(nn.Module):
             self.refused += 1
             return tile / 255
         return pixels.float().clamp(0, 255) / 255
+
+    def _flat(self, tile: Tensor) -> bool:
+        """Whether Reinhard divides by zero; its NaN would become some integer unseen."""
+        spread: Tensor = self._to_lab(tile.float() / 255).flatten(1).std(dim=1)
+        return not bool((spread > 0).all())
 
 
 def build_front(config: NormalizerConfig, tiles: LabelledTiles, seed: int) -> nn.Module:
@@ -159,4 +177,5 @@ def _cohort(tiles: LabelledTiles, statistics: str, seed: int) -> Iterable[UInt8]
 
 
 def _tile(tiles: LabelledTiles, position: int) -> UInt8:
+    """uint8 (H, W, 3); random tiles of an image all lie at one place, which the image decides."""
     return np.ascontiguousarray(tiles[position, 0][0].numpy().transpose(1, 2, 0))

@@ -8,51 +8,31 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wsi_norm.colorspace import CONVERSIONS
 from wsi_norm.lstainnorm import LStainNorm
-from wsi_norm.lstainnorm.fusion import ColourAttention, MeanFusion, PaperFusion, ProductFusion
+from wsi_norm.lstainnorm.fusion import ColourAttention, PaperFusion, ProductFusion
+from wsi_norm.lstainnorm.learned import moves, space_weights
 from wsi_norm.training.data import LabelledTiles
 from wsi_norm.training.front import LayerFront
 from wsi_norm.training.judge import judge, mean_score
 
 
 def learned_facts(layer: LStainNorm) -> dict[str, Any]:
-    """The template's move per space and channel, and the spaces' weights.
+    """The template's move per space and channel, and the spaces' weights, as JSON.
 
     Returns
     -------
     {"target": {space: {channel: {"mean": [from, to], "std": [from, to], "move": in template std}}},
     "weights": {space: share}}
     """
-    template, target = layer.template, layer.target
-    moves: dict[str, Any] = {}
-    for space, mean in template.mean.items():
-        moves[space] = {
-            channel: {
-                "mean": [round(mean[k], 4), round(target.mean[space][k], 4)],
-                "std": [round(template.std[space][k], 4), round(target.std[space][k], 4)],
-                "move": round((target.mean[space][k] - mean[k]) / template.std[space][k], 3),
-            }
-            for k, channel in enumerate(CONVERSIONS[space].channels)
+    target: dict[str, dict[str, Any]] = {space: {} for space in layer.config.spaces}
+    for move in moves(layer):
+        target[move.space][move.channel] = {
+            "mean": [round(move.template_mean, 4), round(move.target_mean, 4)],
+            "std": [round(move.template_std, 4), round(move.target_std, 4)],
+            "move": round(move.in_std, 3),
         }
-    return {"target": moves, "weights": weights(layer)}
-
-
-@torch.no_grad()
-def weights(layer: LStainNorm) -> dict[str, float]:
-    """Share of every space in the result; for `paper` at equal pixel-wise weights."""
-    spaces = layer.config.spaces
-    fusion = layer.fusion
-    if isinstance(fusion, MeanFusion):
-        raw = fusion.weight.clamp_min(1e-3)
-    elif isinstance(fusion, ProductFusion):
-        raw = fusion.logits.softmax(0)
-    elif isinstance(fusion, PaperFusion):
-        raw = (fusion.scale / len(spaces) + fusion.shift).clamp_min(1e-3)
-    else:
-        raw = torch.ones(len(spaces))
-    shares: Tensor = raw / raw.sum()
-    return {space: round(float(s), 4) for space, s in zip(spaces, shares, strict=True)}
+    shares = {space: round(share, 4) for space, share in space_weights(layer).items()}
+    return {"target": target, "weights": shares}
 
 
 def ablation(

@@ -18,7 +18,7 @@ Arguments = Mapping[str, Any]
 
 
 def build_network(
-    spec: str, arguments: Arguments, *, task: Task, classes: int, size: int
+    spec: str, arguments: Arguments, *, task: Task, classes: int, size: int | tuple[int, int]
 ) -> nn.Module:
     """A network, tried out on a batch of two.
 
@@ -31,8 +31,8 @@ def build_network(
         Keyword arguments. The number of classes is added for transformers, timm and smp unless
         they hold it; weights are random unless they ask for others.
     task, classes, size
-        What it has to turn float32 (N, 3, size, size) into: logits (N, classes) for
-        classification, (N, classes, size, size) for segmentation.
+        What it has to turn float32 (N, 3, H, W) into: logits (N, classes) for classification,
+        (N, classes, H, W) for segmentation; `size` is H and W, or one number for both.
 
     Raises
     ------
@@ -56,7 +56,9 @@ def build_network(
     if not isinstance(network, nn.Module):
         kind = type(network).__name__
         raise ConfigError(f"network.name {spec!r}: expected a torch.nn.Module, not a {kind}")
-    _try_out(network, spec, (2, classes, *([size, size] if task == "segmentation" else [])), size)
+    height, width = size if isinstance(size, tuple) else (size, size)
+    expected = (2, classes, height, width) if task == "segmentation" else (2, classes)
+    _try_out(network, spec, expected, (2, 3, height, width))
     return network
 
 
@@ -148,8 +150,9 @@ def _unknown(spec: str, name: str, known: Collection[str], what: str = "") -> Co
     )
 
 
-def _try_out(network: nn.Module, spec: str, expected: tuple[int, ...], size: int) -> None:
-    shape = (2, 3, size, size)
+def _try_out(
+    network: nn.Module, spec: str, expected: tuple[int, ...], shape: tuple[int, ...]
+) -> None:
     batch = torch.rand(shape, generator=torch.Generator().manual_seed(0))
     network.eval()  # so that the batch leaves no trace in running statistics
     try:
@@ -157,7 +160,7 @@ def _try_out(network: nn.Module, spec: str, expected: tuple[int, ...], size: int
             output = network(batch)
     except Exception as error:  # whatever a network of others raises
         raise ConfigError(
-            f"network.name {spec!r}: fails on images of {size} x {size} px: {_line(error)}"
+            f"network.name {spec!r}: fails on images of {shape[3]} x {shape[2]} px: {_line(error)}"
         ) from error
     finally:
         network.train()

@@ -19,6 +19,7 @@ from wsi_norm.errors import TrainingError
 from wsi_norm.lstainnorm.normalization import numbered
 from wsi_norm.training.augment import augment, scan
 from wsi_norm.training.data import IGNORE, Batch
+from wsi_norm.training.front import LayerFront
 
 EPS = 1e-7
 
@@ -63,16 +64,20 @@ class StainTask(pl.LightningModule):
 
     def forward(self, image: Tensor, group: Tensor) -> Tensor:
         """Logits of float images (B, 3, H, W) in [0, 1]; group is long (B,)."""
-        logits: Tensor = self.network(self.front(image, group))
-        return logits
+        with full_precision(image):
+            normalized = self.front(image, group)
+        logits: Tensor = self.network(normalized)
+        return logits.float()
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Loss of a batch; the draws depend on the seed and the step alone."""
         generator = seeded(self.config.seed, self.global_step, self.global_rank)
+        torch.manual_seed(generator.initial_seed())  # for dropout and its like
         image = batch.image.float() / 255
-        image, target = augment(
-            image, batch.target, self._unit(batch), self.config.augmentation, generator
-        )
+        with full_precision(image):
+            image, target = augment(
+                image, batch.target, self._unit(batch), self.config.augmentation, generator
+            )
         loss = self.loss(self(image, batch.group), target)
         if not bool(loss.isfinite()):
             raise TrainingError(
@@ -85,7 +90,9 @@ class StainTask(pl.LightningModule):
     def validation_step(self, batch: Batch, index: int) -> None:
         """Collects what the epoch's score is computed from."""
         strength = 1.0 if self.config.recipe.select_under_scanners else 0.0
-        logits = self(simulate(batch, strength, self.config.seed), batch.group)
+        with full_precision(batch.image):
+            image = simulate(batch, strength, self.config.seed)
+        logits = self(image, batch.group)
         if self.config.task == "classification":
             self._seen.append(torch.stack([logits.argmax(1), batch.target], dim=1))
         else:
@@ -98,10 +105,19 @@ class StainTask(pl.LightningModule):
         seen = torch.cat(self._seen)
         self._seen.clear()
         if self.config.task == "classification":
-            score = multiclass_accuracy(seen[:, 0], seen[:, 1], self.classes, average="macro")
+            found, true = seen.unbind(1)
+            recalls = multiclass_accuracy(found, true, self.classes, average="none")
+            there = torch.bincount(true, minlength=self.classes) > 0  # as in `judge`
+            score = recalls[there].mean()
         else:
             score = dice_per_item(seen[:, 0], seen[:, 1:])[1].mean()
         self.log("validation/score", score, prog_bar=True)
+
+    def on_train_epoch_end(self) -> None:
+        """Logs the target and the spaces' weights, where they are learned."""
+        front = self.front
+        if isinstance(front, LayerFront) and any(p.requires_grad for p in front.parameters()):
+            self.log_dict({f"layer/{name}": value for name, value in front.learned().items()})
 
     def configure_optimizers(self) -> Any:
         """AdamW, the layer at its own rate without decay; warm-up, then cosine to zero."""
@@ -142,6 +158,11 @@ class StainTask(pl.LightningModule):
         if self.config.normalizer.statistics == "slide" and self.config.normalizer.kind == "layer":
             return numbered(batch.group)[1]
         return torch.arange(len(batch.group), device=batch.group.device)
+
+
+def full_precision(image: Tensor) -> torch.autocast:
+    """Mixed precision is for the network: colours are transformed as they will be in a run."""
+    return torch.autocast(image.device.type, enabled=False)
 
 
 def simulate(batch: Batch, strength: float, seed: int) -> Tensor:

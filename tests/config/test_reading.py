@@ -1,0 +1,63 @@
+"""Groups of settings, and the hints at what was meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import Field, ValidationError
+
+from wsi_norm.config.reading import Settings, first_problem, nearest, read_yaml
+from wsi_norm.errors import ConfigError
+
+
+class Inner(Settings):
+    size_px: int = Field(default=1, ge=1)
+
+
+class Outer(Settings):
+    inner: Inner = Inner()
+    ratio: float = 0.5
+
+
+def problem(data: object) -> str:
+    with pytest.raises(ValidationError) as caught:
+        Outer.model_validate(data)
+    return first_problem(caught.value)
+
+
+def test_problems_say_where_and_what() -> None:
+    assert problem({"inner": {"size_px": 0}}).startswith("inner.size_px: Input should be greater")
+    assert problem({"inner": {"size": 2}}) == "inner: unknown key 'size'; did you mean 'size_px'?"
+    assert problem({"ratoi": 2}) == "unknown key 'ratoi'; did you mean 'ratio'?"
+    assert problem({"zzz": 2}) == "unknown key 'zzz'"
+    assert problem({"inner": None}) == "inner: settings must be 'key: value' lines"
+    assert problem([1]) == "settings must be 'key: value' lines"
+    assert problem({"ratio": float("nan")}).startswith("ratio: ")
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Outer().ratio = 1.0  # type: ignore[misc]
+
+
+def test_nearest() -> None:
+    assert nearest("tile-size", ["tile_size", "size"]) == "; did you mean 'tile_size'?"
+    assert nearest("xyz", ["tile_size"]) == ""
+    assert nearest("a", []) == ""
+
+
+def test_read_yaml(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("a: {b: [1, x]}\n")
+    assert read_yaml(file) == {"a": {"b": [1, "x"]}}
+    file.write_text("# nothing\n")
+    assert read_yaml(file) == {}
+    for text, words in (("a: [", "not YAML"), ("- a\n", "expected 'key: value' lines")):
+        file.write_text(text)
+        with pytest.raises(ConfigError) as caught:
+            read_yaml(file)
+        assert str(caught.value).startswith(f"{file}: {words}")
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match="cannot read the file"):
+        read_yaml(tmp_path / "none.yaml")

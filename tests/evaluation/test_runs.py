@@ -1,0 +1,232 @@
+"""Which runs an evaluation has, what each is called, who is left out, what counts as done."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from wsi_norm.config import EvaluateConfig
+from wsi_norm.errors import ConfigError, TrainingError
+from wsi_norm.evaluation import runs as module
+from wsi_norm.evaluation.runs import (
+    PREDICTIONS,
+    Run,
+    collect,
+    leave_out,
+    perform,
+    runs_of,
+    template_images,
+)
+from wsi_norm.training.index import LabelledImage, Splits
+
+Make = Callable[..., EvaluateConfig]
+
+
+def image(name: str, group: str, domain: str) -> LabelledImage:
+    return LabelledImage(name, Path(name), None, 0, None, group, domain)
+
+
+def groups(images: tuple[LabelledImage, ...]) -> set[str]:
+    return {image.group for image in images}
+
+
+# --- which runs
+
+
+def test_stages_and_names(make: Make) -> None:
+    methods = {"a, b": {}, "uses it": {"uses": "a, b", "change": {"normalizer": {"learn": False}}}}
+    first, second = runs_of(make(methods, seeds=[3, 1]), None)
+    assert first == [Run("a, b", 3), Run("a, b", 1)]
+    assert second == [Run("uses it", 3), Run("uses it", 1)]
+    assert [run.name for run in first + second] == ["a_b--3", "a_b--1", "uses_it--3", "uses_it--1"]
+
+
+def test_folds_are_the_domains_of_training_and_validation(make: Make) -> None:
+    (runs,) = runs_of(make(["none"], leave_out=True), None)
+    assert [run.fold for run in runs] == ["A", "B", "C"]  # D is the test split's
+    assert [run.name for run in runs] == ["none--0--A", "none--0--B", "none--0--C"]
+
+
+def test_targets_are_of_other_groups_each(make: Make) -> None:
+    templates = {"method": "fixed lab", "beside": "none", "images": 4, "seeds": [0, 1]}
+    config = make(templates=templates)
+    images = [Path(name).name for name in template_images(config, None)]
+    assert images == ["A0_0.png", "A2_0.png", "B1_0.png", "C0_0.png"]
+    (runs,) = runs_of(config, None)
+    aimed = [run for run in runs if run.target]
+    assert len(aimed) == 4 * 2
+    assert {run.method for run in aimed} == {"fixed lab"}
+    assert aimed[0].name == "fixed_lab--0--A0_0"
+    many = make(templates=templates | {"images": 50})
+    assert len(template_images(many, None)) == 9  # as many as there are groups to train on
+
+
+def test_target_images_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    alike = [str(tmp_path / case / "tile.png") for case in "ab"]
+    assert list(module._labels(alike).values()) == ["a/tile", "b/tile"]
+    assert list(module._labels(["x/1.png", "y/2.png"]).values()) == ["1", "2"]
+    assert list(module._labels(["x/1.png", "x/1.jpg"]).values()) == ["target 0", "target 1"]
+    assert module._labels([]) == {}
+
+
+@pytest.mark.parametrize(
+    ("domains", "message"),
+    [
+        ({"A": "X"}, None),
+        (dict.fromkeys("ABCD", "X"), "all training images are of the domain 'X'"),
+        ({"A": ""}, r"A0_0.png has no domain"),
+        ({"A": "a b", "B": "a_b"}, "would share a folder: rename one of them"),
+    ],
+)
+def test_domains_that_cannot_be_left_out(
+    make: Make, cohort: Path, tmp_path: Path, domains: dict[str, str], message: str | None
+) -> None:
+    table = pd.read_csv(cohort / "index.csv")
+    table["domain"] = table["domain"].replace(domains)
+    for column in ("image", "mask"):
+        table[column] = [str(cohort / name) for name in table[column]]
+    table.to_csv(tmp_path / "index.csv", index=False)
+    config = make(["none"], {"data": {"index": str(tmp_path / "index.csv")}}, leave_out=True)
+    if message is None:
+        assert [run.fold for run in runs_of(config, None)[0]] == ["B", "C", "X"]
+        return
+    with pytest.raises(ConfigError, match=message):
+        runs_of(config, None)
+
+
+# --- leaving out
+
+
+def test_no_group_is_on_both_sides() -> None:
+    train = tuple(
+        image(f"{domain}{case}", f"case {case}", domain) for domain in "AB" for case in range(3)
+    )
+    train += (image("C9", "case 9", "C"), image("C8", "case 8", "C"))
+    validation = (image("A5", "case 5", "A"), image("C7", "case 7", "C"))
+    left = leave_out(Splits(train, validation, (image("D", "d", "D"),), ("x", "y")), "A")
+    assert {i.domain for i in left.test} == {"A"}
+    assert len(left.test) == 4
+    # cases 0 to 2 were seen by both scanners: those of B would give A's away
+    assert groups(left.train) == {"case 8", "case 9"}
+    assert groups(left.validation) == {"case 7"}
+    assert left.classes == ("x", "y")
+
+
+def test_there_is_always_something_to_select_on() -> None:
+    train = tuple(image(f"B{n}", f"b{n // 2}", "B") for n in range(6))
+    splits = Splits(train, (image("A", "a", "A"),), (), ("x", "y"))
+    left = leave_out(splits, "A")
+    assert groups(left.train) == {"b0", "b1"}
+    assert groups(left.validation) == {"b2"}
+    assert len(left.validation) == 2
+    with pytest.raises(ConfigError, match="leave no group to train on"):
+        leave_out(replace(splits, train=train[:2]), "A")
+    with pytest.raises(ConfigError, match="leave no group to train on"):
+        leave_out(splits, "B")
+
+
+# --- doing them
+
+
+def test_a_run_and_one_that_uses_it(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = make(["none", "fixed, network of none"])
+    base = perform(Run("none", 0), config, None, 1)
+    seen: list[Any] = []
+    judge = module.judge
+
+    def watched(front: Any, network: Any, *rest: Any, **named: Any) -> Any:
+        seen.append((type(front).__name__, network.state_dict()))
+        return judge(front, network, *rest, **named)
+
+    monkeypatch.setattr(module, "judge", watched)
+    folder = perform(Run("fixed, network of none", 0), config, None, 1)
+    weights = load_file(base / "network.safetensors")
+    for front, state in seen:
+        assert front == "LayerFront"
+        assert state.keys() == weights.keys()
+        assert all(torch.equal(state[name], weights[name]) for name in weights)
+    assert len(seen) == len(config.conditions)
+    assert not (folder / "config.yaml").exists()  # nothing was trained there
+    kept = (folder / PREDICTIONS).stat().st_mtime_ns
+    assert perform(Run("fixed, network of none", 0), config, None, 1) == folder
+    assert (folder / PREDICTIONS).stat().st_mtime_ns == kept
+    # a run without its record, its predictions or its profile is not finished
+    for name in (module.IDENTITY, PREDICTIONS, module.PROFILE):
+        (folder / name).unlink()
+        perform(Run("fixed, network of none", 0), config, None, 1)
+        assert (folder / name).exists()
+    assert len(seen) == 4 * len(config.conditions)
+
+
+def test_an_unfinished_training_goes_on_and_another_is_replaced(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make(["none"])
+    folder = perform(Run("none", 0), config, None, 1)
+    asked: list[bool] = []
+    train = module.train
+
+    def watched(*arguments: Any, overwrite: bool, **named: Any) -> Any:
+        asked.append(overwrite)
+        return train(*arguments, overwrite=overwrite, **named)
+
+    monkeypatch.setattr(module, "train", watched)
+    (folder / PREDICTIONS).unlink()
+    perform(Run("none", 0), config, None, 1)
+    perform(Run("none", 0), make(["none"], {"provenance": {"licence": "other"}}), None, 1)
+    perform(Run("none", 0), make(["none"], {"recipe": {"batch_size": 6}}), None, 1)
+    assert asked == [False, False, True]
+    (folder / "config.yaml").write_text("task: [")
+    (folder / PREDICTIONS).unlink()
+    perform(Run("none", 0), config, None, 1)
+    assert asked[3:] == [True]
+    shutil.rmtree(folder)
+
+
+def test_errors_name_the_run(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = make({"bad": {"change": {"data": {"tile_size": 100}}}})
+    with pytest.raises(ConfigError) as caught:
+        perform(Run("bad", 0), config, None, 1)
+    assert str(caught.value).startswith("method 'bad', seed 0: ")
+    assert "smaller than data.tile_size 100" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert str(Run("m", 1, "A")) == "method 'm', seed 1, without domain 'A'"
+    assert str(Run("m", 1, "", "x/y.png", "y")) == "method 'm', seed 1, target 'y'"
+
+
+def test_predictions_must_be_numbers(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"item": "a", "group": "g", "domain": "D", "label": 0, "p0": np.nan, "p1": np.nan}]
+    monkeypatch.setattr(module, "judge", lambda *_, **__: rows)
+    config = make(["none"])
+    with pytest.raises(TrainingError, match=r"method 'none', seed 0: .* predicts NaN"):
+        perform(Run("none", 0), config, None, 1)
+    assert not (config.output / "runs/none--0" / module.IDENTITY).exists()
+
+
+def test_a_damaged_record_is_none(make: Make, tmp_path: Path) -> None:
+    assert not module._is_done(tmp_path, {}, False)
+    (tmp_path / module.IDENTITY).write_text("{")
+    assert not module._is_done(tmp_path, {}, False)
+    (tmp_path / module.IDENTITY).write_text(json.dumps({}))
+    (tmp_path / PREDICTIONS).touch()
+    assert module._is_done(tmp_path, {}, False)
+    assert not module._is_done(tmp_path, {}, True)
+
+
+def test_names_are_collected_as_text(tmp_path: Path) -> None:
+    rows = pd.DataFrame(
+        {"method": ["NA", "none"], "fold": ["", "007"], "domain": ["1", "nan"], "p0": [0.5, 1]}
+    )
+    rows = rows.assign(group="01", item="1e3", target="")
+    rows.to_csv(tmp_path / PREDICTIONS, index=False)
+    pd.testing.assert_frame_equal(collect([tmp_path]), rows)

@@ -1,0 +1,109 @@
+"""Tables of images: a CSV or a folder, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wsi_norm.config.train import DataConfig
+from wsi_norm.errors import ConfigError
+from wsi_norm.training.tables import Row, in_order, listed, read_folder, read_table, under
+
+
+def refusal(function: Callable[..., Any], *arguments: Any) -> str:
+    """The one line that a user reads."""
+    with pytest.raises(ConfigError) as caught:
+        function(*arguments)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    path = tmp_path / "index.csv"
+    path.write_text('image,label,note\na.png,0,"x, y"\n\nb.png, 10 ,\n', encoding="utf-8")
+    return path
+
+
+def test_rows_and_where_they_stand(table: Path, tmp_path: Path) -> None:
+    read = read_table(tmp_path, DataConfig(index=Path("index.csv")))
+    assert (read.path, read.base) == (table, tmp_path)
+    assert read.columns == ["image", "label", "note"]
+    assert read.rows == [
+        Row("line 2", {"image": "a.png", "label": "0", "note": "x, y"}),
+        Row("line 4", {"image": "b.png", "label": "10", "note": ""}),
+    ]
+    assert read.column("note", "columns.group") == "note"
+    assert read.cell(read.rows[0], "note") == "x, y"
+    assert "line 4: 'note' is empty" in refusal(read.cell, read.rows[1], "note")
+    assert "no column 'lable' (data.where); did you" in refusal(read.column, "lable", "where")
+
+
+def test_a_filter(table: Path) -> None:
+    read = read_table(None, DataConfig(index=table))
+    assert read.matching({"label": ["10", "3"]}, "test") == [read.rows[1]]
+    assert read.matching({"label": ["0", "10"], "image": ["a.png"]}, "test") == [read.rows[0]]
+    assert refusal(read.matching, {"label": ["3"]}, "test") == (
+        f"{table}: data.test (label 3) matches no row; 'label' holds 0, 10"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "an empty file; expected a line of column names, then one per image"),
+        (b"\n,,\n", "an empty file; expected a line of column names"),
+        (b"image;label\na;0\n", "columns are separated by ';'; save it with commas"),
+        (b"image\tlabel\na\t0\n", "columns are separated by '\\t'; save it with commas"),
+        (b"image,label\n", "no rows below its first line; expected a line of column names"),
+        (b"image,label,label\na,0,0\n", "line 1 names 'label' twice; it holds the columns' names"),
+        (
+            b"image,label,case,center\na.png,0,a,0\nb,c.png,0,b,0\n",
+            "line 3 has 5 fields but line 1 names 4 columns; quote fields that hold commas",
+        ),
+        ("image,label\nä.png,0\n".encode("latin-1"), "not UTF-8 (invalid continuation byte); "),
+        (b'image,label\n"a.png,0\n', "cannot read the table: unexpected end of data"),
+    ],
+)
+def test_a_table_that_is_none(table: Path, content: bytes, expected: str) -> None:
+    table.write_bytes(content)
+    message = refusal(read_table, None, DataConfig(index=table))
+    assert message.startswith(f"{table}: {expected}")
+
+
+def test_no_table(tmp_path: Path) -> None:
+    path = tmp_path / "gone.csv"
+    message = f"{path}: cannot read the table: No such file or directory"
+    assert refusal(read_table, None, DataConfig(index=path)) == message
+
+
+def test_a_folder_as_a_table(tmp_path: Path) -> None:
+    for name in ("b/2.PNG", "a/deep/1.tif", "a/._1.tif", "a/notes.txt"):
+        (tmp_path / "cohort" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cohort" / name).touch()
+    read = read_folder(tmp_path, DataConfig(folder=Path("cohort")))
+    assert read.columns == ("image", "label", "group")
+    assert [tuple(row.fields.values()) for row in read.rows] == [
+        ("a/deep/1.tif", "a", "1"),
+        ("b/2.PNG", "b", "2"),
+    ]
+
+
+def test_order_of_names() -> None:
+    assert in_order({"10", "9", "-1"}) == ["-1", "9", "10"]
+    assert in_order({"10", "9", "b"}) == ["10", "9", "b"]
+
+
+def test_long_lists_end() -> None:
+    assert listed(["a", "b"]) == "a, b"
+    assert listed([str(n) for n in range(20)], most=3) == "0, 1, 2 ... (20)"
+
+
+def test_where_paths_start() -> None:
+    assert under(None, Path("a")) == Path("a")
+    assert under(Path("root"), Path("a")) == Path("root/a")
+    assert under(Path("root"), Path("/a")) == Path("/a")
