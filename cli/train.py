@@ -42,10 +42,13 @@ def command(
 
     settings = train_config(config, output=output, seed=seed)
     needs_training_extra()
+    from wsi_norm.training.loop import is_first_process
     from wsi_norm.training.train import MODEL, train
 
     progress = sys.stderr.isatty() and not quiet
     trained = train(settings, data_root, overwrite=overwrite, progress=progress)
+    if not is_first_process():  # with several GPUs, one process speaks for all
+        return
     scores = trained.summary["scores"]
     for split in ("validation", "test"):
         if f"{split}_clean" in scores:

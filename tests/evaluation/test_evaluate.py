@@ -108,6 +108,7 @@ def test_tables_figures_and_profiles(done: Any) -> None:
     assert titles == [
         "Scores",
         "Per domain",
+        "Validation",
         "The normalisers themselves",
         "What was learned",
         "Choice of the target image",

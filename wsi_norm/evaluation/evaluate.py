@@ -14,6 +14,7 @@ from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -95,6 +96,7 @@ def _report(config: EvaluateConfig, folders: dict[Run, Path]) -> pd.DataFrame:
     parts = {
         "Scores": tables.markdown(summary, reference=config.reference),
         "Per domain": tables.domain_table(scores, metric),
+        "Validation": _validation(config, plain, folders),
         "The normalisers themselves": _profiles(config, plain, folders),
         "What was learned": _learned(config, plain, folders),
     }
@@ -148,6 +150,24 @@ def _in_workers(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _validation(config: EvaluateConfig, runs: Iterable[Run], folders: dict[Run, Path]) -> str:
+    """What each method scored where its epoch was selected: all that a choice may rest on."""
+    seen: dict[str, list[float]] = {}
+    for run in runs:
+        if config.methods[run.method].uses is None:
+            scores = json.loads((folders[run] / SUMMARY).read_text())["scores"]
+            if scores["validation_selected"] is not None:
+                seen.setdefault(run.method, []).append(scores["validation_selected"])
+    cells = [
+        [
+            method,
+            f"{np.mean(values):.3f}" + (f" ({np.std(values, ddof=1):.3f})" if values[1:] else ""),
+        ]
+        for method, values in seen.items()
+    ]
+    return tables.table(["Method", "Best epoch: mean (SD)"], cells) if cells else ""
 
 
 def _profiles(config: EvaluateConfig, runs: Iterable[Run], folders: dict[Run, Path]) -> str:

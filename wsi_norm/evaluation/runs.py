@@ -262,12 +262,13 @@ def _trained(
     tiles = cut(splits, settings)
     front = build_front(settings.normalizer, tiles["train_cuts"], run.seed)
     base = config.output / "runs" / Run(uses, run.seed, run.fold).name
+    height, width = tiles["test"].pixels(0).shape[:2]
     network = build_network(
         settings.network.name,
         settings.network.arguments,
         task=settings.task,
         classes=len(splits.classes),
-        size=settings.data.tile_size or tiles["test"].pixels(0).shape[0],
+        size=settings.data.tile_size or (height, width),
     )
     network.load_state_dict(load_file(base / NETWORK))
     return front, network, tiles

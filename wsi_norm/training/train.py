@@ -82,7 +82,7 @@ def train(
     config
         Settings.
     root
-        Folder that relative paths of the data start from; None: the folder of the table.
+        Folder that relative paths of the data start from; None: the current one.
     overwrite
         Start anew where the folder holds a training; else go on with it. A finished one is judged
         again.
