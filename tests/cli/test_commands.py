@@ -38,7 +38,8 @@ def test_inspect_the_packaged_checkpoint(capsys: pytest.CaptureFixture[str]) -> 
     text = capsys.readouterr().out
     assert "paper" in text
     assert sha256_of() in text
-    assert "none: the template is that of a cohort" in text
+    assert "share of each space" in text
+    assert "CC BY-NC-SA 4.0" in text
     assert status("inspect", "--json") == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["preset"] == "paper"

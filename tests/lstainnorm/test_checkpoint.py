@@ -153,19 +153,23 @@ def test_anyone_can_read_what_a_safetensors_file_says(saved: dict[str, bytes]) -
     assert facts["provenance"] == PROVENANCE
 
 
-def test_the_packaged_checkpoint_is_plausible_and_says_it_is_untrained() -> None:
+def test_the_packaged_checkpoint_is_plausible_and_says_how_it_was_trained() -> None:
     layer = load_checkpoint()
     assert layer.config.preset == "paper"
     assert not layer.training
-    assert layer.provenance["training"].startswith("none")
-    assert layer.target == layer.template
-    lightness, red, yellow = layer.template.mean["lab"]
-    assert 45 < lightness < 75
-    assert 10 < red < 40
-    assert -30 < yellow < 0
-    for space in layer.config.spaces:
-        assert min(layer.template.std[space]) > 0
-    assert 5 < layer.template.std["lab"][0] < 25
+    assert "MoNuSeg" in layer.provenance["data"]
+    assert "CC BY-NC-SA" in layer.provenance["licence"]
+    assert layer.provenance["training"].startswith("segmentation")
+    assert layer.provenance["scores"]["test_clean"] > 0.7
+    assert layer.target != layer.template  # it has learned something
+    for aim in (layer.template, layer.target):
+        lightness, red, yellow = aim.mean["lab"]
+        assert 45 < lightness < 75
+        assert 10 < red < 40
+        assert -30 < yellow < 0
+        for space in layer.config.spaces:
+            assert min(aim.std[space]) > 0
+        assert 5 < aim.std["lab"][0] < 25
     assert sha256_of() == sha256_of(PACKAGED)
     assert len(sha256_of()) == 64
 

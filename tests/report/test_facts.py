@@ -51,7 +51,7 @@ def test_no_store_gives_nothing(stored: SlideResult, store_path: Path) -> None:
 def test_the_target_is_the_checkpoints(make_summary: MakeSummary, packaged: dict[str, Any]) -> None:
     facts = read_model(make_summary(model=packaged, settings={"ckpt": None}), [])
     assert facts.target == load_checkpoint().target
-    assert facts.trained == "no"
+    assert facts.trained == "yes"
 
 
 def test_another_checkpoint_of_that_name_is_not_believed(

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from wsi_norm import load_checkpoint
 from wsi_norm.report import RunSummary, SlideResult, write_html
 from wsi_norm.store import TileStore
 
@@ -218,8 +219,10 @@ def test_a_card_shows_what_the_store_knows(
     assert "0.2525 µm/px, from --default-mpp; tiles 0.5" in card
     assert "25 % of the area" in card
     assert "30, 25 unreadable, 5 at the edge" in card
-    assert "L* 50.0 ± 10.0 60.7 ± 14.5" in card
-    assert "b* -15.0 ± 3.0 -16.1 ± 7.3" in card
+    target = load_checkpoint().target
+    (light, _, yellow), (light_std, _, yellow_std) = target.mean["lab"], target.std["lab"]
+    assert f"L* 50.0 ± 10.0 {light:.1f} ± {light_std:.1f}" in card
+    assert f"b* -15.0 ± 3.0 {yellow:.1f} ± {yellow_std:.1f}" in card
     assert "background:#8040ff" in page.values("style")
     row = section(page.words, "All slides", "Slide by slide")
     assert "30 25 0 5 25 % 1.0" in row
@@ -273,7 +276,7 @@ def test_the_checkpoint_says_whether_it_was_trained(
     end = words[words.index("How it was made") :]
     assert f"sha256 {packaged['sha256']}" in end
     assert "preset paper" in end
-    assert "trained no" in end
+    assert "trained yes" in end
     assert "mpp 0.5" in end
     assert "numpy 2" in end
     assert "host:1 " in end
