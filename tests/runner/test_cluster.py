@@ -20,15 +20,12 @@ from wsi_norm.runner.cluster import (
 )
 
 
-def environment(name: str) -> str | None:
-    return os.environ.get(name)
-
-
+# Workers are asked through the standard library: they need not import this file.
 def test_local_workers_have_one_compute_thread_and_keep_freed_memory() -> None:
     with workers(RunConfig(workers=1, device="cpu")) as client:
         assert sum(client.nthreads().values()) == 1
-        assert client.submit(environment, "OMP_NUM_THREADS").result() == "1"
-        trim = client.submit(environment, "MALLOC_TRIM_THRESHOLD_").result()
+        assert client.submit(os.getenv, "OMP_NUM_THREADS").result() == "1"
+        trim = client.submit(os.getenv, "MALLOC_TRIM_THRESHOLD_").result()
     assert int(str(trim)) >= 1 << 24
 
 
@@ -47,7 +44,7 @@ def test_every_gpu_has_a_process_that_sees_it_alone() -> None:
     """The environment of the workers is checked; no GPU is: there is none here."""
     with gpu_cluster((0, 3)) as cluster, Client(cluster) as client:
         client.wait_for_workers(2, timeout=60)
-        seen = client.run(environment, "CUDA_VISIBLE_DEVICES")
+        seen = client.run(os.getenv, "CUDA_VISIBLE_DEVICES")
         threads = set(client.nthreads().values())
     assert sorted(seen.values()) == ["0", "3"]
     assert threads == {4}
