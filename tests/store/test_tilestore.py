@@ -24,6 +24,7 @@ from wsi_norm.store import (
     TileStore,
     TilingMeta,
     TissueMeta,
+    shards,
     tiles_per_shard,
 )
 
@@ -481,6 +482,9 @@ def test_wrong_shapes_are_refused(tmp_path: Path) -> None:
     for shard, given in ((2, tiles), (0, tiles[:2]), (0, tiles[:, :8]), (0, tiles[..., :1])):
         with pytest.raises(ValueError, match="shard"):
             store.write_shard(shard, given, flags)
+    for given in (flags[:2], flags[:, None], np.uint8(0)):
+        with pytest.raises(ValueError, match=r"shard 0 .* flags"):
+            store.write_shard(0, tiles, given)
     assert store.missing_shards() == [0, 1, 2]
 
 
@@ -574,6 +578,24 @@ def test_a_shard_of_which_a_tile_is_missing_is_no_shard(tmp_path: Path) -> None:
     assert not store.has_shard(1)
     store.write_shard(1, *content(store, 1, 1))
     assert store.missing_shards() == [0, 2]
+
+
+def test_new_flags_do_not_make_old_tiles_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make_store(tmp_path / "case.zarr", 10)
+    fill(store)
+    (store.path / "flags" / "c" / "1").unlink()
+
+    def full_disk(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shards, "encode_tiles", full_disk)
+    with pytest.raises(StoreError, match=r"cannot write shard 1: .* No space left"):
+        store.write_shard(1, *content(store, 1, 99))
+    assert (store.path / "flags" / "c" / "1").exists()
+    assert store.missing_shards() == [1]
+    assert not list(store.path.rglob("*.partial"))
 
 
 def test_litter_is_swept_and_nothing_else(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from wsi_norm.store.metadata import (
     TissueMeta,
     differences,
 )
-from wsi_norm.store.tilestore import Codec, TileStore, tiles_per_shard
+from wsi_norm.store.shards import Codec
+from wsi_norm.store.tilestore import TileStore, tiles_per_shard
 
 __all__ = [
     "Codec",

@@ -1,41 +1,31 @@
 """TileStore: the normalised tiles of one slide as a Zarr v3 group.
 
-One task writes one whole shard: first its piece of `flags`, then its object of `tiles`, each under
-a temporary name that is renamed when whole. The existence of the `tiles` object is the commit
-record. Nothing is synced to disk by force: after a loss of power, `verify` or the next run, which
-check every shard's index, find what did not get there.
+One task writes one whole shard: first its piece of `flags`, then its object of `tiles`, whose
+existence is the commit record. Nothing is synced to disk by force: after a loss of power, `verify`
+or the next run, which check every shard's index, find what did not get there.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
-import google_crc32c
 import numpy as np
 import numpy.typing as npt
 import zarr
 from pydantic import ValidationError
-from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from zarr.errors import BaseZarrError
 
 from wsi_norm.errors import StoreError
+from wsi_norm.store import shards
 from wsi_norm.store.metadata import Counts, StoreMeta, TileFlag
-
-UInt8 = npt.NDArray[np.uint8]
-Codec = Literal["zstd", "blosc", "none"]
+from wsi_norm.store.shards import UInt8
 
 ATTRIBUTE = "wsi_norm"
 SHARD_BYTES = 16 << 20
-_EMPTY = 2**64 - 1
-
-WRITE_ALL: Any = {"write_empty_chunks": True}
-"""Chunks of nothing but the fill value are written too: existence says that a task is done."""
-
 
 SINGLE_CHUNK = ("coords", "tissue_fraction", "tissue_mask", "thumbnail", "thumbnail_normalized")
 """Arrays that are written whole when the store is created."""
@@ -60,8 +50,8 @@ class TileStore:
         self.path = path
         self.meta = meta
         self._group = group
-        self._tiles = _array(group, "tiles").with_config(WRITE_ALL)
-        self._flags = _array(group, "flags").with_config(WRITE_ALL)
+        self._tiles = _array(group, "tiles")
+        self._flags = _array(group, "flags")
 
     @classmethod
     def create(
@@ -94,7 +84,10 @@ class TileStore:
         try:
             draft.mkdir(parents=True)
             group = zarr.create_group(draft, attributes={ATTRIBUTE: meta.model_dump(mode="json")})
-            _create_arrays(group, meta, len(coords))
+            tiling = meta.tiling
+            shards.create_arrays(
+                group, len(coords), tiling.tile_size_px, tiling.tiles_per_shard, meta.codec
+            )
             mask_scale = {"downsample": list(mask_downsample)}
             size = meta.slide.width_px, meta.slide.height_px
             thumbnail_scale = {
@@ -215,15 +208,20 @@ class TileStore:
 
     def write_shard(self, shard: int, tiles: UInt8, flags: UInt8) -> None:
         """Write one whole shard, `tiles` (n, T, T, 3) and `flags` (n,), atomically."""
-        rows = self.rows(shard)
-        if tiles.shape != (rows.stop - rows.start, *self._tiles.shape[1:]):
-            raise ValueError(f"shard {shard} holds rows {rows}, not tiles of shape {tiles.shape}")
+        rows, slots = self.rows(shard), self.meta.tiling.tiles_per_shard
+        number = rows.stop - rows.start
+        if tiles.shape != (number, *self._tiles.shape[1:]) or flags.shape != (number,):
+            raise ValueError(
+                f"shard {shard} holds rows {rows}, not tiles of shape {tiles.shape} with flags of "
+                f"shape {flags.shape}"
+            )
+        flags_file, tiles_file = self._object("flags", shard), self._object("tiles", shard)
         try:
-            if not self.has_shard(shard):  # zarr would merge the last shard with a damaged one
-                for name in ("flags", "tiles"):
-                    self._object(name, shard).unlink(missing_ok=True)
-            self._flags[rows] = flags
-            self._tiles[rows] = tiles
+            new_flags = b"".join(shards.encode_flags(flags, slots))
+            if not self.has_shard(shard) or flags_file.read_bytes() != new_flags:
+                tiles_file.unlink(missing_ok=True)  # old tiles never stand beside new flags
+            shards.write(flags_file, [new_flags])
+            shards.write(tiles_file, shards.encode_tiles(tiles, slots, self.meta.codec))
         except OSError as error:
             raise StoreError(f"{self.path}: cannot write shard {shard}: {error}") from error
 
@@ -234,7 +232,7 @@ class TileStore:
         return (
             flags.exists()
             and flags.stat().st_size > 0
-            and _shard_is_whole(
+            and shards.is_whole(
                 self._object("tiles", shard),
                 rows.stop - rows.start,
                 self.meta.tiling.tiles_per_shard,
@@ -336,40 +334,6 @@ def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
     return array
 
 
-def _create_arrays(group: zarr.Group, meta: StoreMeta, number: int) -> None:
-    """`tiles` (one chunk a tile, sharded) and `flags`, one object of each per shard."""
-    size, per_shard = meta.tiling.tile_size_px, meta.tiling.tiles_per_shard
-    group.create_array(
-        "tiles",
-        shape=(number, size, size, 3),
-        chunks=(1, size, size, 3),
-        shards=(per_shard, size, size, 3),
-        dtype=np.uint8,
-        fill_value=255,
-        compressors=_compressor(meta.codec),
-        dimension_names=("tile", "y", "x", "channel"),
-    )
-    group.create_array(
-        "flags",
-        shape=(number,),
-        chunks=(per_shard,),
-        dtype=np.uint8,
-        fill_value=0,
-        compressors=_compressor("zstd"),
-        dimension_names=("tile",),
-        attributes={"bits": {str(flag.name): int(flag) for flag in TileFlag}},
-    )
-
-
-def _compressor(codec: Codec) -> list[Any]:
-    """Compression, and a checksum of each chunk, so that `damage` notices a flipped bit."""
-    if codec == "zstd":
-        return [ZstdCodec(level=1), Crc32cCodec()]
-    if codec == "blosc":
-        return [BloscCodec(cname="lz4", shuffle="noshuffle"), Crc32cCodec()]
-    return [Crc32cCodec()]
-
-
 def _save(
     group: zarr.Group,
     name: str,
@@ -384,28 +348,8 @@ def _save(
         dtype=data.dtype,
         dimension_names=dimensions,
         attributes=attributes,
-        compressors=_compressor("zstd"),
-        config=WRITE_ALL,
+        compressors=shards.compressors("zstd"),
+        config={"write_empty_chunks": True},  # its existence says that it is not lost
     )
     if data.size:
         array[...] = data
-
-
-def _shard_is_whole(file: Path, chunks: int, slots: int) -> bool:
-    """Whether a shard's index (at its end, CRC-32C last) is intact and covered by its bytes."""
-    length = 16 * slots + 4
-    try:
-        size = file.stat().st_size
-        with file.open("rb") as stream:
-            stream.seek(max(0, size - length))
-            tail = stream.read()
-    except OSError:
-        return False
-    if len(tail) != length:
-        return False
-    index, (checksum,) = tail[:-4], struct.unpack("<I", tail[-4:])
-    if google_crc32c.value(index) != checksum:
-        return False
-    entries = np.frombuffer(index, "<u8").reshape(slots, 2)[:chunks]
-    present = bool((entries != _EMPTY).all())
-    return present and int(entries.sum(axis=1).max(initial=0)) <= size - length
