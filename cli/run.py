@@ -82,7 +82,9 @@ def _gpus(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int
 )
 @click.option("--codec", type=click.Choice(["zstd", "blosc", "none"]), help=help_of("codec"))
 @click.option(
-    "--reader", type=click.Choice(["auto", "openslide", "tiffslide"]), help=help_of("reader")
+    "--reader",
+    type=click.Choice(["auto", "direct", "openslide", "tiffslide"]),
+    help=help_of("reader"),
 )
 @click.option("--device", help=help_of("device"))
 @click.option("--gpus", callback=_gpus, metavar="N [N ...]", help=help_of("gpus"))
@@ -97,6 +99,7 @@ def _gpus(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int
 @click.option(
     "--report/--no-report", default=None, help="Write report.html, run.json, slides.csv. [report]"
 )
+@click.option("--profile", is_flag=True, default=None, help=help_of("profile"))
 @click.option("-q", "--quiet", is_flag=True, help="No progress, no summary; errors only.")
 @click.option("-v", "--verbose", is_flag=True, help="Tracebacks, and every warning in full.")
 def command(
@@ -119,6 +122,7 @@ def command(
     if resume is not None:
         options["overwrite"] = not resume
     settings = run_config(config, **options)
+    from wsi_norm.report import profile_table
     from wsi_norm.runner import run
 
     from .progress import Progress, print_plan, print_summary
@@ -127,4 +131,6 @@ def command(
         summary = run(slides, settings, progress)
     if not quiet:
         (print_plan if settings.dry_run else print_summary)(summary, settings.output)
+        if settings.profile and not settings.dry_run:
+            click.echo(profile_table(summary))
     return summary.exit_status

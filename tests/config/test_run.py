@@ -88,6 +88,7 @@ def test_every_key_can_stand_in_a_file(tmp_path: Path) -> None:
         "cluster": "null",
         "max_unreadable": "0.5",
         "fail_fast": "true",
+        "profile": "true",
         "dry_run": "true",
     }
     assert lines.keys() == RunConfig.model_fields.keys()

@@ -4,7 +4,6 @@ import gc
 import logging
 import warnings
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -12,11 +11,10 @@ import tifffile
 
 from wsi_norm.errors import ReadError, ResolutionError, SlideError, UnreadableSlideError
 from wsi_norm.geometry import Region
-from wsi_norm.slide import open_slide
+from wsi_norm.slide import ReaderName, open_slide
 from wsi_norm.slide.diagnose import tiff_damage, tifffile_complaints, why_unreadable
 
-ReaderName = Literal["auto", "openslide", "tiffslide"]
-READERS: tuple[ReaderName, ...] = ("auto", "openslide", "tiffslide")
+READERS: tuple[ReaderName, ...] = ("auto", "direct", "openslide", "tiffslide")
 REFUSED = {
     # file: error, cause, remedy
     "truncated_50.svs": (UnreadableSlideError, "truncated TIFF", "copy it again"),

@@ -24,13 +24,14 @@ from wsi_norm.errors import (
     WsiNormError,
 )
 from wsi_norm.geometry import Level, Region
-from wsi_norm.slide import open_slide, read_image, readers
+from wsi_norm.slide import ReaderName, open_slide, opening, read_image, readers
 
 CMU = "slides/real/CMU-1-Small-Region.svs"
 TCGA = "slides/real/TCGA-CR-7395-01A-01-TS1.svs"
 DICOM = "slides/dicom/cmu-1-small-region-dicom"
 BOXES = "slides/synthetic/openslide_boxes.tiff"
-READERS: tuple[Literal["openslide", "tiffslide"], ...] = ("openslide", "tiffslide")
+READERS: tuple[ReaderName, ...] = ("openslide", "tiffslide")
+OF_JPEG: tuple[ReaderName, ...] = (*READERS, "direct")
 Name = Literal["synthetic", "cmu", "tcga"]
 
 
@@ -105,7 +106,7 @@ def corners(level: Level, rng: np.random.Generator) -> list[tuple[int, int]]:
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("name", ["synthetic", "cmu", "tcga"])
 def test_pixels_are_openslides(
-    slides: Callable[[str], Path], name: Name, reader: Literal["openslide", "tiffslide"]
+    slides: Callable[[str], Path], name: Name, reader: ReaderName
 ) -> None:
     path, rng = slides(name), np.random.default_rng(0)
     with open_slide(path, reader, default_mpp_um=0.25) as slide:
@@ -140,10 +141,8 @@ def test_openslide_between_pixels(slides: Callable[[str], Path]) -> None:
                 assert np.abs(pixels - aligned).mean() < np.abs(pixels - shifted).mean()
 
 
-@pytest.mark.parametrize("reader", READERS)
-def test_region_at_the_corner_and_of_the_whole(
-    slide_path: Path, reader: Literal["openslide", "tiffslide"]
-) -> None:
+@pytest.mark.parametrize("reader", OF_JPEG)
+def test_region_at_the_corner_and_of_the_whole(slide_path: Path, reader: ReaderName) -> None:
     with open_slide(slide_path, reader) as slide:
         for level in slide.levels:
             whole = slide.read(Region(0, 0, level.index, level.width, level.height))
@@ -171,13 +170,13 @@ def exact_means(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return image
 
 
-@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("reader", OF_JPEG)
 @pytest.mark.parametrize(("name", "mpp_um"), [("synthetic", 8.0), ("cmu", 8.0), ("cmu", 30.0)])
 def test_overview_is_the_mean(
     slides: Callable[[str], Path],
     name: Name,
     mpp_um: float,
-    reader: Literal["openslide", "tiffslide"],
+    reader: ReaderName,
 ) -> None:
     path = slides(name)
     with open_slide(path, reader) as slide:
@@ -226,12 +225,12 @@ def rectangles(faulty: Path) -> list[tuple[int, int, int, int]]:
     return found
 
 
-@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("reader", OF_JPEG)
 def test_one_failed_read_poisons_no_other(
     faulty: Path,
     data_dir: Path,
     rectangles: list[tuple[int, int, int, int]],
-    reader: Literal["openslide", "tiffslide"],
+    reader: ReaderName,
 ) -> None:
     path = faulty / "zeroed_tiles.svs"
     intact = whole_level(data_dir / CMU, 0)
@@ -260,12 +259,12 @@ def test_one_failed_read_poisons_no_other(
                     )
 
 
-@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("reader", OF_JPEG)
 def test_overview_marks_what_cannot_be_read(
     faulty: Path,
     data_dir: Path,
     rectangles: list[tuple[int, int, int, int]],
-    reader: Literal["openslide", "tiffslide"],
+    reader: ReaderName,
 ) -> None:
     with open_slide(data_dir / CMU, reader) as slide:
         intact = slide.overview(8.0)
@@ -305,10 +304,8 @@ def test_a_slide_of_which_nothing_can_be_read(data_dir: Path) -> None:
             assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize("reader", READERS)
-def test_a_slide_that_disappears(
-    faulty: Path, tmp_path: Path, reader: Literal["openslide", "tiffslide"]
-) -> None:
+@pytest.mark.parametrize("reader", OF_JPEG)
+def test_a_slide_that_disappears(faulty: Path, tmp_path: Path, reader: ReaderName) -> None:
     path = tmp_path / "slide.svs"
     shutil.copy(faulty / "zeroed_tiles.svs", path)
     with open_slide(path, reader) as slide:
@@ -325,7 +322,7 @@ def test_a_slide_that_disappears(
 # --- closing and pickling
 
 
-@pytest.mark.parametrize("reader", [*READERS, "image"])
+@pytest.mark.parametrize("reader", [*OF_JPEG, "image"])
 def test_a_closed_slide(slide_path: Path, tmp_path: Path, reader: str) -> None:
     if reader == "image":
         slide_path = tmp_path / "a.png"
@@ -353,7 +350,7 @@ def test_a_slide_does_not_pickle(slide_path: Path) -> None:
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_metadata(data_dir: Path, reader: Literal["openslide", "tiffslide"]) -> None:
+def test_metadata(data_dir: Path, reader: ReaderName) -> None:
     with open_slide(data_dir / CMU, reader) as slide:
         assert slide.dimensions == (2220, 2967)
         assert slide.levels == (Level(0, 2220, 2967, 1.0),)
@@ -382,10 +379,14 @@ def test_reader_versions(slide_path: Path) -> None:
         assert slide.reader_version == version("openslide-bin")
     with open_slide(slide_path, "tiffslide") as slide:
         assert slide.reader_version == version("tiffslide")
+    with open_slide(slide_path, "direct") as slide:
+        assert slide.reader_version == f"simplejpeg {version('simplejpeg')}"
 
 
-def test_auto_takes_openslide_first(slide_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with open_slide(slide_path) as slide:
+def test_auto_takes_openslide_before_tiffslide(
+    data_dir: Path, slide_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_slide(data_dir / TCGA, default_mpp_um=0.25) as slide:
         assert (slide.reader, slide.damage) == ("openslide", None)
 
     class Refusing:
@@ -393,7 +394,7 @@ def test_auto_takes_openslide_first(slide_path: Path, monkeypatch: pytest.Monkey
             raise openslide.OpenSlideError("not today")
 
     monkeypatch.setattr(
-        "wsi_norm.slide.opening.READERS", {**readers.READERS, "openslide": Refusing}
+        opening, "READERS", {**opening.READERS, "direct": Refusing, "openslide": Refusing}
     )
     with open_slide(slide_path) as slide:
         assert slide.reader == "tiffslide"
@@ -433,9 +434,7 @@ def test_paths_that_are_no_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_mpp_stated_given_and_missing(
-    data_dir: Path, reader: Literal["openslide", "tiffslide"]
-) -> None:
+def test_mpp_stated_given_and_missing(data_dir: Path, reader: ReaderName) -> None:
     stated, silent = data_dir / CMU, data_dir / TCGA
     for path, table, default, expected in (
         (stated, None, None, (0.499, "slide")),
@@ -466,9 +465,9 @@ def test_a_print_resolution_is_no_mpp(data_dir: Path) -> None:
         assert slide.dimensions == (300, 250)
 
 
-@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("reader", OF_JPEG)
 @pytest.mark.parametrize("fault", ["mpp_removed", "mpp_garbage", "mpp_10x"])
-def test_faulty_mpp(faulty: Path, fault: str, reader: Literal["openslide", "tiffslide"]) -> None:
+def test_faulty_mpp(faulty: Path, fault: str, reader: ReaderName) -> None:
     path = faulty / f"{fault}.svs"
     with pytest.raises(ResolutionError) as caught:
         open_slide(path, reader)
@@ -496,7 +495,7 @@ def on_white(rgb: np.ndarray) -> np.ndarray:
     return np.where(ALPHA[..., None] == 255, rgb, 255).astype(np.uint8)
 
 
-def read_all(path: Path, reader: Literal["auto", "openslide", "tiffslide"] = "auto") -> np.ndarray:
+def read_all(path: Path, reader: ReaderName = "auto") -> np.ndarray:
     with open_slide(path, reader, default_mpp_um=0.5) as slide:
         assert slide.damage is None
         return np.array(slide.read(Region(0, 0, 0, *slide.dimensions)))

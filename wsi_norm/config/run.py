@@ -78,9 +78,10 @@ class RunConfig(BaseModel):
         default=False, description="start anew where a store exists, else resume"
     )
     report: bool = Field(default=True, description="write report.html, run.json and slides.csv")
+    profile: bool = Field(default=False, description="write profile.md: where the time went")
 
     # work
-    reader: Literal["auto", "openslide", "tiffslide"] = Field(
+    reader: Literal["auto", "direct", "openslide", "tiffslide"] = Field(
         default="auto", description="slide reader"
     )
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:i")

@@ -23,14 +23,11 @@ STATISTICS_TILES = 64
 STATISTICS_PIXELS = STATISTICS_TILES * 512**2
 """Of larger tiles fewer are taken: the sample is in memory at once."""
 
-BLOCK_PX = 2048
-"""Neighbouring tiles are read together in blocks of about this edge, in px of the level."""
-
 
 def read_tiles(
     slide: Slide, grid: TileGrid, tiles: Sequence[Tile]
 ) -> tuple[UInt8, list[ReadError | None]]:
-    """Tiles at the target mpp, neighbours read together.
+    """Tiles at the target mpp; neighbours read together where the slide's reader wants it.
 
     Returns
     -------
@@ -42,16 +39,16 @@ def read_tiles(
     errors: list[ReadError | None] = [None] * len(tiles)
     boxes = [grid.box(tile) for tile in tiles]
     edge = size * grid.downsample / grid.level.downsample
-    for block in blocks(tiles, max(1, int(BLOCK_PX / edge))):
+    groups = blocks(tiles, max(1, int(slide.block_px / edge)))
+    for block in groups:
         whole = enclosing([boxes[index] for index in block])
         try:
             pixels = slide.read(grid.region(whole))
-        except ReadError:
-            for index in block:
-                try:
-                    out[index] = _fit(slide.read(grid.region(boxes[index])), size)
-                except ReadError as error:
-                    errors[index] = error
+        except ReadError as error:
+            if len(block) == 1:
+                errors[block[0]] = error
+            else:
+                groups += [[index] for index in block]
             continue
         for index in block:
             out[index] = _fit(_cut(pixels, whole, boxes[index]), size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from upath import UPath
@@ -11,17 +12,27 @@ from upath import UPath
 from wsi_norm.errors import ResolutionError, UnreadableSlideError
 from wsi_norm.location import Location, location
 from wsi_norm.slide.diagnose import tiff_damage, tifffile_complaints, why_unreadable
+from wsi_norm.slide.direct import DirectReader
 from wsi_norm.slide.readers import (
     IMAGE_SUFFIXES,
     OPEN_ERRORS,
-    READERS,
+    ImageReader,
     Metadata,
+    OpenSlideReader,
     Reader,
+    TiffSlideReader,
     positive_number,
 )
 from wsi_norm.slide.slide import MppSource, Slide
 
-ReaderName = Literal["auto", "openslide", "tiffslide"]
+ReaderName = Literal["auto", "direct", "openslide", "tiffslide"]
+
+READERS: Mapping[str, Callable[[str], Reader]] = {
+    "direct": DirectReader.proven,
+    "openslide": OpenSlideReader,
+    "tiffslide": TiffSlideReader,
+    "image": ImageReader,
+}
 
 MPP_RANGE_UM = (0.05, 16.0)
 """Stated mpp outside this range is no microscope's: 200x would be 0.05, 0.625x is 16."""
@@ -43,7 +54,8 @@ def open_slide(
     path
         A file, a folder of DICOM instances, or a URL that fsspec knows (read by TiffSlide).
     reader
-        "auto" takes OpenSlide where it opens the file and the next reader where it does not.
+        "auto" takes "direct" where its pixels are proven to be OpenSlide's, else OpenSlide, and
+        the next reader where OpenSlide does not open the file.
     table_mpp_um
         um/px of level 0 that rules over what the slide states.
     default_mpp_um
@@ -104,15 +116,21 @@ def _open(path: Location, reader: ReaderName) -> tuple[Reader, str | None]:
         names = ["image"]
     else:
         plain = path.suffix.lower() in {".tif", ".tiff"}
-        names = ["openslide", "tiffslide", *(["image"] if plain else [])]
+        names = ["direct", "openslide", "tiffslide", *(["image"] if plain else [])]
     refusals: list[str] = []
     for name in names:
         try:
             with tifffile_complaints(), warnings.catch_warnings(action="ignore"):
                 opened = READERS[name](str(path))
         except OPEN_ERRORS as error:
+            if reader == "auto" and name == "direct":
+                continue  # it declines what is OpenSlide's; that says nothing of the file
             # Some readers repeat the path; what is damaged must not depend on where it lies.
             reason = str(error).replace(str(path), path.name) or type(error).__name__
+            if name == "direct" and isinstance(error, ValueError):
+                raise UnreadableSlideError(
+                    f"{path}: cannot be read directly: {reason}; leave out --reader direct"
+                ) from error
             refusals.append(f"{name}: {reason}")
             continue
         return opened, _damage(path, opened, refusals)

@@ -99,8 +99,15 @@ class Slide:
         return self._reader.name
 
     @property
+    def block_px(self) -> int:
+        """Edge of the blocks, in px of a level, in which neighbouring tiles are best read."""
+        return self._reader.block_px
+
+    @property
     def reader_version(self) -> str:
         """Version of that library."""
+        if self.reader == "direct":
+            return f"simplejpeg {version('simplejpeg')}"
         package = {"openslide": "openslide-bin", "image": "pillow"}
         return version(package.get(self.reader, self.reader))
 

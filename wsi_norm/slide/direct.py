@@ -1,0 +1,162 @@
+"""JPEG tiles of a tiled TIFF decoded without OpenSlide, where its pixels are the same.
+
+OpenSlide opens the file too. It states the metadata, and it reads whatever is not a whole and
+faultless JPEG tile: an error or a warning of libjpeg is OpenSlide's to judge.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+from simplejpeg import decode_jpeg
+
+from wsi_norm.geometry import Box, Level
+from wsi_norm.slide.readers import KEPT_BYTES, RGB, OpenSlideReader, closed_on_failure
+
+VENDORS = frozenset({"aperio", "generic-tiff"})
+"""Formats whose levels are pages of a TIFF, each a plain grid of tiles."""
+
+START, END, JFIF, ADOBE = b"\xff\xd8", b"\xff\xd9", b"\xff\xe0", b"\xff\xee"
+RGB_JPEG, YCBCR_JPEG = (
+    ADOBE + b"\x00\x0eAdobe\x00\x64\x00\x00\x00\x00" + transform for transform in (b"\x00", b"\x01")
+)
+"""The segments by which a JPEG states its colours, as the TIFF has them."""
+COLOURS = {tifffile.PHOTOMETRIC.RGB: RGB_JPEG, tifffile.PHOTOMETRIC.YCBCR: YCBCR_JPEG}
+
+
+@dataclass(frozen=True, eq=False)
+class _Page:
+    """The JPEG tiles of a level; `head`, tables and colours, goes before each tile's own data."""
+
+    width: int
+    height: int
+    across: int
+    offsets: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int64]
+    head: bytes
+    colour: bytes
+
+
+class DirectReader(OpenSlideReader):
+    """simplejpeg (libjpeg-turbo) on the tiles of an Aperio slide or a plain pyramidal TIFF."""
+
+    name: ClassVar[str] = "direct"
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        with closed_on_failure(self._slide):
+            if self.metadata.vendor not in VENDORS:
+                raise ValueError(f"{self.metadata.vendor} is not {' or '.join(sorted(VENDORS))}")
+            self._pages = _pages(path, self.metadata.levels)
+            self._file = os.open(path, os.O_RDONLY)
+        kept = KEPT_BYTES // max(3 * page.width * page.height for page in self._pages.values())
+        self._tile = lru_cache(max(1, kept))(partial(_decoded, self._file))
+
+    @classmethod
+    def proven(cls, path: str) -> Self:
+        """Open a slide of which each level's fullest and last tile are OpenSlide's to the bit."""
+        reader = cls(path)
+        with closed_on_failure(reader):
+            for index, page in reader._pages.items():
+                level = reader.metadata.levels[index]
+                for tile in {int(page.counts.argmax()), len(page.counts) - 1}:
+                    box = _box(page, tile, level)
+                    by_openslide = OpenSlideReader.read(
+                        reader, level, box.left, box.top, box.width, box.height
+                    )
+                    if not np.array_equal(reader._paste(page, box), by_openslide):
+                        raise ValueError(f"pixels of level {index} are not OpenSlide's")
+        return reader
+
+    def read(self, level: Level, left: int, top: int, width: int, height: int) -> RGB:
+        """uint8 (height, width, 3); by OpenSlide where a tile is not whole."""
+        page = self._pages.get(level.index)
+        if page is not None:
+            try:
+                return self._paste(page, Box(left, top, left + width, top + height))
+            except (ValueError, OSError):
+                pass
+        return super().read(level, left, top, width, height)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._tile.cache_clear()
+        os.close(self._file)
+        super().close()
+
+    def _paste(self, page: _Page, box: Box) -> RGB:
+        """The pixels of a box, from the tiles that it touches."""
+        pixels = np.empty((box.height, box.width, 3), np.uint8)
+        for row in range(box.top // page.height, (box.bottom - 1) // page.height + 1):
+            for column in range(box.left // page.width, (box.right - 1) // page.width + 1):
+                tile = self._tile(page, row * page.across + column)
+                y, x = row * page.height - box.top, column * page.width - box.left
+                part = tile[max(-y, 0) : box.height - y, max(-x, 0) : box.width - x]
+                y, x = max(y, 0), max(x, 0)
+                pixels[y : y + part.shape[0], x : x + part.shape[1]] = part
+        return pixels
+
+
+def _decoded(file: int, page: _Page, index: int) -> RGB:
+    """A tile as libjpeg decodes it without a warning, or ValueError."""
+    data = os.pread(file, int(page.counts[index]), int(page.offsets[index]))
+    stated = data[2:4]
+    if (
+        data[:2] != START
+        or (stated == JFIF and page.colour != YCBCR_JPEG)
+        or (stated == ADOBE and data[2:18] != page.colour)
+    ):
+        raise ValueError("no JPEG, or of other colours than the TIFF states")
+    pixels: RGB = decode_jpeg(page.head + data[2:])
+    if pixels.shape != (page.height, page.width, 3):
+        raise ValueError(f"the tile is {pixels.shape}")
+    return pixels
+
+
+def _box(page: _Page, tile: int, level: Level) -> Box:
+    """A tile's place in its level, without what lies beyond the level's edge."""
+    top, left = (tile // page.across) * page.height, (tile % page.across) * page.width
+    return Box(left, top, min(left + page.width, level.width), min(top + page.height, level.height))
+
+
+def _pages(path: str, levels: tuple[Level, ...]) -> dict[int, _Page]:
+    """The levels that can be read directly, or ValueError.
+
+    At a downsample that is no whole number OpenSlide reads between the pixels of a level.
+    """
+    with tifffile.TiffFile(path) as tiff:
+        pages = [_page(tiff, level) for level in levels]
+    return {
+        level.index: page
+        for level, page in zip(levels, pages, strict=True)
+        if level.downsample.is_integer()
+    }
+
+
+def _page(tiff: tifffile.TiffFile, level: Level) -> _Page:
+    size = level.height, level.width, 3
+    found = [page.aspage() for page in tiff.pages if page.shape == size]
+    tiled = [page for page in found if page.is_tiled]
+    if len(tiled) != 1:
+        raise ValueError(f"level {level.index} is not one tiled page of three colours")
+    (page,) = tiled
+    if page.compression != tifffile.COMPRESSION.JPEG:
+        name = getattr(page.compression, "name", page.compression)
+        raise ValueError(f"level {level.index} is compressed by {name}, not JPEG")
+    colour = COLOURS.get(tifffile.PHOTOMETRIC(page.photometric))
+    if colour is None or page.dtype != np.uint8:
+        raise ValueError(f"level {level.index} is not 8-bit RGB or YCbCr")
+    across, down = -(-level.width // page.tilewidth), -(-level.height // page.tilelength)
+    offsets, counts = (np.array(v, np.int64) for v in (page.dataoffsets, page.databytecounts))
+    if not len(offsets) == len(counts) == across * down or not counts.all():
+        raise ValueError(f"tiles of level {level.index} are missing")
+    tables = page.jpegtables or START + END
+    return _Page(
+        page.tilewidth, page.tilelength, across, offsets, counts, tables[:-2] + colour, colour
+    )
