@@ -24,9 +24,9 @@ HUE = ("hsv", 0)
 """The one channel that is an angle: (space, channel)."""
 
 # Rows: haematoxylin, eosin, DAB, as unit-scaled densities in R, G, B.
-_STAIN_TO_DENSITY = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
-_DENSITY_TO_STAIN = np.linalg.inv(_STAIN_TO_DENSITY)
-_DARKEST = 1e-6
+STAIN_TO_DENSITY = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
+DENSITY_TO_STAIN = np.linalg.inv(STAIN_TO_DENSITY)
+DARKEST = 1e-6
 """RGB floor before the logarithm, as in scikit-image's `rgb2hed`."""
 
 
@@ -40,13 +40,13 @@ class Conversion(NamedTuple):
 
 def rgb_to_hed(image: Tensor) -> Tensor:
     """Stain amounts (H, E, DAB) of an RGB image, on the scale of scikit-image's `rgb2hed`."""
-    density = image.clamp_min(_DARKEST).log() / math.log(_DARKEST)
-    return _mix(density, _DENSITY_TO_STAIN)
+    density = image.clamp_min(DARKEST).log() / math.log(DARKEST)
+    return _mix(density, DENSITY_TO_STAIN)
 
 
 def hed_to_rgb(image: Tensor) -> Tensor:
     """RGB of stain amounts (H, E, DAB): the inverse of `rgb_to_hed`; may leave [0, 1]."""
-    return torch.exp(_mix(image, _STAIN_TO_DENSITY) * math.log(_DARKEST))
+    return torch.exp(_mix(image, STAIN_TO_DENSITY) * math.log(DARKEST))
 
 
 def _lab_to_rgb_unclipped(image: Tensor) -> Tensor:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import warnings
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +18,14 @@ from wsi_norm.lstainnorm.background import tissue_weight, white_of
 from wsi_norm.lstainnorm.layer import LStainNorm
 from wsi_norm.lstainnorm.template import MomentPool, Statistics, Triple, as_batch, to_float, triple
 
+if TYPE_CHECKING:
+    from wsi_norm.fused import FusedLayer
+
 UInt8 = npt.NDArray[np.uint8]
+Engine = Literal["auto", "kernel", "torch"]
 
 BYTES_PER_PIXEL = 400
-"""Peak working memory of the layer per pixel: about thirty float32 images of three channels."""
+"""Peak memory of the torch form per pixel: about thirty float32 images of three channels."""
 
 
 class Normalizer:
@@ -30,6 +37,10 @@ class Normalizer:
         Any LStainNorm; a copy of nothing: the layer itself is moved to the device.
     device
         "auto" (the first CUDA device, else the CPU), "cpu", "cuda" or "cuda:i".
+    engine
+        "kernel": the fused form, on a CPU alone; it takes the layer's parameters once, here, and
+        agrees with "torch" to a rounding of the byte. "auto" is the kernel on a CPU, and torch on a
+        GPU, for the preset "reference" and, with a warning, where numba is not installed.
     batch_size
         Tiles per forward pass on a GPU; None fits it to the free memory. A CPU always works tile by
         tile: it is no slower, and no byte of the result can depend on the batch.
@@ -37,15 +48,32 @@ class Normalizer:
     Raises
     ------
     ConfigError
-        The device does not exist here.
+        The device does not exist here, or the engine does not run on it.
     """
 
     def __init__(
-        self, layer: LStainNorm, device: str = "auto", batch_size: int | None = None
+        self,
+        layer: LStainNorm,
+        device: str = "auto",
+        batch_size: int | None = None,
+        *,
+        engine: Engine = "auto",
     ) -> None:
         self.device = resolve_device(device)
         self.layer = layer.to(self.device).eval()
         self.batch_size = batch_size
+        self._fused = _fused(self.layer, self.device, engine)
+
+    @property
+    def engine(self) -> Literal["kernel", "torch"]:
+        """The form that is at work."""
+        return "torch" if self._fused is None else "kernel"
+
+    def warm_up(self) -> None:
+        """Compile or load the kernels, or start the device: seconds that no tile need wait for."""
+        tile = np.full((1, 16, 16, 3), 128, np.uint8)
+        self.normalize(tile, self.measure_with_white(tile, (1.0, 1.0, 1.0)))
+        self.normalize(tile)
 
     def measure(self, tiles: UInt8, tissue: npt.NDArray[np.bool_] | None = None) -> Statistics:
         """Statistics of the tissue in tiles of one slide, taken together.
@@ -75,13 +103,15 @@ class Normalizer:
         if tissue is not None and tissue.shape != batch.shape[:3]:
             raise ValueError(f"tissue must be bool {batch.shape[:3]}, not {tissue.shape}")
         pool = MomentPool(circular_hue=self.layer.config.circular_hue)
-        level = torch.tensor(white)[:, None, None]
-        for index, tile in enumerate(batch):
+        if tissue is None:
+            tissue = np.ones(batch.shape[:3], np.bool_)
+        for tile, counted in zip(np.ascontiguousarray(batch), tissue, strict=True):
+            if self._fused is not None:
+                self._fused.add_to(pool, tile, np.ascontiguousarray(counted, np.uint8), white)
+                continue
             pixels = to_float(tile[None])
-            weight = tissue_weight(pixels, level)
-            if tissue is not None:
-                weight = weight * torch.tensor(np.ascontiguousarray(tissue[index]))
-            pool.add(pixels, weight)
+            weight = tissue_weight(pixels, torch.tensor(white)[:, None, None])
+            pool.add(pixels, weight * torch.tensor(np.ascontiguousarray(counted)))
         if not pool.usable:
             raise ValueError("no statistics: the tiles hold (almost) no tissue")
         return Statistics(*pool.moments(), white, pool.tissue_pixels)
@@ -106,11 +136,17 @@ class Normalizer:
         self, tiles: UInt8, statistics: Statistics | None = None, white: Triple | None = None
     ) -> tuple[UInt8, npt.NDArray[np.bool_]]:
         """As calling it; also bool (N,): False where a tile had no usable statistics of its own."""
-        tiles = as_batch(tiles)
-        out = np.empty_like(tiles)
-        usable = np.ones(len(tiles), np.bool_)
-        for part in self._batches(tiles):
-            out[part], usable[part] = self._forward(tiles[part], statistics, white)
+        tiles = np.ascontiguousarray(as_batch(tiles))
+        if self._fused is not None:
+            return self._fused.normalize(tiles, statistics, white)
+        out, usable = np.empty_like(tiles), np.ones(len(tiles), np.bool_)
+        done = [
+            (part, *self._forward(tiles[part], statistics, white)) for part in self._batches(tiles)
+        ]
+        if self.device.type == "cuda":
+            torch.cuda.current_stream(self.device).synchronize()
+        for part, levels, known in done:
+            out[part], usable[part] = levels.numpy(), known.numpy()
         return out, usable
 
     def _batches(self, tiles: UInt8) -> Iterator[slice]:
@@ -123,18 +159,51 @@ class Normalizer:
     @torch.inference_mode()
     def _forward(
         self, tiles: UInt8, statistics: Statistics | None, white: Triple | None
-    ) -> tuple[UInt8, npt.NDArray[np.bool_]]:
+    ) -> tuple[Tensor, Tensor]:
+        """Bytes (N, H, W, 3) and usable (N,) on the host; those of a GPU are on their way."""
         y, usable = self.layer.normalize(self._to_device(tiles), statistics, white)
         levels = (y * 255).round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
-        return levels.contiguous().cpu().numpy(), usable.cpu().numpy()
+        return _to_host(levels.contiguous()), _to_host(usable)
 
     def _to_device(self, tiles: UInt8) -> Tensor:
         """float32 (N, 3, H, W) in [0, 1]; bytes cross the bus, conversion happens behind it."""
         if self.device.type == "cpu":
             return to_float(tiles)
-        host = torch.tensor(np.ascontiguousarray(tiles)).pin_memory()
+        host = torch.tensor(tiles).pin_memory()
         moved = host.to(self.device, non_blocking=True)
         return moved.permute(0, 3, 1, 2).float() / 255
+
+
+def _to_host(values: Tensor) -> Tensor:
+    if values.device.type == "cpu":
+        return values
+    host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    return host.copy_(values, non_blocking=True)
+
+
+def _fused(layer: LStainNorm, device: torch.device, engine: Engine) -> FusedLayer | None:
+    """The fused form if the engine asks for it, None for the torch form."""
+    if engine not in get_args(Engine):
+        raise ConfigError(f"engine {engine!r} is none of {', '.join(get_args(Engine))}")
+    if engine == "torch" or (engine == "auto" and (device.type != "cpu" or layer.config.literal)):
+        return None
+    if device.type != "cpu":
+        raise ConfigError(f"engine 'kernel' runs on a CPU, not on {device}; use engine 'torch'")
+    if layer.config.literal:
+        raise ConfigError("preset 'reference' has no kernel; use engine 'torch'")
+    if importlib.util.find_spec("numba") is None:
+        if engine == "kernel":
+            raise ConfigError("engine 'kernel' needs numba: pip install numba")
+        warnings.warn(
+            "numba is not installed: the layer runs in PyTorch, many times slower "
+            "(pip install numba)",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return None
+    from wsi_norm.fused import FusedLayer
+
+    return FusedLayer(layer)
 
 
 def resolve_device(device: str) -> torch.device:

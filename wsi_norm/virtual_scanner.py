@@ -29,7 +29,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wsi_norm.colorspace import _DARKEST, _STAIN_TO_DENSITY, rgb_to_hed
+from wsi_norm.colorspace import DARKEST, STAIN_TO_DENSITY, rgb_to_hed
 
 FARTHEST = 2.0
 """Normal draws end here, in standard deviations: no rare draw gives absurd colours."""
@@ -169,13 +169,13 @@ class VirtualScanner:
         gain, white, gamma = (
             value.to(x)[..., None, None] for value in (self.gain, self.white, self.gamma[:, None])
         )
-        basis = torch.tensor(_STAIN_TO_DENSITY, dtype=x.dtype, device=x.device)
+        basis = torch.tensor(STAIN_TO_DENSITY, dtype=x.dtype, device=x.device)
         mixed = (self.stain.to(x) @ basis).mT @ rgb_to_hed(x).flatten(2)
         # bounded before the exponential, so that no overflow makes the gradient NaN
         density = mixed.reshape(x.shape).clamp_min(0)
-        seen = 1 - gain * (1 - torch.exp(density * math.log(_DARKEST)))
+        seen = 1 - gain * (1 - torch.exp(density * math.log(DARKEST)))
         # floored before the power, whose slope at 0 is infinite for gamma below 1
-        return (white * seen.clamp_min(_DARKEST) ** gamma).clamp(0, 1)
+        return (white * seen.clamp_min(DARKEST) ** gamma).clamp(0, 1)
 
 
 def _stain_matrix(amount: Tensor, turn: Tensor) -> Tensor:
@@ -184,7 +184,7 @@ def _stain_matrix(amount: Tensor, turn: Tensor) -> Tensor:
     A turned colour vector is brought back to its old length, so that only `amount` makes a stain
     darker or paler as a whole.
     """
-    colours = torch.tensor(_STAIN_TO_DENSITY, dtype=torch.float32)
+    colours = torch.tensor(STAIN_TO_DENSITY, dtype=torch.float32)
     matrix = torch.eye(3).repeat(len(turn), 1, 1)
     matrix[:, 0, 1:] = turn[:, :2]
     matrix[:, 1, ::2] = turn[:, 2:]

@@ -186,7 +186,7 @@ def test_gradients_of_linear_are_those_of_direct(scale: float) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_training_works_after_inference_in_the_same_process(dtype: torch.dtype) -> None:
-    attention._chebyshev.cache_clear()
+    attention.chebyshev.cache_clear()
     q, k, v = (x.to(dtype) for x in (tokens(1, 90), tokens(1, 90, seed=1), values(1, 3, 90)))
     with torch.inference_mode():
         expected = linear_attention(q, k, v, 17)

@@ -36,6 +36,7 @@ GOOD = SlideResult(
     seconds_reading=1.23456,
     seconds_computing=2.0,
     seconds_writing=0.5,
+    cpu_seconds={"planning": 0.2, "reading": 1.0, "computing": 1.9, "writing": 0.25},
     tiles_written=60,
 )
 DAMAGED = SlideResult(
@@ -64,6 +65,8 @@ FAILED = SlideResult(
 def make_summary(*slides: SlideResult, **changes: Any) -> RunSummary:
     facts: dict[str, Any] = {
         "seconds": 10.0004,
+        "seconds_starting": 1.5,
+        "threads": 2,
         "peak_memory_bytes": {"host:1": 1000},
         "settings": {"output": Path("/o"), "mpp": 0.5},
         "model": {"sha256": "1" * 64},

@@ -13,6 +13,7 @@ from wsi_norm.report import (
     CSV_COLUMNS,
     RunSummary,
     SlideResult,
+    profile_table,
     write_csv,
     write_json,
     write_report,
@@ -103,3 +104,24 @@ def test_a_name_that_is_no_text_is_still_written(
     odd = replace(good, name=os.fsdecode(b"caf\xe9"))
     for path in write_report(make_summary(odd), tmp_path):
         assert "caf\\udce9" in path.read_text("utf-8")
+
+
+def test_the_profile_accounts_for_the_time_of_all_workers(
+    good: SlideResult, make_summary: MakeSummary
+) -> None:
+    summary = make_summary(good)
+    stages = summary.stages()
+    assert sum(wall for wall, _ in stages.values()) == pytest.approx(2 * (10.0004 - 1.5))
+    assert stages["computing"] == (2.0, 1.9)
+    rows = [line.split(" | ") for line in profile_table(summary).splitlines() if "ms" not in line]
+    table = {row[0].removeprefix("| "): row[1:] for row in rows if len(row) == 5}
+    assert table["writing"] == ["0.50", "3%", "0.25", f"{500 / good.tiles_written:.2f} |"]
+    assert table["waiting"][0] == f"{2 * 8.5004 - 0.25 - 1.23456 - 2 - 0.5:.2f}"
+
+
+def test_run_json_has_the_stages(
+    good: SlideResult, make_summary: MakeSummary, tmp_path: Path
+) -> None:
+    document = json.loads(write_json(make_summary(good), tmp_path / "run.json").read_text())
+    assert document["stages"]["reading"] == {"seconds": 1.235, "cpu_seconds": 1.0}
+    assert (document["threads"], document["seconds_starting"]) == (2, 1.5)

@@ -49,7 +49,7 @@ def linear_attention(query: Tensor, key: Tensor, value: Tensor, nodes: int) -> T
     """As `direct_attention`, interpolated between `nodes` Chebyshev nodes; O(nodes x N) time."""
     low, high = query.detach().aminmax(dim=-1, keepdim=True)
     middle, radius = (low + high) / 2, ((high - low) / 2).clamp_min(1e-6)
-    points, to_coefficients = (query.new_tensor(array) for array in _chebyshev(nodes))
+    points, to_coefficients = (query.new_tensor(array) for array in chebyshev(nodes))
     at_nodes = _attend(middle + radius * points, key, value)
     coefficients = at_nodes @ to_coefficients.T
     return coefficients @ _chebyshev_basis((query - middle) / radius, nodes)
@@ -102,7 +102,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 @lru_cache
-def _chebyshev(nodes: int) -> tuple[Floats, Floats]:
+def chebyshev(nodes: int) -> tuple[Floats, Floats]:
     """Nodes of the first kind (n,), and the (n, n) matrix from values there to coefficients."""
     angles = (np.arange(nodes) + 0.5) * (np.pi / nodes)
     matrix = np.cos(np.arange(nodes)[:, None] * angles) * (2 / nodes)

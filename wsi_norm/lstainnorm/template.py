@@ -123,6 +123,7 @@ class MomentPool:
     """Weighted moments of a stream of pixels, in float64, in every colour space at once."""
 
     def __init__(self, spaces: Iterable[Space] = SPACES, circular_hue: bool = True) -> None:
+        self.circular_hue = circular_hue
         self._angle = HUE if circular_hue else None
         self._sums = {space: torch.zeros(3, 2, dtype=torch.float64) for space in spaces}
         self._weight = 0.0
@@ -139,6 +140,23 @@ class MomentPool:
                 )
         self._weight += float(flat.sum())
         self._pixels += flat.numel()
+
+    def add_sums(
+        self, sums: Mapping[Space, npt.NDArray[np.float64]], weight: float, pixels: int
+    ) -> None:
+        """Take in what was summed elsewhere.
+
+        Parameters
+        ----------
+        sums
+            (3, 2) per space: of every channel x and x^2, of a circular hue sine and cosine.
+        weight, pixels
+            Sum of the weights, and how many pixels they stand for.
+        """
+        for space, own in self._sums.items():
+            own += torch.tensor(sums[space])
+        self._weight += weight
+        self._pixels += pixels
 
     @property
     def tissue_pixels(self) -> int:

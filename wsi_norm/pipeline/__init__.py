@@ -13,7 +13,7 @@ from wsi_norm.pipeline.job import (
     SlideJob,
 )
 from wsi_norm.pipeline.shards import process_shard
-from wsi_norm.pipeline.slides import estimate, finish, prepare
+from wsi_norm.pipeline.slides import estimate, finish, prepare, versions
 
 __all__ = [
     "Estimate",
@@ -26,4 +26,5 @@ __all__ = [
     "finish",
     "prepare",
     "process_shard",
+    "versions",
 ]

@@ -40,6 +40,37 @@ class SlideJob:
     model: Model
 
 
+@dataclass
+class Seconds:
+    """Where the time of tasks went, by stage.
+
+    Attributes
+    ----------
+    wall, cpu
+        Seconds on the clock, and of them those that the task's own thread was computing: the rest
+        it waited for a disk, a device or another process.
+    """
+
+    wall: dict[str, float] = field(default_factory=dict)
+    cpu: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def spent(self, stage: str) -> Iterator[None]:
+        """Add the time of a `with` block to a stage."""
+        wall, cpu = time.perf_counter(), time.thread_time()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - wall, time.thread_time() - cpu
+            self.add(Seconds({stage: spent[0]}, {stage: spent[1]}))
+
+    def add(self, other: Seconds) -> None:
+        """Add other tasks' seconds."""
+        for own, more in ((self.wall, other.wall), (self.cpu, other.cpu)):
+            for stage, spent in more.items():
+                own[stage] = own.get(stage, 0.0) + spent
+
+
 @dataclass(frozen=True)
 class Prepared:
     """What `prepare` found out about a slide.
@@ -63,31 +94,7 @@ class Prepared:
     finished: bool
     damaged: bool
     warnings: tuple[str, ...]
-    seconds: float
-
-
-@dataclass
-class Seconds:
-    """Where the time of a task went."""
-
-    reading: float = 0.0
-    computing: float = 0.0
-    writing: float = 0.0
-
-    @contextmanager
-    def spent(self, stage: str) -> Iterator[None]:
-        """Add the time of a `with` block to a stage."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            setattr(self, stage, getattr(self, stage) + time.perf_counter() - start)
-
-    def add(self, other: Seconds) -> None:
-        """Add another task's seconds."""
-        self.reading += other.reading
-        self.computing += other.computing
-        self.writing += other.writing
+    seconds: Seconds
 
 
 @dataclass(frozen=True)

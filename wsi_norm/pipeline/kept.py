@@ -69,4 +69,6 @@ def _load(model: Model, config: RunConfig, device: str) -> Normalizer:
         layer.configure(config.statistics, config.background)
     except ValueError as error:
         raise ConfigError(f"{model.path or 'packaged checkpoint'}: {error}") from error
-    return Normalizer(layer, device, config.batch_size)
+    normalizer = Normalizer(layer, device, config.batch_size)
+    normalizer.warm_up()
+    return normalizer

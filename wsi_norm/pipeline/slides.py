@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import shutil
 import time
-from importlib.metadata import version
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
 from wsi_norm.errors import StoreError, UnreadableSlideError
 from wsi_norm.geometry import TileGrid
-from wsi_norm.pipeline.job import Estimate, Prepared, SlideJob
+from wsi_norm.pipeline.job import Estimate, Prepared, Seconds, SlideJob
 from wsi_norm.pipeline.kept import kept_normalizer
 from wsi_norm.pipeline.tiles import measure_slide, read_tiles, spread
 from wsi_norm.plan import SlidePlan, plan_grid, plan_slide, regions_sha256
@@ -28,7 +30,17 @@ from wsi_norm.store import (
     tiles_per_shard,
 )
 
-SOFTWARE = ("torch", "kornia", "numpy", "zarr", "numcodecs", "pillow", "scikit-image")
+SOFTWARE = (
+    "torch",
+    "kornia",
+    "numba",
+    "numpy",
+    "zarr",
+    "numcodecs",
+    "imagecodecs",
+    "pillow",
+    "scikit-image",
+)
 """Packages whose version can change a byte of the result."""
 
 COMPRESSION = {"zstd": 2.3, "blosc": 2.1, "none": 1.0}
@@ -44,8 +56,9 @@ def prepare(job: SlideJob) -> Prepared:
         Each with one line that names the file, the cause and the remedy.
     """
     torch.set_num_threads(1)
-    start = time.perf_counter()
-    with _open(job) as slide:
+    seconds = Seconds()
+    with seconds.spent("planning"), ThreadPoolExecutor(1) as beside, _open(job) as slide:
+        beside.submit(kept_normalizer, job.model, job.config)  # loads while the slide is planned
         store = None if job.config.overwrite else _existing(job, slide)
         if store is None:
             store = _create(job, slide, plan_slide(slide, job.source, job.config))
@@ -56,7 +69,7 @@ def prepare(job: SlideJob) -> Prepared:
         finished=store.meta.complete,
         damaged=store.meta.slide.damage is not None,
         warnings=store.meta.warnings,
-        seconds=time.perf_counter() - start,
+        seconds=seconds,
     )
 
 
@@ -102,6 +115,17 @@ def estimate(job: SlideJob) -> Estimate:
         seconds=planning + per_tile * len(plan.tiles),
         warnings=plan.warnings,
     )
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of packages; "absent" where one is not installed, which only numba may be."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "absent"
+    return found
 
 
 def _open(job: SlideJob) -> Slide:
@@ -186,7 +210,7 @@ def _settings(job: SlideJob, slide: Slide, grid: TileGrid) -> Settings:
             provenance=layer.provenance,
         ),
         codec=job.config.codec,
-        software={package: version(package) for package in SOFTWARE},
+        software=versions(SOFTWARE),
     )
 
 

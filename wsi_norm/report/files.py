@@ -54,6 +54,12 @@ def write_json(summary: RunSummary, path: Path) -> Path:
         "exit_status": summary.exit_status,
         "interrupted": summary.interrupted,
         "totals": summary.totals(),
+        "seconds_starting": round(summary.seconds_starting, 3),
+        "threads": summary.threads,
+        "stages": {
+            stage: {"seconds": round(wall, 3), "cpu_seconds": round(cpu, 3)}
+            for stage, (wall, cpu) in summary.stages().items()
+        },
         "peak_memory_bytes": dict(summary.peak_memory_bytes),
         "settings": dict(summary.settings),
         "model": dict(summary.model),
@@ -66,6 +72,25 @@ def write_json(summary: RunSummary, path: Path) -> Path:
     }
     path.write_text(json.dumps(document, indent=1, default=str) + "\n", encoding="utf-8")
     return path
+
+
+def profile_table(summary: RunSummary) -> str:
+    """Where the workers' time went, in Markdown."""
+    stages = summary.stages()
+    whole = sum(wall for wall, _ in stages.values()) or 1.0
+    tiles = summary.tiles_written or 1
+    lines = [
+        f"{summary.tiles_written} tiles in {summary.seconds:.1f} s, of which "
+        f"{summary.seconds_starting:.1f} s to start {summary.threads} worker threads",
+        "",
+        "| stage | seconds | of workers' time | CPU seconds | ms a tile |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {stage} | {wall:.2f} | {wall / whole:.0%} | {cpu:.2f} | {1000 * wall / tiles:.2f} |"
+            for stage, (wall, cpu) in stages.items()
+        ),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def write_csv(slides: Sequence[SlideResult], path: Path) -> Path:

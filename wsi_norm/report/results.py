@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Status = Literal["done", "damaged", "empty", "skipped", "failed", "interrupted", "planned"]
+STAGES = ("planning", "reading", "computing", "writing")
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class SlideResult:
         (x, y) in level-0 px of the tiles that this run could not read.
     seconds
         From first to last task; `seconds_*` are summed over workers.
+    cpu_seconds
+        Per stage: those of `seconds_*` in which the task itself was computing.
     expected_bytes, expected_seconds
         Of a dry run; seconds of one worker.
     """
@@ -48,6 +51,7 @@ class SlideResult:
     seconds_reading: float = 0.0
     seconds_computing: float = 0.0
     seconds_writing: float = 0.0
+    cpu_seconds: Mapping[str, float] = field(default_factory=dict)
     tiles_written: int = 0
     expected_bytes: int | None = None
     expected_seconds: float | None = None
@@ -71,8 +75,10 @@ class RunSummary:
     ----------
     slides
         In the order in which they were named.
-    seconds
-        Of the whole run.
+    seconds, seconds_starting
+        Of the whole run, and of it until there were workers.
+    threads
+        Tasks that could run at once, at most.
     peak_memory_bytes
         Largest resident memory of each worker that wrote a shard, by host and process.
     settings, model, versions
@@ -83,6 +89,8 @@ class RunSummary:
 
     slides: tuple[SlideResult, ...]
     seconds: float
+    seconds_starting: float
+    threads: int
     peak_memory_bytes: Mapping[str, int]
     settings: Mapping[str, Any]
     model: Mapping[str, Any]
@@ -110,15 +118,27 @@ class RunSummary:
     def totals(self) -> dict[str, Any]:
         """Slides per status, tiles per flag, seconds per stage."""
         fields = ("tiles", "tiles_written", "unreadable", "passed_through", "edge")
-        stages = ("planning", "reading", "computing", "writing")
         statuses = [slide.status for slide in self.slides]
         return {
             "slides": {status: statuses.count(status) for status in sorted(set(statuses))},
             **{name: _sum(self.slides, name) for name in fields},
             **{
-                f"seconds_{name}": round(_sum(self.slides, f"seconds_{name}"), 3) for name in stages
+                f"seconds_{name}": round(_sum(self.slides, f"seconds_{name}"), 3) for name in STAGES
             },
         }
+
+    def stages(self) -> dict[str, tuple[float, float]]:
+        """Wall and CPU seconds per stage over all workers, and those in which workers waited."""
+        spent = {
+            stage: (
+                float(_sum(self.slides, f"seconds_{stage}")),
+                sum(slide.cpu_seconds.get(stage, 0.0) for slide in self.slides),
+            )
+            for stage in STAGES
+        }
+        there = self.threads * (self.seconds - self.seconds_starting)
+        spent["waiting"] = max(0.0, there - sum(wall for wall, _ in spent.values())), 0.0
+        return spent
 
 
 def _sum(slides: Iterable[SlideResult], name: str) -> Any:

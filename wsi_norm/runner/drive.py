@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from distributed import Client, Future, as_completed
 from distributed.scheduler import KilledWorker
 
-from wsi_norm.config import RunConfig, read_yaml
-from wsi_norm.errors import ConfigError, StoreError, WsiNormError
-from wsi_norm.lstainnorm import load_checkpoint
-from wsi_norm.lstainnorm.checkpoint import sha256_of
+from wsi_norm.config import RunConfig
+from wsi_norm.errors import StoreError, WsiNormError
 from wsi_norm.pipeline import (
     Estimate,
     Model,
@@ -32,12 +27,13 @@ from wsi_norm.pipeline import (
     finish,
     prepare,
     process_shard,
+    versions,
 )
-from wsi_norm.report import RunSummary, SlideResult, write_report
+from wsi_norm.report import STAGES, RunSummary, SlideResult, profile_table, write_report
+from wsi_norm.runner.checks import absolute_config, absolute_source, check_output, named_model
 from wsi_norm.runner.cluster import workers
 from wsi_norm.sources import SlideSource, find_slides, same_names
 from wsi_norm.store import Counts
-from wsi_norm.tissue import read_geojson
 
 TASKS_PER_THREAD = 3
 """Tasks out at a time, per worker thread: one at work and the next ones there before it ends."""
@@ -55,6 +51,9 @@ PACKAGES = (
     "openslide-bin",
     "tiffslide",
     "tifffile",
+    "imagecodecs",
+    "simplejpeg",
+    "numba",
     "numpy",
     "pillow",
     "scikit-image",
@@ -118,18 +117,19 @@ def run(
     """
     if not isinstance(config, RunConfig | None):
         raise TypeError(f"config must be a RunConfig (see run_config), not {type(config).__name__}")
-    config = _absolute(config or RunConfig())
+    config = absolute_config(config or RunConfig())
     slides = [slides] if isinstance(slides, str | os.PathLike) else slides
     started, clock = datetime.now(UTC), time.perf_counter()
     names = [os.fspath(slide) for slide in slides] + list(config.slides)
     sources = find_slides(names, config.slides_csv, config.recursive)
-    model, facts = _model(config)
+    model, facts = named_model(config)
     if not config.dry_run:
-        _check_output(config.output)
+        check_output(config.output)
     drive = _Drive(config, model, sources, on_event or (lambda event: None))
-    interrupted = False
+    interrupted, starting = False, 0.0
     try:
         with workers(config) as client:
+            starting = time.perf_counter() - clock
             drive.run(client)
     except KeyboardInterrupt:
         interrupted = True
@@ -137,16 +137,22 @@ def run(
     summary = RunSummary(
         slides=drive.results(),
         seconds=time.perf_counter() - clock,
+        seconds_starting=starting,
+        threads=drive.threads,
         peak_memory_bytes=drive.peak_memory_bytes,
         settings=config.model_dump(mode="json"),
         model=facts,
-        versions={package: version(package) for package in PACKAGES},
+        versions=versions(PACKAGES),
         started=started.isoformat(timespec="seconds"),
         interrupted=interrupted,
     )
-    if config.report and not config.dry_run:
+    if not config.dry_run:
         try:
-            write_report(summary, config.output)
+            if config.report:
+                write_report(summary, config.output)
+            if config.profile:
+                text = profile_table(summary)
+                (config.output / "profile.md").write_text(text, encoding="utf-8")
         except OSError as error:
             raise StoreError(
                 f"{config.output}: the stores are written, but not the report: {error}"
@@ -185,12 +191,13 @@ class _Drive:
         self.on_event = on_event
         self.slides = [
             _Slide(SlideJob(source, config.output / f"{source.name}.zarr", config, model))
-            for source in map(_absolute_source, sources)
+            for source in map(absolute_source, sources)
         ]
         self.peak_memory_bytes: dict[str, int] = {}
         self._waiting = deque(self.slides)
         self._shards: deque[tuple[_Slide, int]] = deque()
         self._out: dict[Future, _Slide] = {}
+        self.threads = 0
         self._window, self._window_until = 0, 0.0
         self._failed = False
 
@@ -239,7 +246,9 @@ class _Drive:
     def _room(self, client: Client) -> int:
         """How many tasks may be out; workers come and go, so they are counted anew now and then."""
         if time.monotonic() > self._window_until:
-            self._window = TASKS_PER_THREAD * max(1, sum(client.nthreads().values()))
+            threads = sum(client.nthreads().values())
+            self.threads = max(self.threads, threads)
+            self._window = TASKS_PER_THREAD * max(1, threads)
             self._window_until = time.monotonic() + WINDOW_SECONDS
         return self._window
 
@@ -263,6 +272,7 @@ class _Drive:
         match future.result():
             case Prepared() as prepared:
                 slide.prepared = prepared
+                slide.seconds.add(prepared.seconds)
                 slide.open_shards = len(prepared.missing)
                 self.on_event(SlidePlanned(slide.job.source.name, sum(prepared.missing.values())))
                 self._shards.extend((slide, shard) for shard in prepared.missing)
@@ -339,10 +349,8 @@ class _Drive:
                 "warnings": warnings,
                 "unreadable_at": tuple(sorted(slide.unreadable_at)),
                 "seconds": time.perf_counter() - slide.began if slide.began else 0.0,
-                "seconds_planning": slide.prepared.seconds if slide.prepared else 0.0,
-                "seconds_reading": slide.seconds.reading,
-                "seconds_computing": slide.seconds.computing,
-                "seconds_writing": slide.seconds.writing,
+                **{f"seconds_{stage}": slide.seconds.wall.get(stage, 0.0) for stage in STAGES},
+                "cpu_seconds": slide.seconds.cpu,
                 "tiles_written": slide.tiles_written,
                 **facts,
             },
@@ -362,47 +370,3 @@ class _Drive:
 
     def _clashing(self, names: set[str]) -> Iterator[_Slide]:
         return (slide for slide in self.slides if slide.job.source.name.casefold() in names)
-
-
-def _model(config: RunConfig) -> tuple[Model, dict[str, Any]]:
-    """The checkpoint by name, and what the report says of it; loaded once here, to be sure."""
-    template = read_yaml(config.template) if config.template is not None else None
-    layer = load_checkpoint(config.ckpt, template)
-    try:
-        layer.configure(config.statistics, config.background)
-    except ValueError as error:
-        raise ConfigError(f"{config.ckpt or 'packaged checkpoint'}: {error}") from error
-    if config.roi is not None:
-        read_geojson(config.roi)
-    model = Model(config.ckpt, sha256_of(config.ckpt), template)
-    return model, {
-        "checkpoint": str(config.ckpt) if config.ckpt else "packaged",
-        "sha256": model.sha256,
-        **layer.config.to_dict(),
-    }
-
-
-def _absolute(config: RunConfig) -> RunConfig:
-    """The settings with absolute paths: workers may have another working directory."""
-    names = ("output", "ckpt", "template", "roi", "slides_csv", "cluster")
-    paths = {name: getattr(config, name) for name in names}
-    return config.model_copy(
-        update={name: path.absolute() for name, path in paths.items() if path is not None}
-    )
-
-
-def _absolute_source(source: SlideSource) -> SlideSource:
-    places = {"path": source.path, "mask": source.mask, "roi": source.roi}
-    paths = {name: place for name, place in places.items() if isinstance(place, Path)}
-    return replace(source, **{name: path.absolute() for name, path in paths.items()})  # type: ignore[arg-type]
-
-
-def _check_output(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ConfigError(
-            f"{folder}: cannot write there ({error.strerror}); choose another --output"
-        ) from error

@@ -1,0 +1,678 @@
+"""The layer on one uint8 tile, fused: a few passes over the tile, one thread, without the GIL.
+
+The arithmetic is that of `wsi_norm.lstainnorm` in float32. A row is worked on in strips of LANES
+pixels that stay in the L1 cache; every inner loop runs over one strip of fixed length and has no
+branch, so that LLVM turns it into vector instructions. Only the branches of eq. 9 (`y`) go through
+memory, for attention needs all tokens before the first pixel can be fused.
+
+A space is given by its number and six to eleven coefficients (see `wsi_norm.fused`), the spaces
+together as a tuple: its length is a constant of the compiled code.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+from wsi_norm.colorspace import DARKEST, DENSITY_TO_STAIN
+
+F32 = np.float32
+I32 = np.int32
+Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+
+LANES = 128
+TOKEN_PX = 8
+RGB, LAB, HSV, HED = range(4)
+PAPER, PRODUCT, MEAN = range(3)
+COEFFICIENTS = 12
+
+_PIVOT = np.array([[0.6, 0.5, 0.6], [60, 20, -10], [0, 0.3, 0.7], [0, 0, 0]], F32)
+"""Near the mean of H&E in every space: float32 sums of squares about it keep their digits."""
+
+_STAIN = (DENSITY_TO_STAIN / np.log2(DARKEST)).astype(F32)
+"""Stain amounts of log2 of RGB."""
+
+_OPTIONS: Any = {"nogil": True, "fastmath": True, "error_model": "numpy"}
+_compiled = njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)
+_inlined = njit(forceinline=True, **_OPTIONS)
+
+
+def _cached(function):
+    """Compiled once per machine; in every process where there is no folder to keep it."""
+    try:
+        return njit(cache=True, **_OPTIONS)(function)
+    except RuntimeError:
+        return njit(**_OPTIONS)(function)
+
+
+@intrinsic
+def _bits(_context: Any, _x: Any) -> Any:
+    def generate(_c: Any, builder: Any, _s: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], ir.IntType(32))
+
+    return types.int32(types.float32), generate
+
+
+@intrinsic
+def _from_bits(_context: Any, _x: Any) -> Any:
+    def generate(_c: Any, builder: Any, _s: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], ir.FloatType())
+
+    return types.float32(types.int32), generate
+
+
+@_inlined
+def _clip(x):
+    return min(max(x, F32(0)), F32(1))
+
+
+@_inlined
+def _exp2(x):
+    """2^x, relative error 1e-7; x >= -126 (below, the smallest normal number)."""
+    x = max(x, F32(-126))
+    whole = np.floor(x + F32(0.5))
+    t = x - whole
+    p = F32(0.0013305470) * t + F32(0.0096767600)
+    p = p * t + F32(0.0555060486)
+    p = p * t + F32(0.2402209449)
+    p = p * t + F32(0.6931470630)
+    p = p * t + F32(1.0000000678)
+    return _from_bits(_bits(p) + (I32(whole) << I32(23)))
+
+
+@_inlined
+def _cube_root(x):
+    """x^(1/3) for x > 0, relative error 4e-7: a guess by the exponent, mended by a series."""
+    r = _from_bits(I32(F32(1419900954.7) - F32(_bits(x)) * F32(1 / 3)))  # x^(-1/3) to 3 %
+    h = F32(1) - x * r * r * r
+    p = F32(0.4571957974) * h + F32(0.4993791334)
+    p = p * h + F32(0.5555486546)
+    p = p * h + F32(0.6666521827)
+    return x * r * r * (p * h + F32(1))
+
+
+@_inlined
+def _compress(t):
+    """CIELAB's f."""
+    root = _cube_root(max(t, F32(0.008856)))
+    return root if t > F32(0.008856) else F32(7.787) * t + F32(4 / 29)
+
+
+@_inlined
+def _expand(t):
+    """The inverse of CIELAB's f."""
+    return t * t * t if t > F32(0.2068966) else (t - F32(4 / 29)) * F32(1 / 7.787)
+
+
+@_inlined
+def _encode(x):
+    """Linear light to sRGB, clipped to [0, 1]; x^(1 / 2.4) is x^(1/3) times its fourth root."""
+    x = _clip(x)
+    root = _cube_root(max(x, F32(0.0031308)))
+    power = F32(1.055) * root * np.sqrt(np.sqrt(root)) - F32(0.055)
+    return power if x > F32(0.0031308) else F32(12.92) * x
+
+
+@_inlined
+def _fxyz(r, g, b):
+    """CIELAB's f of X, Y, Z of linear light."""
+    fx = _compress(
+        F32(0.412453 / 0.95047) * r + F32(0.357580 / 0.95047) * g + F32(0.180423 / 0.95047) * b
+    )
+    fy = _compress(F32(0.212671) * r + F32(0.715160) * g + F32(0.072169) * b)
+    fz = _compress(
+        F32(0.019334 / 1.08883) * r + F32(0.119193 / 1.08883) * g + F32(0.950227 / 1.08883) * b
+    )
+    return fx, fy, fz
+
+
+@_inlined
+def _hue(r, g, b, d):
+    """Hue in sixths of a turn: the base (0, 2, 4: the largest channel) and what is added to it."""
+    q = F32(1) / (d if d > F32(0) else F32(1))
+    base = F32(2) if g >= b else F32(4)
+    more = (b - r) * q if g >= b else (r - g) * q
+    red = (r >= g) & (r >= b)
+    return F32(0) if red else base, (g - b) * q if red else more
+
+
+@_compiled
+def _padded(values, strip):
+    """A full strip of values: these, or a copy of them in `strip`."""
+    if len(values) == len(strip):
+        return values
+    for i in range(len(values)):
+        strip[i] = values[i]
+    return strip
+
+
+@_compiled
+def _scaled(line, planes):
+    """A strip's bytes as planes in [0, 1]."""
+    for x in range(LANES):
+        planes[x] = F32(line[3 * x]) * F32(1 / 255)
+        planes[LANES + x] = F32(line[3 * x + 1]) * F32(1 / 255)
+        planes[2 * LANES + x] = F32(line[3 * x + 2]) * F32(1 / 255)
+
+
+@_compiled
+def _looked_up(line, table, planes):
+    """A strip's bytes as planes of a function of the byte: linear light, or log2."""
+    for x in range(LANES):
+        planes[x] = table[line[3 * x]]
+        planes[LANES + x] = table[line[3 * x + 1]]
+        planes[2 * LANES + x] = table[line[3 * x + 2]]
+
+
+@_compiled
+def _rgb(u, p, y):
+    g0, g1, g2, c0, c1, c2 = p[0], p[1], p[2], p[3], p[4], p[5]
+    for x in range(LANES):
+        y[x] = _clip(g0 * u[x] + c0)
+        y[LANES + x] = _clip(g1 * u[LANES + x] + c1)
+        y[2 * LANES + x] = _clip(g2 * u[2 * LANES + x] + c2)
+
+
+@_compiled
+def _lab(u, p, y):
+    """From linear light; L*, a*, b* and their matching are folded into f of X, Y, Z."""
+    g0, g1, g2, c0, c1, c2 = p[0], p[1], p[2], p[3], p[4], p[5]
+    for x in range(LANES):
+        fx, fy, fz = _fxyz(u[x], u[LANES + x], u[2 * LANES + x])
+        ny = g0 * fy + c0
+        nx = ny + g1 * (fx - fy) + c1
+        nz = max(ny - g2 * (fy - fz) - c2, F32(0))
+        px, py, pz = _expand(nx) * F32(0.95047), _expand(ny), _expand(nz) * F32(1.08883)
+        r = F32(3.2404813432) * px - F32(1.5371515163) * py - F32(0.4985363262) * pz
+        g = F32(-0.9692549500) * px + F32(1.8759900015) * py + F32(0.0415559266) * pz
+        b = F32(0.0556466391) * px - F32(0.2040413384) * py + F32(1.0573110697) * pz
+        y[x] = _encode(r)
+        y[LANES + x] = _encode(g)
+        y[2 * LANES + x] = _encode(b)
+
+
+@_compiled
+def _hsv(u, p, y):
+    """p[6] is the mean hue, p[7] the period of deviations from it (0: none is wrapped)."""
+    g0, g1, g2, c0, c1, c2, mean, period = p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7]
+    for x in range(LANES):
+        r, g, b = u[x], u[LANES + x], u[2 * LANES + x]
+        v = max(r, max(g, b))
+        d = v - min(r, min(g, b))
+        s = d / (v + F32(1e-8))
+        base, more = _hue(r, g, b, d)
+        h = base + more
+        h = h if h >= F32(0) else h + F32(6)
+        h -= mean
+        h = g0 * (h - period * np.floor(h * F32(1 / 6) + F32(0.5))) + c0
+        h -= F32(6) * np.floor(h * F32(1 / 6))
+        v = g2 * v + c2
+        c = v * (g1 * s + c1)
+        y[x] = _clip(v - c * _clip(F32(2) - abs(h - F32(3))))
+        y[LANES + x] = _clip(v - c * _clip(abs(h - F32(2)) - F32(1)))
+        y[2 * LANES + x] = _clip(v - c * _clip(abs(h - F32(4)) - F32(1)))
+
+
+@_compiled
+def _hed(u, p, y):
+    """From log2 of RGB: matching stains is a matrix (by rows) and a shift (p[9:]) there."""
+    a0, a1, a2, b0, b1, b2 = p[0], p[1], p[2], p[3], p[4], p[5]
+    c0, c1, c2, d0, d1, d2 = p[6], p[7], p[8], p[9], p[10], p[11]
+    for x in range(LANES):
+        r, g, b = u[x], u[LANES + x], u[2 * LANES + x]
+        y[x] = _clip(_exp2(a0 * r + a1 * g + a2 * b + d0))
+        y[LANES + x] = _clip(_exp2(b0 * r + b1 * g + b2 * b + d1))
+        y[2 * LANES + x] = _clip(_exp2(c0 * r + c1 * g + c2 * b + d2))
+
+
+@_compiled
+def _branches(line, tables, kinds, coefficients, planes, y):
+    """The branches of a strip (eq. 9): y is (spaces, 3 LANES)."""
+    _scaled(line, planes)
+    for s in range(len(kinds)):
+        if kinds[s] == RGB:
+            _rgb(planes, coefficients[s], y[s])
+        elif kinds[s] == HSV:
+            _hsv(planes, coefficients[s], y[s])
+        elif kinds[s] == LAB:
+            _looked_up(line, tables[0], planes[3 * LANES :])
+            _lab(planes[3 * LANES :], coefficients[s], y[s])
+        else:
+            _looked_up(line, tables[1], planes[3 * LANES :])
+            _hed(planes[3 * LANES :], coefficients[s], y[s])
+
+
+@_compiled
+def _pool(y, w, pool):
+    """Running maxima of query, key and value over the rows of a token: pool is (5 LANES,)."""
+    q0, q1, q2, q3, k0, k1, k2, k3 = w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7]
+    for x in range(LANES):
+        r, g, b = y[x], y[LANES + x], y[2 * LANES + x]
+        pool[x] = max(pool[x], q0 * r + q1 * g + q2 * b + q3)
+        pool[LANES + x] = max(pool[LANES + x], k0 * r + k1 * g + k2 * b + k3)
+        pool[2 * LANES + x] = max(pool[2 * LANES + x], r)
+        pool[3 * LANES + x] = max(pool[3 * LANES + x], g)
+        pool[4 * LANES + x] = max(pool[4 * LANES + x], b)
+
+
+@_compiled
+def _take_tokens(pool, pixels, tokens):
+    """Maxima over the columns of each token of a strip's pixels: tokens is (5, n)."""
+    for i in range(5):
+        lanes = pool[i * LANES : i * LANES + pixels]
+        whole = pixels // TOKEN_PX
+        for token in range(whole):
+            largest = lanes[TOKEN_PX * token]
+            for x in range(1, TOKEN_PX):
+                largest = max(largest, lanes[TOKEN_PX * token + x])
+            tokens[i, token] = largest
+        if pixels % TOKEN_PX:
+            tokens[i, whole] = lanes[TOKEN_PX * whole :].max()
+
+
+@_compiled
+def _sums(slope, least, key, red, green, blue):
+    """Sums over keys of e = 2^(slope (key - least)), and of e times the values."""
+    s0, s1, s2, s3 = F32(0), F32(0), F32(0), F32(0)
+    for t in range(len(key)):
+        e = _exp2(slope * (key[t] - least))
+        s0 += e
+        s1 += e * red[t]
+        s2 += e * green[t]
+        s3 += e * blue[t]
+    return s0, s1, s2, s3
+
+
+@_compiled
+def _node(slope, least, tokens, values):
+    """The attended value (3,) of the query `slope`; float32 for 512 tokens at most."""
+    total = 0.0
+    values[:] = 0
+    for start in range(0, tokens.shape[1], 512):
+        end = start + 512
+        s0, s1, s2, s3 = _sums(
+            slope,
+            least,
+            tokens[1][start:end],
+            tokens[2][start:end],
+            tokens[3][start:end],
+            tokens[4][start:end],
+        )
+        total += s0
+        values[0] += s1
+        values[1] += s2
+        values[2] += s3
+    values /= total
+
+
+@_compiled
+def _attend(tokens, points, to_coefficients, delta, maps):
+    """Attention of one space times delta: tokens (5, N) to maps (3, N), by Chebyshev nodes."""
+    query, key = tokens[0], tokens[1]
+    low, high, least, most = query.min(), query.max(), key.min(), key.max()
+    middle, radius = (low + high) / F32(2), max((high - low) / F32(2), F32(1e-6))
+    at_nodes = np.empty((len(points), 3))
+    for n in range(len(points)):
+        slope = F32((middle + radius * points[n]) * 1.4426950408889634)
+        _node(slope, most if slope > 0 else least, tokens, at_nodes[n])
+    t, before, last = np.empty(LANES, F32), np.empty(LANES, F32), np.empty(LANES, F32)
+    for start in range(0, len(query), LANES):
+        n = min(LANES, len(query) - start)
+        for i in range(n):
+            t[i] = (query[start + i] - middle) / radius
+        for c in range(3):
+            before[:] = 0
+            last[:] = 0
+            for m in range(len(points) - 1, -1, -1):  # Clenshaw
+                coefficient = 0.0
+                for k in range(len(points)):
+                    coefficient += to_coefficients[m, k] * at_nodes[k, c]
+                a, factor = F32(coefficient), F32(2) if m else F32(1)
+                for i in range(LANES):
+                    before[i] = a + factor * t[i] * last[i] - before[i]
+                before, last = last, before
+            for i in range(n):
+                maps[c, start + i] = delta[c] * last[i]
+    return maps
+
+
+@_compiled
+def _stretch(tokens, rows):
+    """A row of tokens to pixels, bilinear: rows is (strips, 3 LANES), its channel a third."""
+    for t in range(len(tokens)):
+        value = tokens[t]
+        step = (tokens[min(t + 1, len(tokens) - 1)] - value) * F32(1 / TOKEN_PX)
+        for half in range(2):
+            x0 = TOKEN_PX * t + TOKEN_PX // 2 * (half + 1)
+            strip, x0 = x0 // LANES, x0 % LANES
+            if strip < len(rows):
+                for x in range(TOKEN_PX // 2):
+                    rows[strip, x0 + x] = value + step * (F32(x + TOKEN_PX // 2 * half) + F32(0.5))
+    for x in range(TOKEN_PX // 2):
+        rows[0, x] = tokens[0]
+
+
+@_compiled
+def _fuse_paper(kinds, upper, lower, t, y, weights, fused):
+    """Eq. 14, numerator and denominator times the sum of evidence: one division a channel."""
+    for x in range(3 * LANES):
+        total = F32(1e-7)
+        for s in range(len(kinds)):
+            total += upper[s, x] + t * (lower[s, x] - upper[s, x]) + y[s, x]
+        numerator, denominator = F32(0), F32(0)
+        for s in range(len(kinds)):
+            evidence = upper[s, x] + t * (lower[s, x] - upper[s, x]) + y[s, x]
+            weight = max(weights[s, 0] * evidence + weights[s, 1] * total, F32(1e-3) * total)
+            numerator += weight * y[s, x]
+            denominator += weight
+        fused[x] = numerator / denominator
+
+
+@_compiled
+def _fuse_product(kinds, upper, lower, t, y, weights, fused):
+    for x in range(3 * LANES):
+        value = F32(0)
+        for s in range(len(kinds)):
+            value += weights[s, 0] * (upper[s, x] + t * (lower[s, x] - upper[s, x])) * y[s, x]
+        fused[x] = value
+
+
+@_compiled
+def _fuse_mean(kinds, y, weights, fused):
+    for x in range(3 * LANES):
+        value = F32(0)
+        for s in range(len(kinds)):
+            value += weights[s, 0] * y[s, x]
+        fused[x] = value
+
+
+@_inlined
+def _tissue(r, g, b, p0, p1, p2):
+    ramp = _clip((F32(0.95) - min(r * p0, min(g * p1, b * p2))) * F32(10))
+    return ramp * ramp * (F32(3) - F32(2) * ramp)
+
+
+@_compiled
+def _finish(line, fused, per_white, least_weight, out, edge):
+    """Blend with the pixel by its tissue weight, round to bytes; a short `out` by way of `edge`."""
+    p0, p1, p2 = per_white[0], per_white[1], per_white[2]
+    result = out if len(out) == len(edge) else edge
+    for x in range(LANES):
+        r, g, b = F32(line[3 * x]), F32(line[3 * x + 1]), F32(line[3 * x + 2])
+        weight = max(_tissue(r, g, b, p0, p1, p2), least_weight)
+        r += weight * (F32(255) * _clip(fused[x]) - r)
+        g += weight * (F32(255) * _clip(fused[LANES + x]) - g)
+        b += weight * (F32(255) * _clip(fused[2 * LANES + x]) - b)
+        result[3 * x] = np.uint8(I32(r + F32(0.5)))
+        result[3 * x + 1] = np.uint8(I32(g + F32(0.5)))
+        result[3 * x + 2] = np.uint8(I32(b + F32(0.5)))
+    if len(out) < len(edge):
+        for i in range(len(out)):
+            out[i] = edge[i]
+
+
+@_inlined
+def _turn(base, more):
+    """Sine and cosine of a hue in sixths of a turn, by their series about the base."""
+    a = more * F32(np.pi / 3)
+    q = a * a
+    sine = F32(2.7557319e-6) * q - F32(1.9841270e-4)
+    sine = ((sine * q + F32(8.3333333e-3)) * q - F32(1 / 6)) * q * a + a
+    cosine = F32(-2.7557319e-7) * q + F32(2.4801587e-5)
+    cosine = (((cosine * q - F32(1.3888889e-3)) * q + F32(1 / 24)) * q - F32(0.5)) * q + F32(1)
+    third = F32(-0.5) if base > F32(0) else F32(1)
+    side = F32(np.sqrt(0.75)) if base > F32(0) else F32(0)
+    side = -side if base > F32(3) else side
+    return side * cosine + third * sine, third * cosine - side * sine
+
+
+@_compiled
+def _to_lab(u, channels):
+    for x in range(LANES):
+        fx, fy, fz = _fxyz(u[x], u[LANES + x], u[2 * LANES + x])
+        channels[x] = F32(116) * fy - F32(16)
+        channels[LANES + x] = F32(500) * (fx - fy)
+        channels[2 * LANES + x] = F32(200) * (fy - fz)
+
+
+@_compiled
+def _to_hsv(u, channels):
+    """Hue in radians, saturation, value; then sine and cosine of hue."""
+    for x in range(LANES):
+        r, g, b = u[x], u[LANES + x], u[2 * LANES + x]
+        v = max(r, max(g, b))
+        d = v - min(r, min(g, b))
+        base, more = _hue(r, g, b, d)
+        h = base + more
+        channels[x] = (h if h >= F32(0) else h + F32(6)) * F32(np.pi / 3)
+        channels[LANES + x] = d / (v + F32(1e-8))
+        channels[2 * LANES + x] = v
+        channels[3 * LANES + x], channels[4 * LANES + x] = _turn(base, more)
+
+
+@_compiled
+def _to_hed(u, channels):
+    for x in range(LANES):
+        r, g, b = u[x], u[LANES + x], u[2 * LANES + x]
+        channels[x] = _STAIN[0, 0] * r + _STAIN[1, 0] * g + _STAIN[2, 0] * b
+        channels[LANES + x] = _STAIN[0, 1] * r + _STAIN[1, 1] * g + _STAIN[2, 1] * b
+        channels[2 * LANES + x] = _STAIN[0, 2] * r + _STAIN[1, 2] * g + _STAIN[2, 2] * b
+
+
+@_compiled
+def _converted(line, tables, kind, planes, channels):
+    if kind == RGB:
+        channels[: 3 * LANES] = planes[: 3 * LANES]
+    elif kind == HSV:
+        _to_hsv(planes, channels)
+    elif kind == LAB:
+        _looked_up(line, tables[0], planes[3 * LANES :])
+        _to_lab(planes[3 * LANES :], channels)
+    else:
+        _looked_up(line, tables[1], planes[3 * LANES :])
+        _to_hed(planes[3 * LANES :], channels)
+
+
+@_compiled
+def _two_sums(weight, x0, x1, pivot):
+    """Weighted sums of x0 and x1 over a strip; without x1, of x0 about a pivot and its square."""
+    first, second = F32(0), F32(0)
+    if len(x1):
+        for x in range(LANES):
+            first += weight[x] * x0[x]
+            second += weight[x] * x1[x]
+    else:
+        for x in range(LANES):
+            away = x0[x] - pivot
+            first += weight[x] * away
+            second += weight[x] * away * away
+    return first, second
+
+
+@_compiled
+def _weigh(line, counted, per_white, weight):
+    p0, p1, p2 = per_white[0], per_white[1], per_white[2]
+    total = F32(0)
+    for x in range(LANES):
+        r, g, b = F32(line[3 * x]), F32(line[3 * x + 1]), F32(line[3 * x + 2])
+        weight[x] = _tissue(r, g, b, p0, p1, p2) * F32(counted[x])
+        total += weight[x]
+    return total
+
+
+@_cached
+def white_ranks(tile, rank, levels):
+    """The value of the given rank (1: the smallest) of each channel of a tile (H, W, 3)."""
+    counts = np.zeros((2, 3, 256), np.int64)
+    flat = tile.reshape(-1)
+    pairs = len(flat) // 6
+    for i in range(pairs):  # two sets of counters: equal neighbours do not wait for each other
+        for c in range(3):
+            counts[0, c, flat[6 * i + c]] += 1
+            counts[1, c, flat[6 * i + 3 + c]] += 1
+    for c in range(3):
+        if len(flat) % 6:
+            counts[0, c, flat[6 * pairs + c]] += 1
+        below = 0
+        for value in range(256):
+            below += counts[0, c, value] + counts[1, c, value]
+            if below >= rank:
+                levels[c] = value
+                break
+
+
+@_cached
+def moments(tile, counted, per_white, tables, kinds, angle, sums):
+    """Weighted sums over the tissue of a tile, for mean and standard deviation.
+
+    Parameters
+    ----------
+    tile, counted
+        uint8 (H, W, 3); uint8 (H, W), 1 where a pixel may count.
+    per_white
+        float32 (3,): 1 / the byte value of glass.
+    angle
+        Hue's two sums are those of sine and cosine.
+    sums
+        float64 (spaces, 3, 2), added to: of every channel x and x^2.
+
+    Returns
+    -------
+    Sum of the weights.
+    """
+    height, width = tile.shape[0], tile.shape[1]
+    edge, edge_mask = np.zeros(3 * LANES, np.uint8), np.zeros(LANES, np.uint8)
+    planes, channels = np.empty(6 * LANES, F32), np.empty(5 * LANES, F32)
+    weight, nothing = np.empty(LANES, F32), np.empty(0, F32)
+    total = 0.0
+    pixels, mask = tile.reshape(-1), counted.reshape(-1)
+    for row in range(height):
+        for x0 in range(0, width, LANES):
+            n, first = min(LANES, width - x0), row * width + x0
+            line = _padded(pixels[3 * first : 3 * (first + n)], edge)
+            valid = _padded(mask[first : first + n], edge_mask)
+            amount = _weigh(line, valid, per_white, weight)
+            if amount == 0:
+                continue
+            total += amount
+            _scaled(line, planes)
+            for s in range(len(kinds)):
+                kind = kinds[s]
+                _converted(line, tables, kind, planes, channels)
+                for c in range(3):
+                    pivot = _PIVOT[kind, c]
+                    if angle and kind == HSV and c == 0:
+                        pivot = F32(0)
+                        first, second = _two_sums(
+                            weight, channels[3 * LANES : 4 * LANES], channels[4 * LANES :], pivot
+                        )
+                    else:
+                        first, second = _two_sums(weight, channels[c * LANES :], nothing, pivot)
+                        second += 2.0 * pivot * first + np.float64(pivot) ** 2 * amount
+                    sums[s, c, 0] += first + np.float64(pivot) * amount
+                    sums[s, c, 1] += second
+    return total
+
+
+@_cached
+def transform(tile, out, per_white, least_weight, tables, kinds, coefficients, fusion, scratch):
+    """Normalise one tile.
+
+    Parameters
+    ----------
+    tile, out
+        uint8 (H, W, 3), C-contiguous.
+    per_white
+        float32 (3,): 1 / the byte value of glass.
+    least_weight
+        0 preserves the background, 1 normalises it.
+    tables
+        float32 (2, 256): linear light and log2 of a byte.
+    kinds
+        Tuple of RGB, LAB, HSV, HED.
+    coefficients
+        float32 (spaces, COEFFICIENTS).
+    fusion
+        (PAPER, PRODUCT or MEAN; weights (spaces, 2); scores (spaces, 8); delta (spaces, 3);
+        Chebyshev points (n,), to_coefficients (n, n)).
+    scratch
+        float32, at least `scratch_size` of the tile.
+    """
+    how, weights, scores, delta, points, to_coefficients = fusion
+    height, width = tile.shape[0], tile.shape[1]
+    strips, spaces = -(-width // LANES), len(kinds)
+    edge, result = np.zeros(3 * LANES, np.uint8), np.empty(3 * LANES, np.uint8)
+    planes, fused = np.zeros(6 * LANES, F32), np.empty(3 * LANES, F32)
+    rows = 1 if how == MEAN else height
+    y = scratch[: rows * strips * spaces * 3 * LANES].reshape(rows, strips, spaces, 3 * LANES)
+    down, across = -(-height // TOKEN_PX), -(-width // TOKEN_PX)
+    tokens = np.empty((spaces, 5, down * across), F32)
+    pools = np.empty((strips, spaces, 5 * LANES), F32)
+    pixels, target = tile.reshape(-1), out.reshape(-1)
+    for row in range(height):
+        for strip in range(strips):
+            x0 = strip * LANES
+            n, first = min(LANES, width - x0), row * width + x0
+            line = _padded(pixels[3 * first : 3 * (first + n)], edge)
+            part = y[row % rows, strip]
+            _branches(line, tables, kinds, coefficients, planes, part)
+            if how == MEAN:
+                _fuse_mean(kinds, part, weights, fused)
+                _finish(
+                    line,
+                    fused,
+                    per_white,
+                    least_weight,
+                    target[3 * first : 3 * (first + n)],
+                    result,
+                )
+                continue
+            if row % TOKEN_PX == 0:
+                pools[strip] = F32(-3e38)
+            for s in range(spaces):
+                _pool(part[s], scores[s], pools[strip, s])
+            if row % TOKEN_PX == TOKEN_PX - 1 or row == height - 1:
+                token = row // TOKEN_PX * across + x0 // TOKEN_PX
+                for s in range(spaces):
+                    _take_tokens(pools[strip, s], n, tokens[s, :, token:])
+    if how == MEAN:
+        return
+    maps = np.empty((spaces, 3, down, across), F32)
+    for s in range(spaces):
+        _attend(tokens[s], points, to_coefficients, delta[s], maps[s].reshape(3, -1))
+    stretched = np.empty((2, strips, spaces, 3 * LANES), F32)
+    known = -1
+    for row in range(height):
+        at = max((row + 0.5) / TOKEN_PX - 0.5, 0.0)
+        upper = int(at)
+        while known < min(upper + 1, down - 1):  # the rows of tokens above and below are at hand
+            known += 1
+            for s in range(spaces):
+                for c in range(3):
+                    lanes = stretched[known % 2, :, s, c * LANES : (c + 1) * LANES]
+                    _stretch(maps[s, c, known], lanes)
+        t = F32(at - upper)
+        for strip in range(strips):
+            x0 = strip * LANES
+            n, first = min(LANES, width - x0), row * width + x0
+            line = _padded(pixels[3 * first : 3 * (first + n)], edge)
+            top, part = stretched[upper % 2, strip], y[row, strip]
+            bottom = stretched[min(upper + 1, down - 1) % 2, strip]
+            if how == PAPER:
+                _fuse_paper(kinds, top, bottom, t, part, weights, fused)
+            else:
+                _fuse_product(kinds, top, bottom, t, part, weights, fused)
+            _finish(
+                line, fused, per_white, least_weight, target[3 * first : 3 * (first + n)], result
+            )
+
+
+def scratch_size(height: int, width: int, spaces: int, how: int) -> int:
+    """float32 values that `transform` needs: the branches of the tile, or of one row."""
+    return (1 if how == MEAN else height) * -(-width // LANES) * spaces * 3 * LANES
