@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,8 @@ _KINDS: dict[Space, int] = {
     "hed": kernels.HED,
 }
 _SEXTANTS = 3 / math.pi
+_KNOWN_LAYOUT: list[Literal["C", "W"]] = ["C", "W"]
+"""To numba, a read-only or strided array is another type: it would compile everything anew."""
 
 
 class FusedLayer:
@@ -59,7 +61,8 @@ class FusedLayer:
     def normalize(
         self, tiles: UInt8, statistics: Statistics | None, white: Triple | None
     ) -> tuple[UInt8, npt.NDArray[np.bool_]]:
-        """As `Normalizer.normalize`, of C-contiguous uint8 (N, H, W, 3), tile by tile."""
+        """As `Normalizer.normalize`, of uint8 (N, H, W, 3), tile by tile."""
+        tiles = np.require(tiles, requirements=_KNOWN_LAYOUT)
         out, usable = np.empty_like(tiles), np.ones(len(tiles), np.bool_)
         if statistics is not None:
             white = white or statistics.white
@@ -76,9 +79,12 @@ class FusedLayer:
                 self._transform(tile, done, level, self._coefficients(*measured))
         return out, usable
 
-    def add_to(self, pool: MomentPool, tile: UInt8, tissue: UInt8, white: Triple) -> None:
-        """Add the tissue of a tile (H, W, 3), where `tissue` (H, W) is 1, to a pool."""
+    def add_to(
+        self, pool: MomentPool, tile: UInt8, tissue: npt.NDArray[Any], white: Triple
+    ) -> None:
+        """Add the tissue of a tile (H, W, 3), where `tissue` (H, W) is true, to a pool."""
         kinds = np.array([_KINDS[space] for space in SPACES])
+        tile, tissue = (np.require(x, np.uint8, _KNOWN_LAYOUT) for x in (tile, tissue))
         sums = np.zeros((len(SPACES), 3, 2))
         amount = kernels.moments(
             tile, tissue, _per_white(white), _TABLES, kinds, pool.circular_hue, sums

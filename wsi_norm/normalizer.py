@@ -105,9 +105,9 @@ class Normalizer:
         pool = MomentPool(circular_hue=self.layer.config.circular_hue)
         if tissue is None:
             tissue = np.ones(batch.shape[:3], np.bool_)
-        for tile, counted in zip(np.ascontiguousarray(batch), tissue, strict=True):
+        for tile, counted in zip(batch, tissue, strict=True):
             if self._fused is not None:
-                self._fused.add_to(pool, tile, np.ascontiguousarray(counted, np.uint8), white)
+                self._fused.add_to(pool, tile, counted, white)
                 continue
             pixels = to_float(tile[None])
             weight = tissue_weight(pixels, torch.tensor(white)[:, None, None])
@@ -136,7 +136,7 @@ class Normalizer:
         self, tiles: UInt8, statistics: Statistics | None = None, white: Triple | None = None
     ) -> tuple[UInt8, npt.NDArray[np.bool_]]:
         """As calling it; also bool (N,): False where a tile had no usable statistics of its own."""
-        tiles = np.ascontiguousarray(as_batch(tiles))
+        tiles = as_batch(tiles)
         if self._fused is not None:
             return self._fused.normalize(tiles, statistics, white)
         out, usable = np.empty_like(tiles), np.ones(len(tiles), np.bool_)
@@ -169,7 +169,7 @@ class Normalizer:
         """float32 (N, 3, H, W) in [0, 1]; bytes cross the bus, conversion happens behind it."""
         if self.device.type == "cpu":
             return to_float(tiles)
-        host = torch.tensor(tiles).pin_memory()
+        host = torch.tensor(np.ascontiguousarray(tiles)).pin_memory()
         moved = host.to(self.device, non_blocking=True)
         return moved.permute(0, 3, 1, 2).float() / 255
 

@@ -48,7 +48,8 @@ def direct_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 def linear_attention(query: Tensor, key: Tensor, value: Tensor, nodes: int) -> Tensor:
     """As `direct_attention`, interpolated between `nodes` Chebyshev nodes; O(nodes x N) time."""
     low, high = query.detach().aminmax(dim=-1, keepdim=True)
-    middle, radius = (low + high) / 2, ((high - low) / 2).clamp_min(1e-6)
+    middle = (low + high) / 2
+    radius = torch.maximum(high - middle, middle - low).clamp_min(1e-6)  # |t| <= 1, rounded too
     points, to_coefficients = (query.new_tensor(array) for array in chebyshev(nodes))
     at_nodes = _attend(middle + radius * points, key, value)
     coefficients = at_nodes @ to_coefficients.T

@@ -19,8 +19,7 @@ from wsi_norm.config import RunConfig, read_yaml
 from wsi_norm.errors import ConfigError
 from wsi_norm.normalizer import resolve_device
 
-GPU_THREADS = 4
-"""Threads of a GPU's worker: some read and write while one computes."""
+MIN_GPU_THREADS, MAX_GPU_THREADS = 4, 32
 
 CONNECT_SECONDS = 30
 
@@ -69,7 +68,7 @@ def local_cluster(config: RunConfig) -> LocalCluster:
         number = 1 if gpu else available_cores()
     return LocalCluster(
         n_workers=max(1, number),
-        threads_per_worker=GPU_THREADS if gpu else 1,
+        threads_per_worker=gpu_threads(1) if gpu else 1,
         processes=number > 0,
         dashboard_address=":0",
         silence_logs=logging.CRITICAL,
@@ -83,7 +82,7 @@ def gpu_cluster(gpus: tuple[int, ...]) -> SpecCluster:
             f"gpu-{index}": {
                 "cls": Nanny,
                 "options": {
-                    "nthreads": GPU_THREADS,
+                    "nthreads": gpu_threads(len(gpus)),
                     "env": {"CUDA_VISIBLE_DEVICES": str(index)},
                     "dashboard": False,
                     "silence_logs": logging.CRITICAL,
@@ -134,6 +133,14 @@ def _deaf_to_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, handler)
+
+
+def gpu_threads(gpus: int) -> int:
+    """Threads of a GPU's worker: twice its share of the cores.
+
+    While one waits for the device, the others keep every core at decoding and encoding.
+    """
+    return min(max(2 * available_cores() // gpus, MIN_GPU_THREADS), MAX_GPU_THREADS)
 
 
 def _malloc() -> dict[str, int]:
