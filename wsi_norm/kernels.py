@@ -181,20 +181,27 @@ def _rgb(u, p, y):
 
 @_compiled
 def _lab(u, p, y):
-    """From linear light; L*, a*, b* and their matching are folded into f of X, Y, Z."""
+    """From linear light; L*, a*, b* and their matching are folded into f of X, Y, Z.
+
+    Three loops, each short enough for the processor to work on several of its turns at once.
+    """
     g0, g1, g2, c0, c1, c2 = p[0], p[1], p[2], p[3], p[4], p[5]
     for x in range(LANES):
         fx, fy, fz = _fxyz(u[x], u[LANES + x], u[2 * LANES + x])
+        y[x], y[LANES + x], y[2 * LANES + x] = fx, fy, fz
+    for x in range(LANES):
+        fx, fy, fz = y[x], y[LANES + x], y[2 * LANES + x]
         ny = g0 * fy + c0
         nx = ny + g1 * (fx - fy) + c1
         nz = max(ny - g2 * (fy - fz) - c2, F32(0))
         px, py, pz = _expand(nx) * F32(0.95047), _expand(ny), _expand(nz) * F32(1.08883)
-        r = F32(3.2404813432) * px - F32(1.5371515163) * py - F32(0.4985363262) * pz
-        g = F32(-0.9692549500) * px + F32(1.8759900015) * py + F32(0.0415559266) * pz
-        b = F32(0.0556466391) * px - F32(0.2040413384) * py + F32(1.0573110697) * pz
-        y[x] = _encode(r)
-        y[LANES + x] = _encode(g)
-        y[2 * LANES + x] = _encode(b)
+        y[x] = F32(3.2404813432) * px - F32(1.5371515163) * py - F32(0.4985363262) * pz
+        y[LANES + x] = F32(-0.9692549500) * px + F32(1.8759900015) * py + F32(0.0415559266) * pz
+        y[2 * LANES + x] = (
+            F32(0.0556466391) * px - F32(0.2040413384) * py + F32(1.0573110697) * pz
+        )
+    for x in range(3 * LANES):
+        y[x] = _encode(y[x])
 
 
 @_compiled

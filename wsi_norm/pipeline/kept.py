@@ -1,9 +1,13 @@
-"""What a worker keeps between tasks: the layer per process, an open slide per thread."""
+"""What a worker keeps between tasks: the layer per process; a slide and a store per thread."""
 
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from wsi_norm.config import RunConfig
 from wsi_norm.errors import CheckpointError, ConfigError
@@ -55,10 +59,25 @@ def release_slide() -> None:
         _thread.slide = None
 
 
-def kept_store(path: Path) -> tuple[TileStore, TileGrid]:
-    """A prepared store and the grid that its tiles lie on."""
+@dataclass(frozen=True)
+class Layout:
+    """A store that `prepare` has made, and where its tiles lie: coords (N, 2) on the grid."""
+
+    store: TileStore
+    grid: TileGrid
+    coords: npt.NDArray[np.int64]
+
+
+def kept_store(path: Path) -> Layout:
+    """A prepared store, kept until it is written anew."""
+    wanted = path, TileStore.stamp(path)
+    held: tuple[object, Layout] | None = getattr(_thread, "store", None)
+    if held is not None and held[0] == wanted:
+        return held[1]
     store = TileStore.open(path, allow_partial=True)
-    return store, store.meta.tiling.grid(store.meta.slide)
+    layout = Layout(store, store.meta.tiling.grid(store.meta.slide), store.coords)
+    _thread.store = wanted, layout
+    return layout
 
 
 def _load(model: Model, config: RunConfig, device: str) -> Normalizer:

@@ -25,9 +25,9 @@ UInt8 = npt.NDArray[np.uint8]
 def process_shard(job: SlideJob, shard: int) -> ShardResult:
     """Fill one shard of a prepared store. Idempotent: running it twice writes the same bytes."""
     torch.set_num_threads(1)  # as many tasks as cores run at once, and sums keep their order
-    store, grid = kept_store(job.store)
-    rows = store.rows(shard)
-    tiles = [grid.tile_at(x, y) for x, y in store.coords[rows].tolist()]
+    layout = kept_store(job.store)
+    store, grid = layout.store, layout.grid
+    tiles = [grid.tile_at(x, y) for x, y in layout.coords[store.rows(shard)].tolist()]
     seconds = Seconds()
     with seconds.spent("reading"):
         try:
@@ -71,9 +71,11 @@ def _normalize(
     if meta.statistics is None and meta.model.statistics == "slide":
         return pixels, np.zeros(len(pixels), np.bool_)
     statistics = Statistics.from_dict(meta.statistics) if meta.statistics is not None else None
+    normalizer = kept_normalizer(job.model, job.config)
+    if readable.all():
+        return normalizer.normalize(pixels, statistics, meta.white)
     done, usable = pixels.copy(), np.ones(len(pixels), np.bool_)
     if readable.any():
-        normalizer = kept_normalizer(job.model, job.config)
         done[readable], usable[readable] = normalizer.normalize(
             pixels[readable], statistics, meta.white
         )

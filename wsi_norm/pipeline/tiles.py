@@ -35,7 +35,7 @@ def read_tiles(
     unreadable (it is white then) or None.
     """
     size = grid.tile_size
-    out = np.full((len(tiles), size, size, 3), 255, np.uint8)
+    out = np.empty((len(tiles), size, size, 3), np.uint8)
     errors: list[ReadError | None] = [None] * len(tiles)
     boxes = [grid.box(tile) for tile in tiles]
     edge = size * grid.downsample / grid.level.downsample
@@ -46,7 +46,7 @@ def read_tiles(
             pixels = slide.read(grid.region(whole))
         except ReadError as error:
             if len(block) == 1:
-                errors[block[0]] = error
+                out[block[0]], errors[block[0]] = 255, error
             else:
                 groups += [[index] for index in block]
             continue

@@ -138,6 +138,15 @@ class TileStore:
             )
         return store
 
+    @staticmethod
+    def stamp(path: Path) -> tuple[int, int, int] | None:
+        """What changes when a store is created anew or its metadata are written; None: no store."""
+        try:
+            status = (path / "zarr.json").stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns, status.st_size
+
     def _lost_arrays(self) -> list[str]:
         """What was written with the store and is gone: zarr would read it as zeros."""
         missing = [
