@@ -29,6 +29,10 @@ $(VENV)/.train: $(VENV)/.installed
 	$(PIP) install $(CONSTRAIN) --editable '.[train]'
 	touch $@
 
+$(VENV)/.bench: $(VENV)/.installed
+	$(PIP) install $(CONSTRAIN) --build-constraint constraints.txt --editable '.[bench]'
+	touch $@
+
 $(VENV)/.dev: $(VENV)/.installed
 	$(PIP) install $(CONSTRAIN) --editable '.[dev,slurm]'
 	touch $@
@@ -46,8 +50,9 @@ check: dev
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
 
-bench: install
-	$(BIN)/python benchmarks/layer.py
+# BENCH="--quick", BENCH="layer pipeline": see python -m benchmarks --help
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks $(BENCH)
 
 DATA_ROOT ?= $(WSI_NORM_DATA_ROOT)
 EVIDENCE ?= evidence
@@ -63,4 +68,4 @@ evidence: train
 	done
 
 clean:
-	rm -rf $(VENV) build dist demo $(EVIDENCE) *.egg-info
+	rm -rf $(VENV) build dist demo bench $(EVIDENCE) *.egg-info

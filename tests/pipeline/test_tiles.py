@@ -85,9 +85,14 @@ def test_tiles_are_those_read_one_at_a_time(
         pixels, errors = read_tiles(slide, grid, tiles)
         assert (pixels.dtype, pixels.shape) == (np.uint8, (len(tiles), size, size, 3))
         assert errors == [None] * len(tiles)
-        for tile, found in zip(tiles, pixels, strict=True):
-            expected = tile_by_hand(other, tile, level, 4**level, downsample, size, overlap)
-            np.testing.assert_array_equal(found, expected, str(tile))
+        expected = np.stack(
+            [tile_by_hand(other, t, level, 4**level, downsample, size, overlap) for t in tiles]
+        )
+    if downsample == "1":
+        np.testing.assert_array_equal(pixels, expected)
+    else:  # the same filter in fixed-point numbers of another width
+        np.testing.assert_allclose(pixels.astype(int), expected, rtol=0, atol=2)
+        assert np.mean(pixels != expected) < 5e-3
 
 
 def test_beyond_the_slide_is_white(data_dir: Path) -> None:

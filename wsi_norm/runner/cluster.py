@@ -23,6 +23,9 @@ MIN_GPU_THREADS, MAX_GPU_THREADS = 4, 32
 
 CONNECT_SECONDS = 30
 
+PRELOAD = ["wsi_norm.pipeline"]
+"""What worker processes import as they start: seconds that all of them take at the same time."""
+
 SPAWN = "distributed.nanny.pre-spawn-environ"
 KEEP_BYTES = 1 << 28
 
@@ -72,6 +75,7 @@ def local_cluster(config: RunConfig) -> LocalCluster:
         processes=number > 0,
         dashboard_address=":0",
         silence_logs=logging.CRITICAL,
+        **({"preload": PRELOAD} if number > 0 else {}),
     )
 
 
@@ -86,6 +90,7 @@ def gpu_cluster(gpus: tuple[int, ...]) -> SpecCluster:
                     "env": {"CUDA_VISIBLE_DEVICES": str(index)},
                     "dashboard": False,
                     "silence_logs": logging.CRITICAL,
+                    "preload": PRELOAD,
                 },
             }
             for index in gpus

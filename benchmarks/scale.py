@@ -1,0 +1,38 @@
+"""How large a benchmark is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Sizes of one go; edges in px."""
+
+    name: str
+    tile_edges: tuple[int, ...] = (224, 256, 512, 1024)
+    rounds: int = 7
+    slide_edge: int = 20_000
+    pipeline_rounds: int = 3
+    pipeline_share: float = 1.0  # of the tiles that slow contestants get
+    growth_edges: tuple[int, ...] = (5_000, 10_000, 20_000)
+    growth_tile_edges: tuple[int, ...] = (256, 512, 1024, 2048)
+    growth_slides: tuple[int, ...] = (1, 4, 16)
+    small_slide_edge: int = 3_000
+    tasks: int = 100_000
+
+
+NORMAL = Scale("normal")
+FULL = replace(NORMAL, name="full", tasks=1_000_000)
+QUICK = Scale(
+    "quick",
+    tile_edges=(224, 256, 512),
+    rounds=2,
+    slide_edge=6_000,
+    pipeline_rounds=1,
+    pipeline_share=0.1,
+    growth_edges=(3_000, 6_000),
+    growth_tile_edges=(256, 512, 1024),
+    growth_slides=(1, 2),
+    tasks=1_000,
+)
