@@ -25,6 +25,9 @@ tiffslide tifffile imagecodecs opencv-python-headless torchstain stainx fastslid
 """
 
 
+CPU_EVERY_S = 0.4
+
+
 def facts() -> dict[str, Any]:
     """CPU, cores, RAM, versions and date."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -85,23 +88,27 @@ def last_line(log: Path) -> str:
 
 
 class Clock:
-    """When how many tiles were done, and what the process tree had spent by then."""
+    """When how many tiles were done, and now and then what the process tree had spent by then."""
 
     def __init__(self) -> None:
-        self.ticks: list[tuple[float, int, float]] = []
+        self.ticks: list[tuple[float, int]] = []
+        self._cpu: list[tuple[float, int, float]] = []
 
     def tick(self, tiles: int = 0) -> None:
         """`tiles` more are done."""
-        before = self.ticks[-1][1] if self.ticks else 0
-        self.ticks.append((time.time(), before + tiles, _tree_cpu_s()))
+        now, done = time.time(), tiles + (self.ticks[-1][1] if self.ticks else 0)
+        self.ticks.append((now, done))
+        if not self._cpu or now - self._cpu[-1][0] > CPU_EVERY_S:  # asking costs milliseconds
+            self._cpu.append((now, done, _tree_cpu_s()))
 
     def rate(self) -> dict[str, Any]:
         """Steady figures, from the first tick to the last."""
-        (t0, n0, cpu0), (t1, n1, cpu1) = self.ticks[0], self.ticks[-1]
+        (t0, n0), (t1, n1) = self.ticks[0], self.ticks[-1]
+        (_, m0, cpu0), (_, m1, cpu1) = self._cpu[0], self._cpu[-1]
         return {
             "tiles": n1 - n0,
             "tiles_per_s": (n1 - n0) / (t1 - t0),
-            "cpu_ms_per_tile": 1e3 * (cpu1 - cpu0) / (n1 - n0),
+            "cpu_ms_per_tile": 1e3 * (cpu1 - cpu0) / (m1 - m0) if m1 > m0 else float("nan"),
             "steady_s": t1 - t0,
             "ready_at": t0,
         }

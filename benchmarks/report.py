@@ -75,8 +75,8 @@ def _pipeline(part: Mapping[str, Any]) -> str:
         "Steady: from the plan (wsi-norm) or from when all workers are ready (scripts) to the last "
         "tile. Start: until every worker is ready. Whole run: start, plan and end included. CPU: "
         "user and system time of all processes while steady. Limit: decode + write by wsi-norm's "
-        "own run without the normaliser, with the same reader, of the same round. MB: the largest single process. "
-        "A tile that a script's normaliser raises on is written as it is.\n\n"
+        "own run without the normaliser, with the same reader, of the same round. MB: the largest "
+        "single process. A tile that a script's normaliser raises on is written as it is.\n\n"
         + _table(["", *head.split("|")], rows)
         + _missing(part)
     )

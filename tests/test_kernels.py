@@ -235,3 +235,17 @@ def test_another_process_compiles_nothing(tmp_path: Path) -> None:
         check=True,
     )
     assert run.stdout.splitlines() == ["0 1", "1 0"]
+
+
+def test_without_a_folder_for_the_cache_it_compiles_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compile_it = kernels.njit
+
+    def no_folder(**options: Any) -> Any:
+        if options.get("cache"):
+            raise RuntimeError("cannot cache function: no locator available")
+        return compile_it(**options)
+
+    monkeypatch.setattr(kernels, "njit", no_folder)
+    assert kernels._cached(lambda x: x + 1)(1) == 2

@@ -473,9 +473,10 @@ def _to_hed(u, channels):
 
 @_compiled
 def _converted(line, tables, kind, planes, channels):
+    """The planes of a space: those of RGB, or `channels`."""
     if kind == RGB:
-        channels[: 3 * LANES] = planes[: 3 * LANES]
-    elif kind == HSV:
+        return planes
+    if kind == HSV:
         _to_hsv(planes, channels)
     elif kind == LAB:
         _looked_up(line, tables[0], planes[3 * LANES :])
@@ -483,22 +484,29 @@ def _converted(line, tables, kind, planes, channels):
     else:
         _looked_up(line, tables[1], planes[3 * LANES :])
         _to_hed(planes[3 * LANES :], channels)
+    return channels
 
 
 @_compiled
-def _two_sums(weight, x0, x1, pivot):
-    """Weighted sums of x0 and x1 over a strip; without x1, of x0 about a pivot and its square."""
-    first, second = F32(0), F32(0)
-    if len(x1):
-        for x in range(LANES):
-            first += weight[x] * x0[x]
-            second += weight[x] * x1[x]
-    else:
-        for x in range(LANES):
-            away = x0[x] - pivot
-            first += weight[x] * away
-            second += weight[x] * away * away
-    return first, second
+def _sums_about(weight, u, m0, m1, m2):
+    """Weighted sums over a strip: of each channel's distance from a pivot, and of its square."""
+    a0, a1, a2, b0, b1, b2 = F32(0), F32(0), F32(0), F32(0), F32(0), F32(0)
+    for x in range(LANES):
+        d0, d1, d2 = u[x] - m0, u[LANES + x] - m1, u[2 * LANES + x] - m2
+        w0, w1, w2 = weight[x] * d0, weight[x] * d1, weight[x] * d2
+        a0, a1, a2 = a0 + w0, a1 + w1, a2 + w2
+        b0, b1, b2 = b0 + w0 * d0, b1 + w1 * d1, b2 + w2 * d2
+    return ((a0, b0), (a1, b1), (a2, b2))
+
+
+@_compiled
+def _angle_sums(weight, u):
+    """Weighted sums over a strip of sine and cosine of hue."""
+    sine, cosine = F32(0), F32(0)
+    for x in range(LANES):
+        sine += weight[x] * u[3 * LANES + x]
+        cosine += weight[x] * u[4 * LANES + x]
+    return sine, cosine
 
 
 @_compiled
@@ -555,7 +563,7 @@ def moments(tile, counted, per_white, tables, kinds, angle, sums):
     height, width = tile.shape[0], tile.shape[1]
     edge, edge_mask = np.zeros(3 * LANES, np.uint8), np.zeros(LANES, np.uint8)
     planes, channels = np.empty(6 * LANES, F32), np.empty(5 * LANES, F32)
-    weight, nothing = np.empty(LANES, F32), np.empty(0, F32)
+    weight = np.empty(LANES, F32)
     total = 0.0
     pixels, mask = tile.reshape(-1), counted.reshape(-1)
     for row in range(height):
@@ -569,20 +577,16 @@ def moments(tile, counted, per_white, tables, kinds, angle, sums):
             total += amount
             _scaled(line, planes)
             for s in range(len(kinds)):
-                kind = kinds[s]
-                _converted(line, tables, kind, planes, channels)
+                pivot = _PIVOT[kinds[s]]
+                u = _converted(line, tables, kinds[s], planes, channels)
+                strip = _sums_about(weight, u, pivot[0], pivot[1], pivot[2])
                 for c in range(3):
-                    pivot = _PIVOT[kind, c]
-                    if angle and kind == HSV and c == 0:
-                        pivot = F32(0)
-                        first, second = _two_sums(
-                            weight, channels[3 * LANES : 4 * LANES], channels[4 * LANES :], pivot
-                        )
-                    else:
-                        first, second = _two_sums(weight, channels[c * LANES :], nothing, pivot)
-                        second += 2.0 * pivot * first + np.float64(pivot) ** 2 * amount
-                    sums[s, c, 0] += first + np.float64(pivot) * amount
-                    sums[s, c, 1] += second
+                    m, once, twice = np.float64(pivot[c]), strip[c][0], strip[c][1]
+                    if angle and kinds[s] == HSV and c == 0:
+                        m = 0.0
+                        once, twice = _angle_sums(weight, u)
+                    sums[s, c, 0] += once + m * amount
+                    sums[s, c, 1] += twice + m * (2 * once + m * amount)
     return total
 
 

@@ -75,6 +75,19 @@ def test_a_run_and_its_summary(
     assert len(TileStore.open(tmp_path / "synthetic.zarr")) > 20
 
 
+def test_the_profile_is_printed_and_written(
+    slide_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status(slide_path, "-o", tmp_path, "--profile") == 0
+    table = (tmp_path / "profile.md").read_text()
+    assert table in capsys.readouterr().out
+    rows = {row.split(" | ")[0].lstrip("| "): row.split(" | ") for row in table.splitlines()}
+    stages = json.loads((tmp_path / "run.json").read_text())["stages"]
+    for stage in ("planning", "reading", "computing", "writing"):
+        assert float(rows[stage][1]) == pytest.approx(stages[stage]["seconds"], abs=0.01)
+        assert 0 < stages[stage]["cpu_seconds"] <= stages[stage]["seconds"] + 0.05
+
+
 def test_quiet_prints_nothing(
     slide_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,9 +15,20 @@ from wsi_norm.runner.cluster import (
     available_cores,
     described_cluster,
     gpu_cluster,
+    gpu_threads,
     local_cluster,
     workers,
 )
+
+
+@pytest.mark.parametrize(
+    ("cores", "gpus", "threads"), [(1, 1, 4), (16, 1, 32), (16, 4, 8), (2, 8, 4), (128, 2, 32)]
+)
+def test_a_gpus_worker_has_twice_its_share_of_the_cores(
+    cores: int, gpus: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wsi_norm.runner.cluster.available_cores", lambda: cores)
+    assert gpu_threads(gpus) == threads
 
 
 # Workers are asked through the standard library: they need not import this file.
@@ -26,6 +37,8 @@ def test_local_workers_have_one_compute_thread_and_keep_freed_memory() -> None:
         assert sum(client.nthreads().values()) == 1
         assert client.submit(os.getenv, "OMP_NUM_THREADS").result() == "1"
         trim = client.submit(os.getenv, "MALLOC_TRIM_THRESHOLD_").result()
+        imported = client.submit(eval, "'wsi_norm.pipeline' in __import__('sys').modules")
+        assert imported.result() is True
     assert int(str(trim)) >= 1 << 24
 
 

@@ -598,6 +598,30 @@ def test_new_flags_do_not_make_old_tiles_whole(
     assert not list(store.path.rglob("*.partial"))
 
 
+def test_old_tiles_never_stand_beside_new_flags(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shard is written again because a tile was unreadable, and the writer dies half way."""
+    store = make_store(tmp_path / "case.zarr", 10)
+    fill(store)
+    tiles, flags = content(store, 1, 1)
+    store.write_shard(1, tiles, flags | TileFlag.UNREADABLE)
+    written = shards.write
+
+    def only_flags(file: Path, pieces: Any) -> None:
+        if "tiles" in file.parts:
+            raise OSError(5, "the writer dies")
+        written(file, pieces)
+
+    monkeypatch.setattr(shards, "write", only_flags)
+    with pytest.raises(StoreError):
+        store.write_shard(1, tiles, flags & ~np.uint8(TileFlag.UNREADABLE))
+    assert store.missing_shards() == [1]
+    with pytest.raises(StoreError):
+        store.write_shard(2, tiles[:2], content(store, 2, 2)[1])  # the same flags: old tiles stay
+    assert store.missing_shards() == [1]
+
+
 def test_litter_is_swept_and_nothing_else(tmp_path: Path) -> None:
     store = make_store(tmp_path / "case.zarr", 10)
     fill(store)
