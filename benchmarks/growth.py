@@ -26,12 +26,12 @@ def measure(scale: Scale, output: Path) -> dict[str, Any]:
         for name, edges in found["ms"].items()
     }
     whole = [slides.slide(output, edge) for edge in scale.growth_edges]
-    series["seconds against tiles (one slide, one worker)"] = [
-        _point("tiles", _run([slide], 1, output)) for slide in whole
+    series["seconds against tiles (one slide, one worker, after the first shard)"] = [
+        _point("later_tiles", _run([slide], 1, output)) for slide in whole
     ]
     small = slides.slide(output, scale.small_slide_edge)
     series[f"seconds against slides ({cores} workers)"] = [
-        _point(number, _run(_copies(small, number), cores, output), whole_run=True)
+        _point(number, _run(_copies(small, number), cores, output))
         for number in scale.growth_slides
     ]
     series["seconds against workers (tile statistics)"] = [
@@ -57,11 +57,11 @@ def _run(paths: list[Path], workers: int, output: Path, **options: Any) -> dict[
     return answer
 
 
-def _point(size: str | int, answer: dict[str, Any], whole_run: bool = False) -> Any:
-    """(size, seconds, note); seconds without the start of Python, workers and layer."""
+def _point(size: str | int, answer: dict[str, Any]) -> Any:
+    """(size, seconds, note); of a slide's later tiles, seconds after its first shard."""
     if "failed" in answer:
         return None, None, answer["failed"]
-    seconds = answer["after_ready_s" if whole_run else "steady_s"]
+    seconds = answer["later_s" if size == "later_tiles" else "steady_s"]
     note = f"{answer['tiles']} tiles, largest worker {answer['peak_worker_mb']:.0f} MB"
     return answer[size] if isinstance(size, str) else size, seconds, note
 

@@ -95,8 +95,8 @@ def _growth(part: Mapping[str, Any]) -> str:
         for name, series in part["series"].items()
     ]
     return (
-        "## Growth\n\nSlope of log cost against log size; seconds exclude the start of Python, of "
-        "the workers and of the layer, those of one slide its plan, too.\n\n"
+        "## Growth\n\nSlope of log cost against log size; seconds from the first slide's plan (or "
+        "first shard) to the last shard, without the start of Python, workers and layer.\n\n"
         + _table(["", "size: cost", "exponent"], rows)
     )
 

@@ -68,11 +68,11 @@ def normalize(
     failed = [slide.error for slide in summary.slides if slide.status != "done"]
     if failed:
         raise RuntimeError(failed[0])
-    ready.tick()
     return {
         **clock.rate(),
         "ready_at": ready.ticks[0][0],
-        "after_ready_s": ready.ticks[1][0] - ready.ticks[0][0],
+        "later_tiles": clock.ticks[-1][1] - clock.ticks[1][1],
+        "later_s": clock.ticks[-1][0] - clock.ticks[1][0],
         "peak_worker_mb": max(summary.peak_memory_bytes.values()) / 2**20,
     }
 

@@ -201,7 +201,7 @@ def test_a_tile_does_not_depend_on_its_neighbours_even_in_one_pass() -> None:
     """As a GPU works: a whole batch through the layer, to one level."""
     tiles = np.concatenate([tiles_with_glass(2), blank(), tissue(1, seed=8)])
     normalize = normalizer()
-    together, usable = normalize._forward(tiles, None, None)
+    together, usable = normalize._forward(torch.tensor(tiles), None, None)
     assert usable.tolist() == [True, True, False, True]
     assert np.abs(together.numpy().astype(int) - normalize(tiles)).max() <= 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import threading
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, get_args
@@ -63,6 +64,7 @@ class Normalizer:
         self.layer = layer.to(self.device).eval()
         self.batch_size = batch_size
         self._fused = _fused(self.layer, self.device, engine)
+        self._alone = threading.Lock()
 
     @property
     def engine(self) -> Literal["kernel", "torch"]:
@@ -139,12 +141,20 @@ class Normalizer:
         tiles = as_batch(tiles)
         if self._fused is not None:
             return self._fused.normalize(tiles, statistics, white)
-        out, usable = np.empty_like(tiles), np.ones(len(tiles), np.bool_)
-        done = [
-            (part, *self._forward(tiles[part], statistics, white)) for part in self._batches(tiles)
-        ]
-        if self.device.type == "cuda":
-            torch.cuda.current_stream(self.device).synchronize()
+        host = torch.tensor(np.ascontiguousarray(tiles))
+
+        def passes() -> list[tuple[slice, Tensor, Tensor]]:
+            parts = self._batches(tiles)
+            return [(part, *self._forward(host[part], statistics, white)) for part in parts]
+
+        if self.device.type == "cpu":
+            done = passes()
+        else:
+            host = host.pin_memory()
+            with self._alone:  # a batch is as large as the free memory allows
+                done = passes()
+                torch.cuda.current_stream(self.device).synchronize()
+        out, usable = np.empty(tiles.shape, np.uint8), np.ones(len(tiles), np.bool_)
         for part, levels, known in done:
             out[part], usable[part] = levels.numpy(), known.numpy()
         return out, usable
@@ -158,20 +168,16 @@ class Normalizer:
 
     @torch.inference_mode()
     def _forward(
-        self, tiles: UInt8, statistics: Statistics | None, white: Triple | None
+        self, tiles: Tensor, statistics: Statistics | None, white: Triple | None
     ) -> tuple[Tensor, Tensor]:
-        """Bytes (N, H, W, 3) and usable (N,) on the host; those of a GPU are on their way."""
-        y, usable = self.layer.normalize(self._to_device(tiles), statistics, white)
+        """Bytes (N, H, W, 3) and usable (N,) on the host; those of a GPU are on their way.
+
+        Bytes cross the bus; conversion and rounding happen behind it.
+        """
+        x = tiles.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float() / 255
+        y, usable = self.layer.normalize(x, statistics, white)
         levels = (y * 255).round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
         return _to_host(levels.contiguous()), _to_host(usable)
-
-    def _to_device(self, tiles: UInt8) -> Tensor:
-        """float32 (N, 3, H, W) in [0, 1]; bytes cross the bus, conversion happens behind it."""
-        if self.device.type == "cpu":
-            return to_float(tiles)
-        host = torch.tensor(np.ascontiguousarray(tiles)).pin_memory()
-        moved = host.to(self.device, non_blocking=True)
-        return moved.permute(0, 3, 1, 2).float() / 255
 
 
 def _to_host(values: Tensor) -> Tensor:
