@@ -35,7 +35,7 @@ def facts() -> dict[str, Any]:
         "cpu": _cpu_model(),
         "cores": cores,
         "ram_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "system": platform.platform(terse=True),
+        "system": platform.system(),
         "python": platform.python_version(),
         "versions": _versions(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

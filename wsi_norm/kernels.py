@@ -14,7 +14,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
@@ -23,8 +22,6 @@ from wsi_norm.colorspace import DARKEST, DENSITY_TO_STAIN
 
 F32 = np.float32
 I32 = np.int32
-Bytes = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
 
 LANES = 256
 TOKEN_PX = 8
