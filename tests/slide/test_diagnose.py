@@ -2,7 +2,9 @@
 
 import gc
 import logging
+import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -189,6 +191,28 @@ def test_a_whole_tiff_that_is_no_slide(tmp_path: Path) -> None:
     path = tmp_path / "a.svs"
     tifffile.imwrite(path, np.zeros((4, 64, 64), np.complex64), photometric="minisblack")
     assert why_unreadable(path).startswith("a TIFF that no reader understands")
+
+
+def test_threads_do_not_hear_each_others_complaints(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("tifffile")
+    inside, outside = threading.Event(), threading.Event()
+
+    def other() -> list[str]:
+        with tifffile_complaints() as complaints:
+            inside.set()
+            assert outside.wait(10)
+            logger.error("<TiffPage> theirs")
+        return complaints
+
+    with ThreadPoolExecutor(1) as pool:
+        theirs = pool.submit(other)
+        assert inside.wait(10)
+        with tifffile_complaints() as ours:
+            logger.error("<TiffPage> ours")
+        logger.error("nobody collects this")
+        outside.set()
+        assert (ours, theirs.result()) == (["ours"], ["theirs"])
+    assert [record.message for record in caplog.records] == ["nobody collects this"]
 
 
 def test_complaints_are_collected_and_the_logger_left_as_it_was(

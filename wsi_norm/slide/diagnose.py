@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import struct
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -53,24 +54,37 @@ def tiff_damage(path: Location) -> str | None:
     return None
 
 
+class _Listener(logging.Filter):
+    """Keeps tifffile's records from the terminal where this thread collects them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.collecting = threading.local()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record goes on to the handlers."""
+        lists: list[list[str]] = getattr(self.collecting, "lists", [])
+        if record.levelno >= logging.ERROR:
+            for complaints in lists:
+                complaints.append(record.getMessage().split("> ", 1)[-1])
+        return not lists
+
+
+_listener = _Listener()
+logging.getLogger("tifffile").addFilter(_listener)
+
+
 @contextmanager
 def tifffile_complaints() -> Iterator[list[str]]:
     """Collect tifffile's log records of errors, its only word on a broken page chain.
 
-    Nothing of them reaches the terminal: what they say goes into our own messages.
+    Nothing of them reaches the terminal: what they say goes into our own messages. Other threads
+    are not heard, and may open slides at the same time.
     """
     complaints: list[str] = []
-
-    class Collector(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            complaints.append(record.getMessage().split("> ", 1)[-1])
-
-    logger, collector = logging.getLogger("tifffile"), Collector(logging.ERROR)
-    propagate = logger.propagate
-    logger.addHandler(collector)
-    logger.propagate = False
+    outer = getattr(_listener.collecting, "lists", [])
+    _listener.collecting.lists = [*outer, complaints]
     try:
         yield complaints
     finally:
-        logger.removeHandler(collector)
-        logger.propagate = propagate
+        _listener.collecting.lists = outer
