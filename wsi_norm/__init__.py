@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         load_checkpoint,
         save_checkpoint,
     )
-    from wsi_norm.normalizer import Normalizer
+    from wsi_norm.normalizers.engine import Normalizer
     from wsi_norm.report import RunSummary
     from wsi_norm.runner import run
     from wsi_norm.slide import Slide, open_slide
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "LStainNorm": "lstainnorm",
-    "Normalizer": "normalizer",
+    "Normalizer": "normalizers.engine",
     "RunConfig": "config",
     "RunSummary": "report",
     "Slide": "slide",

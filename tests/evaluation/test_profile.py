@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from wsi_norm.cohort.splits import read_splits
+from wsi_norm.cohort.tiles import LabelledTiles
 from wsi_norm.config import EvaluateConfig
 from wsi_norm.errors import ConfigError
 from wsi_norm.evaluation import profile as module
 from wsi_norm.evaluation.profile import probes, profile
 from wsi_norm.evaluation.quality import background_drift
-from wsi_norm.training.data import LabelledTiles
 from wsi_norm.training.front import ClassicFront, NoFront
-from wsi_norm.training.index import read_splits
 from wsi_norm.training.train import cut
 
 Tiles = dict[str, LabelledTiles]

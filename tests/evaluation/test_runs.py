@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from wsi_norm.cohort.splits import LabelledImage, Splits
 from wsi_norm.config import EvaluateConfig
 from wsi_norm.errors import ConfigError, TrainingError
 from wsi_norm.evaluation import runs as module
@@ -27,7 +28,6 @@ from wsi_norm.evaluation.runs import (
     runs_of,
     template_images,
 )
-from wsi_norm.training.index import LabelledImage, Splits
 
 Make = Callable[..., EvaluateConfig]
 

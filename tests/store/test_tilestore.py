@@ -24,7 +24,7 @@ from wsi_norm.store import (
     TileStore,
     TilingMeta,
     TissueMeta,
-    shards,
+    encoding,
     tiles_per_shard,
 )
 
@@ -590,7 +590,7 @@ def test_new_flags_do_not_make_old_tiles_whole(
     def full_disk(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(shards, "encode_tiles", full_disk)
+    monkeypatch.setattr(encoding, "encode_tiles", full_disk)
     with pytest.raises(StoreError, match=r"cannot write shard 1: .* No space left"):
         store.write_shard(1, *content(store, 1, 99))
     assert (store.path / "flags" / "c" / "1").exists()
@@ -606,14 +606,14 @@ def test_old_tiles_never_stand_beside_new_flags(
     fill(store)
     tiles, flags = content(store, 1, 1)
     store.write_shard(1, tiles, flags | TileFlag.UNREADABLE)
-    written = shards.write
+    written = encoding.write
 
     def only_flags(file: Path, pieces: Any) -> None:
         if "tiles" in file.parts:
             raise OSError(5, "the writer dies")
         written(file, pieces)
 
-    monkeypatch.setattr(shards, "write", only_flags)
+    monkeypatch.setattr(encoding, "write", only_flags)
     with pytest.raises(StoreError):
         store.write_shard(1, tiles, flags & ~np.uint8(TileFlag.UNREADABLE))
     assert store.missing_shards() == [1]

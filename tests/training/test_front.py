@@ -13,9 +13,10 @@ from PIL import Image
 from skimage.color import rgb2lab
 from torchstain.torch import normalizers
 
+from wsi_norm.cohort.splits import LabelledImage
+from wsi_norm.cohort.tiles import LabelledTiles
 from wsi_norm.config import TrainConfig
 from wsi_norm.errors import ConfigError, UnreadableSlideError
-from wsi_norm.training.data import LabelledTiles
 from wsi_norm.training.front import (
     TEMPLATE_GROUPS,
     TEMPLATE_TILES,
@@ -26,7 +27,6 @@ from wsi_norm.training.front import (
     cohort_template,
     target_tile,
 )
-from wsi_norm.training.index import LabelledImage
 
 Make = Callable[..., TrainConfig]
 Tensor = torch.Tensor

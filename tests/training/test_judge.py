@@ -12,10 +12,10 @@ import torch
 from sklearn.metrics import balanced_accuracy_score, f1_score
 from torch import nn
 
+from wsi_norm.cohort.splits import read_splits
+from wsi_norm.cohort.tiles import LabelledTiles
 from wsi_norm.config import TrainConfig
-from wsi_norm.training.data import LabelledTiles
 from wsi_norm.training.front import NoFront
-from wsi_norm.training.index import read_splits
 from wsi_norm.training.judge import judge, mean_score
 
 Cohort = Callable[..., Path]

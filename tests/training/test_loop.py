@@ -13,11 +13,11 @@ import pytest
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
+from wsi_norm.cohort.splits import LabelledImage
+from wsi_norm.cohort.tiles import LabelledTiles
 from wsi_norm.config import TrainConfig
 from wsi_norm.errors import ConfigError, TrainingError
 from wsi_norm.training import loop
-from wsi_norm.training.data import LabelledTiles
-from wsi_norm.training.index import LabelledImage
 from wsi_norm.training.loop import (
     EpochLog,
     Keeper,

@@ -13,10 +13,11 @@ from monai.losses import DiceCELoss
 from sklearn.metrics import f1_score, jaccard_score
 from torch import nn
 
+from wsi_norm.cohort.tiles import IGNORE, Batch
+from wsi_norm.cohort.virtual_scanner import DEFAULT_RANGE, VirtualScanner
 from wsi_norm.config import TrainConfig
 from wsi_norm.errors import TrainingError
 from wsi_norm.lstainnorm import LStainNorm, Template
-from wsi_norm.training.data import IGNORE, Batch
 from wsi_norm.training.front import LayerFront, NoFront
 from wsi_norm.training.task import (
     StainTask,
@@ -26,7 +27,6 @@ from wsi_norm.training.task import (
     seeded,
     simulate,
 )
-from wsi_norm.virtual_scanner import DEFAULT_RANGE, VirtualScanner
 
 Make = Callable[..., TrainConfig]
 Tensor = torch.Tensor

@@ -17,12 +17,12 @@ from safetensors.torch import load_file
 from torch import nn
 
 import wsi_norm
+from wsi_norm.cohort.splits import LabelledImage, Splits
 from wsi_norm.config import TrainConfig
 from wsi_norm.errors import ConfigError, TrainingError, WsiNormError
 from wsi_norm.lstainnorm import LStainNorm
-from wsi_norm.normalizer import Normalizer
+from wsi_norm.normalizers.engine import Normalizer
 from wsi_norm.training.front import LayerFront
-from wsi_norm.training.index import LabelledImage, Splits
 from wsi_norm.training.task import StainTask
 from wsi_norm.training.train import build_task, check_splits, cut, layer_of, provenance, train
 
@@ -529,7 +529,7 @@ def test_class_weights_are_inverse_frequencies(cohort: Cohort, settings: Make) -
     table.write_text("\n".join([lines[0], *[x for x in lines[1:] if ",a," in x or x[0] == "0"]]))
     data = {"validation": {}, "test": {}}
     config = settings(data=data)
-    splits = wsi_norm.training.index.read_splits(config.data, config.task, None, 0)
+    splits = wsi_norm.cohort.splits.read_splits(config.data, config.task, None, 0)
     tiles = cut(splits, config)["train_cuts"]
     labels = [image.label for image in splits.train]
     assert (labels.count(0), labels.count(1)) == (4, 2)
@@ -566,7 +566,7 @@ def test_splits_of_ones_own(cohort: Cohort, settings: Make) -> None:
 def test_the_tiles_of_a_training(cohort: Cohort, settings: Make) -> None:
     cohort(groups=4)
     config = settings(data={"validation": {}, "test": {}, "tile_size": 16, "crops_per_image": 3})
-    splits = wsi_norm.training.index.read_splits(config.data, config.task, None, 0)
+    splits = wsi_norm.cohort.splits.read_splits(config.data, config.task, None, 0)
     tiles = cut(splits, config)
     assert {name: len(part) for name, part in tiles.items()} == {
         "train": len(splits.train),
@@ -580,7 +580,7 @@ def test_the_tiles_of_a_training(cohort: Cohort, settings: Make) -> None:
 def test_the_layer_of_a_task(cohort: Cohort, settings: Make) -> None:
     cohort(groups=4)
     config = settings(data={"validation": {}, "test": {}})
-    splits = wsi_norm.training.index.read_splits(config.data, config.task, None, 0)
+    splits = wsi_norm.cohort.splits.read_splits(config.data, config.task, None, 0)
     task = build_task(config, cut(splits, config)["train_cuts"], 2)
     assert isinstance(task.front, LayerFront)
     assert isinstance(layer_of(task), LStainNorm)

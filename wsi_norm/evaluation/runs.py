@@ -14,13 +14,13 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch import nn
 
+from wsi_norm.cohort.splits import Splits, read_splits
+from wsi_norm.cohort.tiles import LabelledTiles
 from wsi_norm.config import EvaluateConfig, TrainConfig, read_yaml
 from wsi_norm.config.evaluate import folder_name, merge
 from wsi_norm.errors import ConfigError, TrainingError, WsiNormError
 from wsi_norm.evaluation.profile import profile
-from wsi_norm.training.data import LabelledTiles
 from wsi_norm.training.front import build_front
-from wsi_norm.training.index import Splits, read_splits
 from wsi_norm.training.judge import judge
 from wsi_norm.training.network import build_network
 from wsi_norm.training.train import MAY_DIFFER, NETWORK, SETTINGS, check_splits, cut, train

@@ -14,7 +14,7 @@ from wsi_norm.errors import CheckpointError, ConfigError
 from wsi_norm.geometry import TileGrid
 from wsi_norm.lstainnorm import load_checkpoint
 from wsi_norm.lstainnorm.checkpoint import sha256_of
-from wsi_norm.normalizer import Normalizer
+from wsi_norm.normalizers.engine import Normalizer
 from wsi_norm.pipeline.job import Model, SlideJob
 from wsi_norm.slide import Slide, open_slide
 from wsi_norm.store import StoreMeta, TileStore

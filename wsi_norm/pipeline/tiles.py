@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from wsi_norm.errors import ReadError
 from wsi_norm.geometry import Box, Tile, TileGrid, blocks, enclosing
 from wsi_norm.lstainnorm import Statistics
-from wsi_norm.normalizer import Normalizer
+from wsi_norm.normalizers.engine import Normalizer
 from wsi_norm.plan import SlidePlan
 from wsi_norm.slide import Slide
 

@@ -17,7 +17,7 @@ from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster
 
 from wsi_norm.config import RunConfig, read_yaml
 from wsi_norm.errors import ConfigError
-from wsi_norm.normalizer import resolve_device
+from wsi_norm.normalizers.engine import resolve_device
 
 MIN_GPU_THREADS, MAX_GPU_THREADS = 4, 32
 

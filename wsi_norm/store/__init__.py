@@ -1,5 +1,6 @@
 """Stores: the only home of zarr."""
 
+from wsi_norm.store.encoding import Codec
 from wsi_norm.store.metadata import (
     Counts,
     ModelMeta,
@@ -11,7 +12,6 @@ from wsi_norm.store.metadata import (
     TissueMeta,
     differences,
 )
-from wsi_norm.store.shards import Codec
 from wsi_norm.store.tilestore import TileStore, tiles_per_shard
 
 __all__ = [

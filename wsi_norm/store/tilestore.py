@@ -20,9 +20,9 @@ from pydantic import ValidationError
 from zarr.errors import BaseZarrError
 
 from wsi_norm.errors import StoreError
-from wsi_norm.store import shards
+from wsi_norm.store import encoding
+from wsi_norm.store.encoding import UInt8
 from wsi_norm.store.metadata import Counts, StoreMeta, TileFlag
-from wsi_norm.store.shards import UInt8
 
 ATTRIBUTE = "wsi_norm"
 SHARD_BYTES = 16 << 20
@@ -85,7 +85,7 @@ class TileStore:
             draft.mkdir(parents=True)
             group = zarr.create_group(draft, attributes={ATTRIBUTE: meta.model_dump(mode="json")})
             tiling = meta.tiling
-            shards.create_arrays(
+            encoding.create_arrays(
                 group, len(coords), tiling.tile_size_px, tiling.tiles_per_shard, meta.codec
             )
             mask_scale = {"downsample": list(mask_downsample)}
@@ -226,11 +226,11 @@ class TileStore:
             )
         flags_file, tiles_file = self._object("flags", shard), self._object("tiles", shard)
         try:
-            new_flags = b"".join(shards.encode_flags(flags, slots))
+            new_flags = b"".join(encoding.encode_flags(flags, slots))
             if not self.has_shard(shard) or flags_file.read_bytes() != new_flags:
                 tiles_file.unlink(missing_ok=True)  # old tiles never stand beside new flags
-            shards.write(flags_file, [new_flags])
-            shards.write(tiles_file, shards.encode_tiles(tiles, slots, self.meta.codec))
+            encoding.write(flags_file, [new_flags])
+            encoding.write(tiles_file, encoding.encode_tiles(tiles, slots, self.meta.codec))
         except OSError as error:
             raise StoreError(f"{self.path}: cannot write shard {shard}: {error}") from error
 
@@ -241,7 +241,7 @@ class TileStore:
         return (
             flags.exists()
             and flags.stat().st_size > 0
-            and shards.is_whole(
+            and encoding.is_whole(
                 self._object("tiles", shard),
                 rows.stop - rows.start,
                 self.meta.tiling.tiles_per_shard,
@@ -357,7 +357,7 @@ def _save(
         dtype=data.dtype,
         dimension_names=dimensions,
         attributes=attributes,
-        compressors=shards.compressors("zstd"),
+        compressors=encoding.compressors("zstd"),
         config={"write_empty_chunks": True},  # its existence says that it is not lost
     )
     if data.size:

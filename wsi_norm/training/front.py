@@ -14,12 +14,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from wsi_norm.cohort.tiles import LabelledTiles
 from wsi_norm.config.train import NormalizerConfig
 from wsi_norm.errors import ConfigError
 from wsi_norm.lstainnorm import LStainNorm, Template
 from wsi_norm.lstainnorm.learned import moves, space_weights
 from wsi_norm.slide import read_image
-from wsi_norm.training.data import LabelledTiles
 
 UInt8 = npt.NDArray[np.uint8]
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from wsi_norm.training.data import LabelledTiles, loader, whole_groups
+from wsi_norm.cohort.tiles import LabelledTiles, loader, whole_groups
 from wsi_norm.training.task import dice_per_item, overlap, simulate
 
 Row = dict[str, Any]

@@ -20,10 +20,10 @@ from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoi
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from wsi_norm.cohort.tiles import LabelledTiles, loader, training_batches, whole_groups
 from wsi_norm.config import TrainConfig
 from wsi_norm.errors import ConfigError, TrainingError
 from wsi_norm.lstainnorm.checkpoint import DAMAGE
-from wsi_norm.training.data import LabelledTiles, loader, training_batches, whole_groups
 from wsi_norm.training.judge import TILES_AT_ONCE
 from wsi_norm.training.task import StainTask
 

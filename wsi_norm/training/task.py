@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.functional.classification import multiclass_accuracy
 
+from wsi_norm.cohort.augment import augment, scan
+from wsi_norm.cohort.tiles import IGNORE, Batch
 from wsi_norm.config import TrainConfig
 from wsi_norm.errors import TrainingError
 from wsi_norm.lstainnorm.normalization import numbered
-from wsi_norm.training.augment import augment, scan
-from wsi_norm.training.data import IGNORE, Batch
 from wsi_norm.training.front import LayerFront
 
 EPS = 1e-7

@@ -14,16 +14,16 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
+from wsi_norm.cohort.masks import check_masks, check_sizes
+from wsi_norm.cohort.splits import Splits, read_splits
+from wsi_norm.cohort.tiles import LabelledTiles, training_batches
 from wsi_norm.config import TrainConfig, read_yaml
 from wsi_norm.errors import TrainingError
 from wsi_norm.lstainnorm import LStainNorm, save_checkpoint
-from wsi_norm.training.data import LabelledTiles, training_batches
+from wsi_norm.training.ablation import ablation, learned_facts
 from wsi_norm.training.front import LayerFront, build_front
-from wsi_norm.training.index import Splits, read_splits
 from wsi_norm.training.judge import judge, mean_score
-from wsi_norm.training.learned import ablation, learned_facts
 from wsi_norm.training.loop import LAST, LOG, device_of, fit, is_first_process
-from wsi_norm.training.masks import check_masks, check_sizes
 from wsi_norm.training.network import build_network
 from wsi_norm.training.task import StainTask
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from wsi_norm.cohort.augment import augment, flip, jitter, scan
+from wsi_norm.cohort.virtual_scanner import DEFAULT_RANGE, VirtualScanner
 from wsi_norm.config.train import AugmentationConfig
-from wsi_norm.training.augment import augment, flip, jitter, scan
-from wsi_norm.virtual_scanner import DEFAULT_RANGE, VirtualScanner
 
 Tensor = torch.Tensor
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from wsi_norm.fused import FusedLayer
 from wsi_norm.lstainnorm import LStainNorm, Statistics, Template
 from wsi_norm.lstainnorm.background import tissue_weight, white_of
 from wsi_norm.lstainnorm.normalization import MAX_GAIN
 from wsi_norm.lstainnorm.template import MomentPool
+from wsi_norm.normalizers.fused import FusedLayer
 from wsi_norm.slide import read_image
 
 TEMPLATE = Template(

@@ -13,8 +13,8 @@ from kornia.enhance import (
 )
 from torch import Tensor
 
+from wsi_norm.cohort.virtual_scanner import DEFAULT_RANGE, VirtualScanner
 from wsi_norm.config.train import AugmentationConfig
-from wsi_norm.virtual_scanner import DEFAULT_RANGE, VirtualScanner
 
 HUE_TURNS = 0.2
 """Hue moves at most by this share of a full turn, times the jitter's strength."""

@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import nn
 
+from wsi_norm.cohort.splits import read_splits
+from wsi_norm.cohort.tiles import LabelledTiles
 from wsi_norm.config import TrainConfig
 from wsi_norm.lstainnorm import LStainNorm, Template
 from wsi_norm.lstainnorm.background import tissue_weight, white_of
 from wsi_norm.lstainnorm.learned import space_weights
-from wsi_norm.training.data import LabelledTiles
+from wsi_norm.training.ablation import ablation, learned_facts, variants
 from wsi_norm.training.front import LayerFront
-from wsi_norm.training.index import read_splits
 from wsi_norm.training.judge import judge, mean_score
-from wsi_norm.training.learned import ablation, learned_facts, variants
 
 Cohort = Callable[..., Path]
 Make = Callable[..., TrainConfig]

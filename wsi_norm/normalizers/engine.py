@@ -20,7 +20,7 @@ from wsi_norm.lstainnorm.layer import LStainNorm
 from wsi_norm.lstainnorm.template import MomentPool, Statistics, Triple, as_batch, to_float, triple
 
 if TYPE_CHECKING:
-    from wsi_norm.fused import FusedLayer
+    from wsi_norm.normalizers.fused import FusedLayer
 
 UInt8 = npt.NDArray[np.uint8]
 Engine = Literal["auto", "kernel", "torch"]
@@ -207,7 +207,7 @@ def _fused(layer: LStainNorm, device: torch.device, engine: Engine) -> FusedLaye
             stacklevel=3,
         )
         return None
-    from wsi_norm.fused import FusedLayer
+    from wsi_norm.normalizers.fused import FusedLayer
 
     return FusedLayer(layer)
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from wsi_norm.cohort.table import Row, in_order, listed, read_folder, read_table, under
 from wsi_norm.config.train import DataConfig
 from wsi_norm.errors import ConfigError
-from wsi_norm.training.tables import Row, in_order, listed, read_folder, read_table, under
 
 
 def refusal(function: Callable[..., Any], *arguments: Any) -> str:

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from skimage.measure import block_reduce
 
-from wsi_norm.config import TrainConfig
-from wsi_norm.training import data
-from wsi_norm.training.data import (
+from wsi_norm.cohort import tiles as data
+from wsi_norm.cohort.splits import LabelledImage
+from wsi_norm.cohort.tiles import (
     IGNORE,
     Batch,
     LabelledTiles,
@@ -24,7 +24,7 @@ from wsi_norm.training.data import (
     training_batches,
     whole_groups,
 )
-from wsi_norm.training.index import LabelledImage
+from wsi_norm.config import TrainConfig
 
 Make = Callable[..., TrainConfig]
 

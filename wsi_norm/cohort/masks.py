@@ -11,10 +11,10 @@ import numpy.typing as npt
 from PIL import Image
 from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
+from wsi_norm.cohort.splits import LabelledImage
 from wsi_norm.errors import ConfigError
 from wsi_norm.slide.readers import OPEN_ERRORS
 from wsi_norm.store import TileStore
-from wsi_norm.training.index import LabelledImage
 
 _INTEGER_MODES = frozenset({"1", "L", "P", "I", "I;16", "I;16L", "I;16B", "I;16N"})
 

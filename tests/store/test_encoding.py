@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from zarr.storage import LocalStore
 
 from wsi_norm.store import Codec
-from wsi_norm.store.shards import create_arrays, encode_flags, encode_tiles, is_whole, write
+from wsi_norm.store.encoding import create_arrays, encode_flags, encode_tiles, is_whole, write
 
 CODECS = get_args(Codec)
 every_codec = pytest.mark.parametrize("codec", CODECS)
@@ -187,7 +187,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import numpy as np
-from wsi_norm.store.shards import encode_tiles, write
+from wsi_norm.store.encoding import encode_tiles, write
 
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)

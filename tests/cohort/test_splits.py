@@ -9,11 +9,11 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
+from wsi_norm.cohort.masks import check_sizes
+from wsi_norm.cohort.splits import LabelledImage, Splits, read_splits
 from wsi_norm.config.train import DataConfig
 from wsi_norm.errors import ConfigError, StoreError
 from wsi_norm.store import ModelMeta, SlideMeta, StoreMeta, TileStore, TilingMeta, TissueMeta
-from wsi_norm.training.index import LabelledImage, Splits, read_splits
-from wsi_norm.training.masks import check_sizes
 
 COLUMNS = {"image": "image", "label": "label", "group": "case", "domain": "center"}
 

@@ -15,10 +15,10 @@ from scipy.stats import circmean, circstd
 from skimage import color
 from torch import Tensor
 
-from wsi_norm import normalizer as module
 from wsi_norm.errors import ConfigError
 from wsi_norm.lstainnorm import LStainNorm, Statistics, Template
-from wsi_norm.normalizer import BYTES_PER_PIXEL, Engine, Normalizer, resolve_device
+from wsi_norm.normalizers import engine as module
+from wsi_norm.normalizers.engine import BYTES_PER_PIXEL, Engine, Normalizer, resolve_device
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 

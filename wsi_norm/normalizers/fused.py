@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from wsi_norm import kernels
 from wsi_norm.colorspace import DARKEST, DENSITY_TO_STAIN, HUE, SPACES, STAIN_TO_DENSITY, Space
 from wsi_norm.lstainnorm.attention import chebyshev
 from wsi_norm.lstainnorm.background import DARKEST_WHITE, WHITE_PERCENTILE
@@ -19,6 +18,7 @@ from wsi_norm.lstainnorm.fusion import MIN_WEIGHT, MeanFusion, PaperFusion, Prod
 from wsi_norm.lstainnorm.layer import LStainNorm
 from wsi_norm.lstainnorm.normalization import EPS, MAX_GAIN, SpaceNormalization
 from wsi_norm.lstainnorm.template import MIN_TISSUE_SHARE, MomentPool, Statistics, Triple, triple
+from wsi_norm.normalizers import kernels
 
 UInt8 = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from skimage.color import deltaE_ciede2000, hed2rgb, rgb2hed, rgb2lab, rgb_from_hed
 from torch import Tensor
 
+from wsi_norm.cohort.virtual_scanner import DEFAULT_RANGE, FARTHEST, ScannerRange, VirtualScanner
 from wsi_norm.slide import read_image
-from wsi_norm.virtual_scanner import DEFAULT_RANGE, FARTHEST, ScannerRange, VirtualScanner
 
 PARAMETERS = [field.name for field in fields(VirtualScanner)]
 

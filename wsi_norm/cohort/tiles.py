@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from wsi_norm.cohort.masks import read_mask
+from wsi_norm.cohort.splits import LabelledImage
 from wsi_norm.config import TrainConfig
 from wsi_norm.slide import read_image
 from wsi_norm.store import TileStore
-from wsi_norm.training.index import LabelledImage
-from wsi_norm.training.masks import read_mask
 
 UInt8 = npt.NDArray[np.uint8]
 

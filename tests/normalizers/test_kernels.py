@@ -12,11 +12,11 @@ import pytest
 import torch
 from numba import njit
 
-from wsi_norm import kernels
-from wsi_norm.fused import FusedLayer
 from wsi_norm.lstainnorm import LStainNorm, Statistics, Template
 from wsi_norm.lstainnorm.attention import chebyshev, direct_attention
 from wsi_norm.lstainnorm.fusion import ColourAttention
+from wsi_norm.normalizers import kernels
+from wsi_norm.normalizers.fused import FusedLayer
 
 TEMPLATE = Template(
     mean={"rgb": (0.7, 0.5, 0.67), "lab": (59.0, 27.0, -15.0), "hsv": (5.35, 0.32, 0.72)},
@@ -204,8 +204,8 @@ def test_nothing_is_compiled_again_for_another_use() -> None:
 TWO_PROCESSES = """
 import os
 import numpy as np
-from wsi_norm import kernels
-from wsi_norm.fused import FusedLayer
+from wsi_norm.normalizers import kernels
+from wsi_norm.normalizers.fused import FusedLayer
 from wsi_norm.lstainnorm import LStainNorm, Statistics, Template
 
 def use(background, height):
@@ -229,7 +229,7 @@ def test_another_process_compiles_nothing(tmp_path: Path) -> None:
     run = subprocess.run(
         [sys.executable, "-c", TWO_PROCESSES],
         env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)},
-        cwd=Path(kernels.__file__).parent.parent,
+        cwd=Path(kernels.__file__).parents[2],
         capture_output=True,
         text=True,
         check=True,

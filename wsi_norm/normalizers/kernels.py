@@ -5,8 +5,8 @@ pixels that stay in the L1 cache; every inner loop runs over one strip of fixed 
 branch, so that LLVM turns it into vector instructions. Only the branches of eq. 9 (`y`) go through
 memory, for attention needs all tokens before the first pixel can be fused.
 
-A space is given by its number and six to eleven coefficients (see `wsi_norm.fused`), the spaces
-together as a tuple: its length is a constant of the compiled code.
+A space is given by its number and six to eleven coefficients (see `fused.py`), the spaces together
+as a tuple: its length is a constant of the compiled code.
 """
 
 from __future__ import annotations

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from wsi_norm.cohort.table import Row, Table, in_order, listed, read_folder, read_table, under
 from wsi_norm.config.train import DataConfig, Task
 from wsi_norm.errors import ConfigError
 from wsi_norm.store import TileStore
-from wsi_norm.training.tables import Row, Table, in_order, listed, read_folder, read_table, under
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wsi_norm.cohort.tiles import LabelledTiles
 from wsi_norm.lstainnorm import LStainNorm
 from wsi_norm.lstainnorm.fusion import ColourAttention, PaperFusion, ProductFusion
 from wsi_norm.lstainnorm.learned import moves, space_weights
-from wsi_norm.training.data import LabelledTiles
 from wsi_norm.training.front import LayerFront
 from wsi_norm.training.judge import judge, mean_score
 

@@ -11,10 +11,10 @@ import pytest
 import tifffile
 from PIL import Image
 
+from wsi_norm.cohort.masks import check_masks, check_sizes, read_mask
+from wsi_norm.cohort.splits import LabelledImage, Splits, read_splits
 from wsi_norm.config.train import DataConfig
 from wsi_norm.errors import ConfigError
-from wsi_norm.training.index import LabelledImage, Splits, read_splits
-from wsi_norm.training.masks import check_masks, check_sizes, read_mask
 
 
 def split(data: DataConfig) -> Splits:

@@ -1,0 +1,98 @@
+"""What a setting may be: the one list of names that can be chosen, and where each one lives.
+
+A new reader, segmenter, normaliser or codec is a function in its room and a line here; settings,
+command line and help follow. Nothing is imported before it is used, so help costs no import.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+StatisticsMode = Literal["slide", "tile"]
+"""Whose mean and std: one set for the slide (no seams), or each tile's own (the paper's way)."""
+
+Background = Literal["preserve", "normalize"]
+"""Whether glass keeps its colour, or every pixel is transformed."""
+
+ColourCheck = Literal["refuse", "warn"]
+"""What becomes of a slide whose glass is not neutral."""
+
+
+class Choices(Mapping[str, Any]):
+    """Names of one kind, and what each stands for.
+
+    Parameters
+    ----------
+    kind
+        What they are, for messages.
+    places
+        Name to the thing itself, or to where it is: "module:attribute", imported on first use.
+    """
+
+    def __init__(self, kind: str, **places: Any) -> None:
+        self.kind = kind
+        self._places = places
+
+    def __getitem__(self, name: str) -> Any:
+        place = self._places[name]
+        if not isinstance(place, str):
+            return place
+        module, _, attributes = place.partition(":")
+        found: Any = importlib.import_module(module)
+        for attribute in attributes.split("."):
+            found = getattr(found, attribute)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places  # nothing is imported to answer this
+
+    def add(self, name: str, thing: Any) -> None:
+        """Add a choice of one's own, for this process and those that import its module."""
+        self._places[name] = thing
+
+    def remove(self, name: str) -> None:
+        """Take a choice back."""
+        del self._places[name]
+
+
+NORMALIZERS = Choices(
+    "normalizer",
+    lstainnorm="wsi_norm.normalizers.engine:lstainnorm",
+    macenko="wsi_norm.normalizers.classic:macenko",
+    reinhard="wsi_norm.normalizers.classic:reinhard",
+    none="wsi_norm.normalizers.classic:none",
+)
+"""(Model, device, batch_size) -> StainNormalizer; see `wsi_norm.normalizers.base`."""
+
+READERS = Choices(
+    "reader",
+    direct="wsi_norm.slide.readers.direct:DirectReader.proven",
+    openslide="wsi_norm.slide.readers.openslide:OpenSlideReader",
+    tiffslide="wsi_norm.slide.readers.tiffslide:TiffSlideReader",
+    image="wsi_norm.slide.readers.image:ImageReader",
+)
+"""(path) -> Reader; see `wsi_norm.slide.readers.base`. `auto` tries them in this order."""
+
+SEGMENTERS = Choices(
+    "segmenter",
+    otsu="wsi_norm.tissue.segmenters:otsu",
+    hsv="wsi_norm.tissue.segmenters:hsv",
+    none="wsi_norm.tissue.segmenters:everything",
+)
+"""(thumbnail uint8 (h, w, 3), mpp_um) -> bool (h, w): where tissue is."""
+
+CODECS = Choices(
+    "codec",
+    zstd="wsi_norm.store.encoding:ZSTD",
+    blosc="wsi_norm.store.encoding:BLOSC",
+    none="wsi_norm.store.encoding:NONE",
+)
+"""Lossless compression of tiles; see `wsi_norm.store.encoding`."""
