@@ -67,7 +67,7 @@ def random_branches(height: int, width: int) -> Tensor:
 def stained_branches(image: Tensor) -> Tensor:
     """What the layer makes of an image in its three spaces, before fusion."""
     normalization = SpaceNormalization(("rgb", "lab", "hsv"), TEMPLATE, circular_hue=True)
-    mean, std = normalization.measure(image, torch.ones_like(image[:, :1]))
+    mean, std, _ = normalization.measure(image, torch.ones_like(image[:, :1]))
     return normalization(image, mean, std).detach()
 
 

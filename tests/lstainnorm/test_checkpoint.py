@@ -20,11 +20,13 @@ from wsi_norm.errors import CheckpointError
 from wsi_norm.lstainnorm import (
     PRESETS,
     LStainNorm,
+    StainLayer,
     Template,
     load_checkpoint,
     save_checkpoint,
 )
-from wsi_norm.lstainnorm.checkpoint import FORMAT, KEY, PACKAGED, sha256_of
+from wsi_norm.lstainnorm.checkpoint import FORMAT, KEY, PACKAGED, open_checkpoint
+from wsi_norm.lstainnorm.reference import ReferenceLayer
 
 SUFFIXES = [".safetensors", ".pt", ".pth"]
 FORMATS = SUFFIXES[:2]
@@ -46,10 +48,13 @@ TEMPLATE = Template(
 PROVENANCE = {"data": "three slides of hospital Ä", "seeds": [1, 2], "dice": {"mean": 0.77}}
 
 
-def trained(preset: str = "paper", **settings: Any) -> LStainNorm:
+def trained(preset: str = "paper", **settings: Any) -> StainLayer:
     """A layer with every parameter moved."""
     torch.manual_seed(1)
-    layer = LStainNorm(preset, template=TEMPLATE, provenance=PROVENANCE, **settings)
+    if preset == "reference":
+        layer = ReferenceLayer(("lab", "hsv", "rgb"), TEMPLATE, provenance=PROVENANCE, **settings)
+    else:
+        layer = LStainNorm(preset, template=TEMPLATE, provenance=PROVENANCE, **settings)
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter += 0.2 * torch.randn_like(parameter)
@@ -141,7 +146,7 @@ def test_the_same_layer_gives_the_same_bytes(tmp_path: Path) -> None:
     for file in files:
         save_checkpoint(trained(), file)
     assert len({file.read_bytes() for file in files}) == 1
-    assert len({sha256_of(file) for file in files}) == 1
+    assert len({open_checkpoint(file).sha256 for file in files}) == 1
 
 
 def test_anyone_can_read_what_a_safetensors_file_says(saved: dict[str, bytes]) -> None:
@@ -170,8 +175,8 @@ def test_the_packaged_checkpoint_is_plausible_and_says_how_it_was_trained() -> N
         for space in layer.config.spaces:
             assert min(aim.std[space]) > 0
         assert 5 < aim.std["lab"][0] < 25
-    assert sha256_of() == sha256_of(PACKAGED)
-    assert len(sha256_of()) == 64
+    assert open_checkpoint().sha256 == open_checkpoint(PACKAGED).sha256
+    assert len(open_checkpoint().sha256) == 64
 
 
 def test_the_packaged_template_has_one_colour_in_all_spaces() -> None:

@@ -10,7 +10,7 @@ from scipy.stats import circmean, circstd
 from skimage import color
 
 from wsi_norm.lstainnorm import Statistics, Template
-from wsi_norm.lstainnorm.template import MIN_TISSUE_SHARE, MomentPool
+from wsi_norm.lstainnorm.moments import MIN_TISSUE_SHARE, MomentPool
 
 SPACES = ("rgb", "lab", "hsv", "hed")
 NO_SHAPES = [(2, 8, 8), (2, 8, 8, 4), (2, 3, 8, 8), (3,), (8, 8)]

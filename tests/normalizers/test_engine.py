@@ -16,7 +16,7 @@ from skimage import color
 from torch import Tensor
 
 from wsi_norm.errors import ConfigError
-from wsi_norm.lstainnorm import LStainNorm, Statistics, Template
+from wsi_norm.lstainnorm import LayerConfig, LStainNorm, Statistics, Template, make_layer
 from wsi_norm.normalizers import engine as module
 from wsi_norm.normalizers.engine import BYTES_PER_PIXEL, Engine, Normalizer, resolve_device
 
@@ -59,7 +59,7 @@ def blank(count: int = 1) -> np.ndarray:
 
 def normalizer(preset: str = "paper", engine: Engine = "auto") -> Normalizer:
     torch.manual_seed(0)
-    layer = LStainNorm(preset, template=TEMPLATE)
+    layer = make_layer(LayerConfig(preset), TEMPLATE)
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
@@ -229,7 +229,7 @@ def test_measure_with_a_white_from_elsewhere() -> None:
     normalize = normalizer()
     with pytest.raises(ValueError, match="no tissue"):
         normalize.measure(pale)
-    statistics = normalize.measure_with_white(pale, (0.95, 0.95, 0.95))
+    statistics = normalize.measure(pale, None, (0.95, 0.95, 0.95))
     assert statistics.white == (0.95, 0.95, 0.95)
     assert_measured(statistics, pale)
 
@@ -244,8 +244,8 @@ def test_a_layer_with_linear_hue_gets_linear_statistics() -> None:
     """The hue of red tissue straddles 0: its plain mean is far from its circular one."""
     tiles = np.random.default_rng(1).normal((190, 80, 80), 8, (2, 40, 40, 3)).astype(np.uint8)
     white = (1.0, 1.0, 1.0)
-    linear = normalizer("reference").measure_with_white(tiles, white)
-    circular = normalizer("paper").measure_with_white(tiles, white)
+    linear = normalizer("reference").measure(tiles, None, white)
+    circular = normalizer("paper").measure(tiles, None, white)
     hue = color.rgb2hsv(tiles)[..., 0] * 2 * np.pi
     assert linear.mean["hsv"][0] == pytest.approx(hue.mean(), rel=1e-4)
     assert linear.std["hsv"][0] == pytest.approx(hue.std(), rel=1e-4)

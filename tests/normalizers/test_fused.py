@@ -12,11 +12,14 @@ import numpy as np
 import pytest
 import torch
 
+from wsi_norm.colorspace import SPACES
 from wsi_norm.lstainnorm import LStainNorm, Statistics, Template
-from wsi_norm.lstainnorm.background import tissue_weight, white_of
+from wsi_norm.lstainnorm.background import tissue_weight
+from wsi_norm.lstainnorm.moments import MomentPool
 from wsi_norm.lstainnorm.normalization import MAX_GAIN
-from wsi_norm.lstainnorm.template import MomentPool
-from wsi_norm.normalizers.fused import FusedLayer
+from wsi_norm.lstainnorm.reference import ReferenceLayer
+from wsi_norm.normalizers import kernels
+from wsi_norm.normalizers.fused import FusedLayer, add_tile
 from wsi_norm.slide import read_image
 
 TEMPLATE = Template(
@@ -224,7 +227,6 @@ def test_what_is_usable() -> None:
 @pytest.mark.parametrize("circular_hue", [True, False])
 def test_moments_are_those_of_float64(circular_hue: bool) -> None:
     """In units of std; a tile of almost one colour loses a digit more to float32."""
-    fused = FusedLayer(layer_of(CASES[0]))
     together = MomentPool(circular_hue=circular_hue), MomentPool(circular_hue=circular_hue)
     names = "half a pen's blue", "about red"
     for number, tile in enumerate([*TILES[:5], *(DEGENERATE[name] for name in names)]):
@@ -233,7 +235,7 @@ def test_moments_are_those_of_float64(circular_hue: bool) -> None:
         weight = tissue_weight(image(tile), glass) * torch.tensor(tissue)
         alone = MomentPool(circular_hue=circular_hue), MomentPool(circular_hue=circular_hue)
         for got, expected in (alone, together):
-            fused.add_to(got, tile, tissue.astype(np.uint8), SLIDE.white)
+            add_tile(got, tile, tissue.astype(np.uint8), SLIDE.white)
             expected.add(image(tile), weight)
         assert_same_moments(*alone, 1e-4 if number == 6 else 1e-5)
         assert_same_moments(*together, 1e-5)
@@ -255,19 +257,9 @@ def assert_same_moments(got: MomentPool, expected: MomentPool, tolerance: float)
 def test_one_colour_has_next_to_no_std(colour: tuple[int, int, int]) -> None:
     """Where float32 sums lose most; 5 % of where the layer's floor begins."""
     pool = MomentPool()
-    FusedLayer(layer_of(CASES[0])).add_to(
-        pool, flat(colour), np.ones((40, 56), np.uint8), SLIDE.white
-    )
+    add_tile(pool, flat(colour), None, SLIDE.white)
     for space, std in pool.moments()[1].items():
         assert (np.array(std) <= 0.05 * np.array(TEMPLATE.std[space]) / MAX_GAIN).all()
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (1, 2), (8, 8), (7, 13), (100, 60), (129, 129)])
-def test_white_is_exactly_that_of_torch(shape: tuple[int, int]) -> None:
-    fused = FusedLayer(layer_of(CASES[0]))
-    for seed in range(5):
-        for tile in (random_tile(*shape, seed), stained(*shape, seed), random_tile(*shape) // 3):
-            assert fused._white_of(tile) == tuple(white_of(image(tile)).flatten().tolist())
 
 
 def test_four_threads_give_the_bytes_of_one() -> None:
@@ -294,4 +286,23 @@ def test_a_tile_depends_neither_on_others_nor_on_what_was_in_memory(case: tuple)
 
 def test_the_preset_reference_has_no_fused_form() -> None:
     with pytest.raises(ValueError, match="reference"):
-        FusedLayer(LStainNorm("reference", template=TEMPLATE))
+        FusedLayer(ReferenceLayer(("lab", "hsv", "rgb"), TEMPLATE))
+
+
+def test_a_space_or_a_fusion_without_a_kernel_is_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    layer = layer_of(CASES[0])
+    monkeypatch.delitem(kernels.KINDS, "lab")
+    with pytest.raises(ValueError, match="colour space 'lab' has no kernel"):
+        FusedLayer(layer)
+    monkeypatch.undo()
+    layer.fusion = torch.nn.Identity()
+    with pytest.raises(ValueError, match="Identity of 3 spaces has no kernel"):
+        FusedLayer(layer)
+
+
+def test_every_colour_space_has_its_kernel() -> None:
+    """A space that is added without one is found here, not by a KeyError in a worker."""
+    assert set(kernels.KINDS) == set(SPACES)
+    assert sorted(kernels.KINDS.values()) == list(range(len(SPACES)))

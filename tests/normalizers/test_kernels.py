@@ -144,16 +144,6 @@ def test_attention_of_almost_equal_queries(nodes: int, spread: float) -> None:
         assert attention_error(query, rng.uniform(-2.7, 2.2, 35), rng.random((3, 35)), nodes) < 1e-5
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 3), (7, 13, 3), (8, 8, 3), (31, 129, 3)])
-def test_ranks_are_those_of_sorted_values(shape: tuple[int, int, int]) -> None:
-    tile = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    in_order = np.sort(tile.reshape(-1, 3), axis=0)
-    for rank in {1, len(in_order) // 2 + 1, len(in_order)}:
-        levels = np.empty(3, np.int64)
-        kernels.white_ranks(tile, rank, levels)
-        assert (levels == in_order[rank - 1]).all()
-
-
 def fused(preset: str = "paper", background: str = "preserve") -> FusedLayer:
     torch.manual_seed(0)
     return FusedLayer(LStainNorm(preset, template=TEMPLATE, background=background))
@@ -172,7 +162,7 @@ def test_nothing_outside_a_tile_is_read_or_written(preset: str, shape: tuple[int
     expected = layer.normalize(tile, SLIDE, None)[0][0]
     size = kernels.scratch_size(*shape, 3, layer._fusion[0])
     layer._memory.scratch = scratch = np.full(size + 1000, np.nan, np.float32)
-    coefficients = layer._coefficients(layer._rows(SLIDE.mean), layer._rows(SLIDE.std))
+    coefficients = layer.coefficients(SLIDE)
     for fill in (0, 255):
         around = np.full((2, 600 + tile.size), fill, np.uint8)
         inside, out = (row[300:-300].reshape(*shape, 3) for row in around)
@@ -186,7 +176,7 @@ def test_nothing_outside_a_tile_is_read_or_written(preset: str, shape: tuple[int
 
 
 def test_nothing_is_compiled_again_for_another_use() -> None:
-    functions = kernels.transform, kernels.moments, kernels.white_ranks
+    functions = kernels.transform, kernels.moments
     fused().normalize(random_tiles(2, 24, 40), None, None)
     before = [len(function.signatures) for function in functions]
     read_only = random_tiles(1, 9, 9)

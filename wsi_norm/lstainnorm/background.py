@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
-GLASS_ABSORPTION = 0.05
-TISSUE_ABSORPTION = 0.15
-"""Glass absorbs less than the first in every channel, tissue more than the second in one."""
-
-WHITE_PERCENTILE = 0.99
-DARKEST_WHITE = 0.5
+from wsi_norm.glass import GLASS_ABSORPTION, TISSUE_ABSORPTION, white_level
+from wsi_norm.pixels import to_bytes
 
 
-def white_of(image: Tensor) -> Tensor:
-    """The white level of each image: a high percentile per channel.
+def white_of(image: Tensor, group: Tensor | None = None) -> Tensor:
+    """The white level of each image, or of each group of images, by `glass.white_level`.
 
     Parameters
     ----------
     image
         (B, 3, H, W) in [0, 1].
+    group
+        long (B,): images with equal numbers share their white, as tiles of one slide do.
 
     Returns
     -------
-    (B, 3, 1, 1), without gradient; at least 0.5, so that a black image has no "glass".
+    (B, 3, 1, 1), without gradient.
     """
-    pixels = image.detach().flatten(-2)
-    rank = max(1, round(WHITE_PERCENTILE * pixels.shape[-1]))
-    return pixels.kthvalue(rank, dim=-1).values.clamp_min(DARKEST_WHITE)[..., None, None]
+    levels = to_bytes(image)
+    groups = np.arange(len(levels)) if group is None else group.cpu().numpy()
+    white = np.empty((len(levels), 3))
+    for number in np.unique(groups):
+        white[groups == number] = white_level(levels[groups == number])
+    return torch.from_numpy(white).to(image)[..., None, None]
 
 
 def tissue_weight(image: Tensor, white: Tensor) -> Tensor:

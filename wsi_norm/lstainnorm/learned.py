@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 
 from wsi_norm.colorspace import CONVERSIONS, Space
+from wsi_norm.lstainnorm.base import StainLayer
 from wsi_norm.lstainnorm.fusion import MIN_WEIGHT, MeanFusion, PaperFusion, ProductFusion
-from wsi_norm.lstainnorm.layer import LStainNorm
 
 
 class Move(NamedTuple):
@@ -42,7 +42,7 @@ class Move(NamedTuple):
         return self.target_std / self.template_std if self.template_std else 1.0
 
 
-def moves(layer: LStainNorm) -> list[Move]:
+def moves(layer: StainLayer) -> list[Move]:
     """One Move per space and channel, in the layer's order."""
     template, target = layer.template, layer.target
     return [
@@ -60,7 +60,7 @@ def moves(layer: LStainNorm) -> list[Move]:
 
 
 @torch.no_grad()
-def space_weights(layer: LStainNorm) -> dict[Space, float]:
+def space_weights(layer: StainLayer) -> dict[Space, float]:
     """Share of every space in the result, summing to 1.
 
     For `paper`, where the shares differ from pixel to pixel, those at equal pixel-wise weights; for

@@ -7,32 +7,25 @@ presets.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wsi_norm.choices import Background, StatisticsMode
 from wsi_norm.colorspace import CONVERSIONS, Space
-from wsi_norm.lstainnorm.fusion import TOKEN_PX, upsample
-from wsi_norm.lstainnorm.template import Template
+from wsi_norm.lstainnorm.base import REFERENCE, LayerConfig, StainLayer
+from wsi_norm.lstainnorm.fusion import TOKEN_PX, SingleFusion, upsample
+from wsi_norm.lstainnorm.moments import EPS, Triple, triple
+from wsi_norm.lstainnorm.normalization import Matching
+from wsi_norm.lstainnorm.template import Statistics, Template
 
 SPACE_ORDER: tuple[Space, ...] = ("lab", "hsv", "rgb")
-EPS = 1e-7
 
 
-class ReferenceNormalization(nn.Module):
+class ReferenceNormalization(Matching):
     """Plain moments over all pixels (unbiased std, linear hue) and `abs` in place of a clip."""
-
-    template_mean: Tensor
-    template_std: Tensor
-
-    def __init__(self, spaces: Sequence[Space], template: Template) -> None:
-        super().__init__()
-        self.spaces = tuple(spaces)
-        self.register_buffer("template_mean", torch.tensor([template.mean[s] for s in spaces]))
-        self.register_buffer("template_std", torch.tensor([template.std[s] for s in spaces]))
-        self.mean_offset = nn.Parameter(torch.zeros(len(self.spaces), 3))
-        self.std_offset = nn.Parameter(torch.zeros(len(self.spaces), 3))
 
     @property
     def target_mean(self) -> Tensor:
@@ -44,24 +37,15 @@ class ReferenceNormalization(nn.Module):
         """(S, 3): offsets are in the channels' own units."""
         return self.template_std + self.std_offset
 
-    def convert(self, image: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) of every space."""
-        return [CONVERSIONS[space].from_rgb(image) for space in self.spaces]
+    def measure(self, inside: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Mean and unbiased std (B, S, 3) over all pixels of every space (B, 3, H, W)."""
+        flat = [x.flatten(-2) for x in inside]
+        mean = torch.stack([x.mean(dim=-1) for x in flat], dim=1)
+        return mean, torch.stack([x.std(dim=-1) for x in flat], dim=1)
 
-    def measure(
-        self, image: Tensor, weight: Tensor, inside: Sequence[Tensor] | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Mean and unbiased std (B, S, 3) over all pixels; `weight` plays no part."""
-        spaces = [x.flatten(-2) for x in inside or self.convert(image)]
-        mean = torch.stack([x.mean(dim=-1) for x in spaces], dim=1)
-        return mean, torch.stack([x.std(dim=-1) for x in spaces], dim=1)
-
-    def forward(
-        self, image: Tensor, mean: Tensor, std: Tensor, inside: Sequence[Tensor] | None = None
-    ) -> Tensor:
+    def forward(self, inside: Sequence[Tensor], mean: Tensor, std: Tensor) -> Tensor:
         """Branches (B, S, 3, H, W); CIELAB's lie in [0, 1], the others are only non-negative."""
         branches = []
-        inside = inside or self.convert(image)
         for index, space in enumerate(self.spaces):
             centred = inside[index] - mean[:, index, :, None, None]
             unit = centred / (std[:, index, :, None, None] + EPS)
@@ -110,6 +94,96 @@ class ReferenceFusion(nn.Module):
         scale, shift = self.scale[:, None, None, None], self.shift[:, None, None, None]
         weight = scale * shares + shift
         return (branches * weight).sum(dim=1) / weight.sum(dim=1)
+
+
+class ReferenceLayer(StainLayer):
+    """The authors' code to the letter, without our safety around it.
+
+    It measures every image by itself and all of its pixels, transforms the background too, and does
+    not clip; with statistics of a slide it takes moments that its authors' code never did.
+
+    Parameters
+    ----------
+    spaces
+        All three, or only one for the authors' single-space CIELAB layer.
+    template
+        Initial target: mean and std per space.
+    statistics, provenance
+        As in LStainNorm.
+    """
+
+    def __init__(
+        self,
+        spaces: Sequence[Space],
+        template: Template,
+        *,
+        statistics: StatisticsMode = "tile",
+        provenance: Mapping[str, Any] | None = None,
+    ) -> None:
+        spaces = SPACE_ORDER if len(spaces) > 1 else ("lab",)
+        config = LayerConfig(REFERENCE, spaces, statistics, "normalize", circular_hue=False)
+        fusion = ReferenceFusion() if len(spaces) > 1 else SingleFusion()
+        super().__init__(config, ReferenceNormalization(spaces, template), fusion, provenance)
+
+    @classmethod
+    def from_state(
+        cls,
+        state_dict: Mapping[str, Tensor],
+        template: Mapping[Space, tuple[Sequence[float], Sequence[float]]],
+    ) -> ReferenceLayer:
+        """The authors' checkpoint.
+
+        Parameters
+        ----------
+        state_dict
+            Theirs; `model.*` entries of the network behind the layer are ignored.
+        template
+            From their configuration: "lab", "hsv", "rgb" to (mean, std), three numbers each.
+
+        Raises
+        ------
+        ValueError
+            A parameter or a space of the template is missing.
+        """
+        try:
+            spaces, state = translate(state_dict)
+            mean, std = ({s: triple(template[s][moment]) for s in spaces} for moment in (0, 1))
+        except LookupError as error:
+            raise ValueError(
+                f"not the authors' layer or its template: {error} is missing"
+            ) from error
+        layer = cls(spaces, Template(mean, std))
+        try:
+            layer.load_state_dict(state, strict=False)
+        except RuntimeError as error:
+            raise ValueError(f"not the authors' layer: {error}") from error
+        return layer
+
+    def configure(
+        self, statistics: StatisticsMode | None = None, background: Background | None = None
+    ) -> None:
+        """See `StainLayer.configure`; this form knows no preserved background."""
+        if background == "preserve":
+            raise ValueError("preset 'reference' transforms the background too")
+        super().configure(statistics, background)
+
+    def normalize(
+        self,
+        x: Tensor,
+        statistics: Statistics | None = None,
+        white: Triple | None = None,
+        group: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """See `StainLayer.normalize`; glass plays no part, and every image is usable."""
+        if group is not None:
+            raise ValueError("preset 'reference' measures every image by itself")
+        inside = self.normalization.convert(x)
+        if statistics is None:
+            mean, std = self.normalization.measure(inside)
+        else:
+            mean, std, _ = self._given(x, statistics)
+        y = self.fusion(self.normalization(inside, mean, std))
+        return y, torch.ones(len(x), dtype=torch.bool, device=x.device)
 
 
 def _attend_over_queries(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from wsi_norm.colorspace import CONVERSIONS, HUE, SPACES, Space
+from wsi_norm.colorspace import SPACES, Space
 from wsi_norm.lstainnorm.background import tissue_weight, white_of
-
-Triple = tuple[float, float, float]
-UInt8 = npt.NDArray[np.uint8]
-
-MIN_TISSUE_SHARE = 0.01
-"""Fewer tissue pixels than this share of what is measured are no basis for statistics."""
+from wsi_norm.lstainnorm.moments import MomentPool, Triple, triple
+from wsi_norm.pixels import UInt8, as_batch, to_float
 
 
 @dataclass(frozen=True)
@@ -93,12 +85,15 @@ class Statistics:
         RGB of clear glass in [0, 1]; tissue is what is darker than that.
     tissue_pixels
         How many (weighted) pixels they rest on.
+    own
+        What a normaliser measures beside these, in JSON's types: Macenko's stain vectors.
     """
 
     mean: Mapping[Space, Triple]
     std: Mapping[Space, Triple]
     white: Triple
     tissue_pixels: int
+    own: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -107,6 +102,7 @@ class Statistics:
             "std": _lists(self.std),
             "white": list(self.white),
             "tissue_pixels": self.tissue_pixels,
+            **({"own": dict(self.own)} if self.own else {}),
         }
 
     @classmethod
@@ -116,104 +112,8 @@ class Statistics:
             white, pixels = triple(data["white"]), int(data["tissue_pixels"])
         except (KeyError, TypeError) as error:
             raise ValueError(f"not statistics: {error!r}") from error
-        return cls(_triples(data, "mean"), _triples(data, "std"), white, pixels)
-
-
-class MomentPool:
-    """Weighted moments of a stream of pixels, in float64, in every colour space at once."""
-
-    def __init__(self, spaces: Iterable[Space] = SPACES, circular_hue: bool = True) -> None:
-        self.circular_hue = circular_hue
-        self._angle = HUE if circular_hue else None
-        self._sums = {space: torch.zeros(3, 2, dtype=torch.float64) for space in spaces}
-        self._weight = 0.0
-        self._pixels = 0
-
-    def add(self, pixels: Tensor, weight: Tensor) -> None:
-        """Take in pixels (B, 3, H, W) in [0, 1] with weights (B, 1, H, W) in [0, 1]."""
-        flat = weight.double()
-        for space, sums in self._sums.items():
-            x = CONVERSIONS[space].from_rgb(pixels).double()
-            for channel in range(3):
-                sums[channel] += _channel_sums(
-                    x[:, channel], flat[:, 0], (space, channel) == self._angle
-                )
-        self._weight += float(flat.sum())
-        self._pixels += flat.numel()
-
-    def add_sums(
-        self, sums: Mapping[Space, npt.NDArray[np.float64]], weight: float, pixels: int
-    ) -> None:
-        """Take in what was summed elsewhere.
-
-        Parameters
-        ----------
-        sums
-            (3, 2) per space: of every channel x and x^2, of a circular hue sine and cosine.
-        weight, pixels
-            Sum of the weights, and how many pixels they stand for.
-        """
-        for space, own in self._sums.items():
-            own += torch.tensor(sums[space])
-        self._weight += weight
-        self._pixels += pixels
-
-    @property
-    def tissue_pixels(self) -> int:
-        """Sum of the weights, rounded."""
-        return round(self._weight)
-
-    @property
-    def usable(self) -> bool:
-        """Whether there is tissue enough to rely on."""
-        return self._weight >= max(1.0, MIN_TISSUE_SHARE * self._pixels)
-
-    def moments(self) -> tuple[dict[Space, Triple], dict[Space, Triple]]:
-        """(mean, std) per space; circular for hue."""
-        mean: dict[Space, Triple] = {}
-        std: dict[Space, Triple] = {}
-        for space, sums in self._sums.items():
-            first, second = (sums / self._weight).T.tolist()
-            pairs = [
-                _finish(first[channel], second[channel], circular=(space, channel) == self._angle)
-                for channel in range(3)
-            ]
-            mean[space] = triple([pair[0] for pair in pairs])
-            std[space] = triple([pair[1] for pair in pairs])
-        return mean, std
-
-
-def as_batch(tiles: UInt8) -> UInt8:
-    """uint8 (N, H, W, 3) of a batch or of one (H, W, 3) tile; ValueError for anything else."""
-    batch = tiles[None] if tiles.ndim == 3 else tiles
-    if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[-1] != 3 or 0 in batch.shape[1:]:
-        raise ValueError(f"tiles must be uint8 (N, H, W, 3), not {tiles.dtype} {tiles.shape}")
-    return batch
-
-
-def to_float(tiles: UInt8) -> Tensor:
-    """float32 (N, 3, H, W) in [0, 1] of uint8 (N, H, W, 3)."""
-    return torch.tensor(np.ascontiguousarray(tiles)).permute(0, 3, 1, 2).float() / 255
-
-
-def triple(values: Iterable[float]) -> Triple:
-    """Three floats; ValueError if there are not three."""
-    first, second, third = (float(value) for value in values)
-    return first, second, third
-
-
-def _channel_sums(x: Tensor, weight: Tensor, circular: bool) -> Tensor:
-    """Weighted sums of (x, x^2), or of (sin, cos) for an angle."""
-    terms = (x.sin(), x.cos()) if circular else (x, x.square())
-    return torch.stack([(term * weight).sum() for term in terms])
-
-
-def _finish(first: float, second: float, circular: bool) -> tuple[float, float]:
-    if circular:
-        resultant = min(math.hypot(first, second), 1.0)
-        std = math.sqrt(-2 * math.log(max(resultant, 1e-12)))
-        return math.atan2(first, second) % (2 * math.pi), std
-    return first, math.sqrt(max(second - first * first, 0.0))
+        own = data.get("own", {})
+        return cls(_triples(data, "mean"), _triples(data, "std"), white, pixels, own)
 
 
 def _within(pools: Sequence[MomentPool]) -> dict[Space, Triple]:

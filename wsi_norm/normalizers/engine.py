@@ -1,68 +1,89 @@
-"""The layer at work on uint8 tiles; the only home of a device."""
+"""The learned layer at work on uint8 tiles: by kernels on a CPU, by PyTorch on a GPU."""
 
 from __future__ import annotations
 
 import importlib.util
-import re
 import threading
 import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from wsi_norm.choices import StatisticsMode
+from wsi_norm.colorspace import SPACES
 from wsi_norm.errors import ConfigError
-from wsi_norm.lstainnorm.background import tissue_weight, white_of
-from wsi_norm.lstainnorm.layer import LStainNorm
-from wsi_norm.lstainnorm.template import MomentPool, Statistics, Triple, as_batch, to_float, triple
+from wsi_norm.glass import white_level
+from wsi_norm.lstainnorm import StainLayer, Statistics, Template
+from wsi_norm.lstainnorm.background import tissue_weight
+from wsi_norm.lstainnorm.checkpoint import open_checkpoint
+from wsi_norm.lstainnorm.moments import MomentPool, Triple, triple
+from wsi_norm.lstainnorm.reference import ReferenceLayer
+from wsi_norm.machine import resolve_device
+from wsi_norm.normalizers.base import Bools
+from wsi_norm.normalizers.model import Model
+from wsi_norm.pixels import UInt8, as_batch, to_float, to_levels
 
 if TYPE_CHECKING:
     from wsi_norm.normalizers.fused import FusedLayer
 
-UInt8 = npt.NDArray[np.uint8]
 Engine = Literal["auto", "kernel", "torch"]
 
 BYTES_PER_PIXEL = 400
 """Peak memory of the torch form per pixel: about thirty float32 images of three channels."""
 
 
+def lstainnorm(model: Model, device: str, batch_size: int | None) -> Normalizer:
+    """The layer of a checkpoint, set to what the model asks for: a `Maker`."""
+    checkpoint = open_checkpoint(model.path, model.template)
+    try:
+        checkpoint.layer.configure(model.statistics, model.background)
+    except ValueError as error:
+        raise ConfigError(f"{model.file}: {error}") from error
+    return Normalizer(checkpoint.layer, device, batch_size, digest=checkpoint.sha256)
+
+
 class Normalizer:
-    """uint8 tiles in, normalised uint8 tiles out.
+    """LStainNorm on tiles: uint8 in, normalised uint8 out. A `StainNormalizer`.
 
     Parameters
     ----------
     layer
-        Any LStainNorm; a copy of nothing: the layer itself is moved to the device.
+        Any form of it; a copy of nothing: the layer itself is moved to the device.
     device
         "auto" (the first CUDA device, else the CPU), "cpu", "cuda" or "cuda:i".
+    batch_size
+        Tiles per forward pass on a GPU; None fits it to the free memory. A CPU always works tile by
+        tile: it is no slower, and no byte of the result can depend on the batch.
     engine
         "kernel": the fused form, on a CPU alone; it takes the layer's parameters once, here, and
         agrees with "torch" to a rounding of the byte. "auto" is the kernel on a CPU, and torch on a
         GPU, for the preset "reference" and, with a warning, where numba is not installed.
-    batch_size
-        Tiles per forward pass on a GPU; None fits it to the free memory. A CPU always works tile by
-        tile: it is no slower, and no byte of the result can depend on the batch.
+    name, digest
+        What a store says of it; see `StainNormalizer`.
 
     Raises
     ------
     ConfigError
-        The device does not exist here, or the engine does not run on it.
+        The device does not exist here, or the engine does not run on it or lacks a kernel.
     """
 
     def __init__(
         self,
-        layer: LStainNorm,
+        layer: StainLayer,
         device: str = "auto",
         batch_size: int | None = None,
         *,
         engine: Engine = "auto",
+        name: str = "lstainnorm",
+        digest: str | None = None,
     ) -> None:
         self.device = resolve_device(device)
         self.layer = layer.to(self.device).eval()
         self.batch_size = batch_size
+        self.name, self.digest = name, digest
         self._fused = _fused(self.layer, self.device, engine)
         self._alone = threading.Lock()
 
@@ -71,52 +92,63 @@ class Normalizer:
         """The form that is at work."""
         return "torch" if self._fused is None else "kernel"
 
+    @property
+    def statistics(self) -> StatisticsMode:
+        """Whose mean and std the layer is given."""
+        return self.layer.config.statistics
+
+    @property
+    def target(self) -> Template:
+        """What the layer aims at."""
+        return self.layer.target
+
+    def facts(self) -> dict[str, Any]:
+        """See `StainNormalizer.facts`."""
+        config = self.layer.config
+        return {
+            "normalizer": self.name,
+            "sha256": self.digest,
+            "preset": config.preset,
+            "statistics": config.statistics,
+            "background": config.background,
+            "provenance": self.layer.provenance,
+        }
+
     def warm_up(self) -> None:
         """Compile or load the kernels, or start the device: seconds that no tile need wait for."""
         tile = np.full((1, 16, 16, 3), 128, np.uint8)
-        self.normalize(tile, self.measure_with_white(tile, (1.0, 1.0, 1.0)))
+        self.normalize(tile, self.measure(tile, white=(1.0, 1.0, 1.0)))
         self.normalize(tile)
 
-    def measure(self, tiles: UInt8, tissue: npt.NDArray[np.bool_] | None = None) -> Statistics:
-        """Statistics of the tissue in tiles of one slide, taken together.
-
-        Parameters
-        ----------
-        tiles
-            uint8 (N, H, W, 3).
-        tissue
-            bool (N, H, W): only these pixels count (of them, what is darker than glass).
-
-        Raises
-        ------
-        ValueError
-            There is (almost) no tissue to measure.
-        """
+    def measure(
+        self, tiles: UInt8, tissue: Bools | None = None, white: Triple | None = None
+    ) -> Statistics:
+        """See `StainNormalizer.measure`."""
         batch = as_batch(tiles)
         if not len(batch):
             raise ValueError("no statistics: no tiles, hence no tissue")
-        return self.measure_with_white(batch, _white_of_all(to_float(batch)), tissue)
-
-    def measure_with_white(
-        self, tiles: UInt8, white: Triple, tissue: npt.NDArray[np.bool_] | None = None
-    ) -> Statistics:
-        """As `measure`, with the colour of glass known from elsewhere, RGB in [0, 1]."""
-        batch = as_batch(tiles)
         if tissue is not None and tissue.shape != batch.shape[:3]:
             raise ValueError(f"tissue must be bool {batch.shape[:3]}, not {tissue.shape}")
-        pool = MomentPool(circular_hue=self.layer.config.circular_hue)
-        if tissue is None:
-            tissue = np.ones(batch.shape[:3], np.bool_)
-        for tile, counted in zip(batch, tissue, strict=True):
-            if self._fused is not None:
-                self._fused.add_to(pool, tile, counted, white)
-                continue
-            pixels = to_float(tile[None])
-            weight = tissue_weight(pixels, torch.tensor(white)[:, None, None])
-            pool.add(pixels, weight * torch.tensor(np.ascontiguousarray(counted)))
+        white = white or triple(white_level(batch))
+        pool = self._pool(batch, tissue, white)
         if not pool.usable:
             raise ValueError("no statistics: the tiles hold (almost) no tissue")
         return Statistics(*pool.moments(), white, pool.tissue_pixels)
+
+    def _pool(self, tiles: UInt8, tissue: Bools | None, white: Triple) -> MomentPool:
+        circular = self.layer.config.circular_hue
+        if self._fused is not None:
+            from wsi_norm.normalizers.fused import pool_of
+
+            return pool_of(tiles, tissue, white, circular)
+        pool = MomentPool(SPACES, circular)
+        for index, tile in enumerate(tiles):
+            pixels = to_float(tile[None])
+            weight = tissue_weight(pixels, torch.tensor(white)[:, None, None])
+            if tissue is not None:
+                weight = weight * torch.tensor(np.ascontiguousarray(tissue[index]))
+            pool.add(pixels, weight)
+        return pool
 
     def __call__(self, tiles: UInt8, statistics: Statistics | None = None) -> UInt8:
         """Normalise tiles.
@@ -136,8 +168,8 @@ class Normalizer:
 
     def normalize(
         self, tiles: UInt8, statistics: Statistics | None = None, white: Triple | None = None
-    ) -> tuple[UInt8, npt.NDArray[np.bool_]]:
-        """As calling it; also bool (N,): False where a tile had no usable statistics of its own."""
+    ) -> tuple[UInt8, Bools]:
+        """See `StainNormalizer.normalize`."""
         tiles = as_batch(tiles)
         if self._fused is not None:
             return self._fused.normalize(tiles, statistics, white)
@@ -176,8 +208,7 @@ class Normalizer:
         """
         x = tiles.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float() / 255
         y, usable = self.layer.normalize(x, statistics, white)
-        levels = (y * 255).round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
-        return _to_host(levels.contiguous()), _to_host(usable)
+        return _to_host(to_levels(y)), _to_host(usable)
 
 
 def _to_host(values: Tensor) -> Tensor:
@@ -187,16 +218,15 @@ def _to_host(values: Tensor) -> Tensor:
     return host.copy_(values, non_blocking=True)
 
 
-def _fused(layer: LStainNorm, device: torch.device, engine: Engine) -> FusedLayer | None:
+def _fused(layer: StainLayer, device: torch.device, engine: Engine) -> FusedLayer | None:
     """The fused form if the engine asks for it, None for the torch form."""
     if engine not in get_args(Engine):
         raise ConfigError(f"engine {engine!r} is none of {', '.join(get_args(Engine))}")
-    if engine == "torch" or (engine == "auto" and (device.type != "cpu" or layer.config.literal)):
+    to_the_letter = isinstance(layer, ReferenceLayer)
+    if engine == "torch" or (engine == "auto" and (device.type != "cpu" or to_the_letter)):
         return None
     if device.type != "cpu":
         raise ConfigError(f"engine 'kernel' runs on a CPU, not on {device}; use engine 'torch'")
-    if layer.config.literal:
-        raise ConfigError("preset 'reference' has no kernel; use engine 'torch'")
     if importlib.util.find_spec("numba") is None:
         if engine == "kernel":
             raise ConfigError("engine 'kernel' needs numba: pip install numba")
@@ -209,33 +239,12 @@ def _fused(layer: LStainNorm, device: torch.device, engine: Engine) -> FusedLaye
         return None
     from wsi_norm.normalizers.fused import FusedLayer
 
-    return FusedLayer(layer)
-
-
-def resolve_device(device: str) -> torch.device:
-    """The torch device that "auto", "cpu", "cuda" or "cuda:i" names here."""
-    if device == "auto":
-        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-    if device == "cpu":
-        return torch.device("cpu")
-    match = re.fullmatch(r"cuda(?::(\d+))?", device)
-    if match is None:
-        raise ConfigError(f"device {device!r} is none of auto, cpu, cuda, cuda:0, cuda:1 ...")
-    if not torch.cuda.is_available():
-        raise ConfigError(f"device {device!r}: this PyTorch sees no CUDA device; use --device cpu")
-    index = int(match[1] or 0)
-    if index >= torch.cuda.device_count():
-        raise ConfigError(
-            f"device {device!r}: only {torch.cuda.device_count()} CUDA device(s) here"
-        )
-    return torch.device("cuda", index)
+    try:
+        return FusedLayer(layer)
+    except ValueError as error:
+        raise ConfigError(f"{error}; use engine 'torch'") from error
 
 
 def _fitting_batch(device: torch.device, pixels: int) -> int:
     free, _ = torch.cuda.mem_get_info(device)
     return int(max(1, min(256, free // 2 // (pixels * BYTES_PER_PIXEL))))
-
-
-def _white_of_all(pixels: Tensor) -> Triple:
-    """One white level for a batch (N, 3, H, W) of one slide."""
-    return triple(white_of(pixels.transpose(0, 1).flatten(1)[None, :, None]).flatten().tolist())

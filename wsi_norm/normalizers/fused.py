@@ -1,127 +1,113 @@
-"""A layer as its kernels see it: coefficients from its parameters, one tile at a time."""
+"""Normalisers as the kernels see them: coefficients from their parameters, one tile at a time."""
 
 from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from wsi_norm.colorspace import DARKEST, DENSITY_TO_STAIN, HUE, SPACES, STAIN_TO_DENSITY, Space
+from wsi_norm.choices import Background
+from wsi_norm.colorspace import DARKEST, DENSITY_TO_STAIN, HUE, SPACES, STAIN_TO_DENSITY
+from wsi_norm.glass import white_level
+from wsi_norm.lstainnorm import LStainNorm, StainLayer, Statistics
 from wsi_norm.lstainnorm.attention import chebyshev
-from wsi_norm.lstainnorm.background import DARKEST_WHITE, WHITE_PERCENTILE
-from wsi_norm.lstainnorm.fusion import MIN_WEIGHT, MeanFusion, PaperFusion, ProductFusion
-from wsi_norm.lstainnorm.layer import LStainNorm
-from wsi_norm.lstainnorm.normalization import EPS, MAX_GAIN, SpaceNormalization
-from wsi_norm.lstainnorm.template import MIN_TISSUE_SHARE, MomentPool, Statistics, Triple, triple
+from wsi_norm.lstainnorm.fusion import (
+    MIN_WEIGHT,
+    MeanFusion,
+    PaperFusion,
+    ProductFusion,
+    SingleFusion,
+)
+from wsi_norm.lstainnorm.moments import EPS, MomentPool, Triple, triple
+from wsi_norm.lstainnorm.normalization import MAX_GAIN
 from wsi_norm.normalizers import kernels
+from wsi_norm.normalizers.base import Bools
+from wsi_norm.normalizers.kernels import KINDS
+from wsi_norm.pixels import UInt8
 
-UInt8 = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
+Coefficients = npt.NDArray[np.float32]
 
 _BYTE = np.arange(256) / 255
 _LINEAR = np.where(_BYTE > 0.04045, ((_BYTE + 0.055) / 1.055) ** 2.4, _BYTE / 12.92)
-_TABLES = np.stack([_LINEAR, np.log2(np.maximum(_BYTE, DARKEST))]).astype(np.float32)
-_KINDS: dict[Space, int] = {
-    "rgb": kernels.RGB,
-    "lab": kernels.LAB,
-    "hsv": kernels.HSV,
-    "hed": kernels.HED,
-}
+TABLES = np.stack([_LINEAR, np.log2(np.maximum(_BYTE, DARKEST))]).astype(np.float32)
+MEASURED = tuple(space for space in SPACES if space in KINDS)
 _SEXTANTS = 3 / math.pi
 _KNOWN_LAYOUT: list[Literal["C", "W"]] = ["C", "W"]
 """To numba, a read-only or strided array is another type: it would compile everything anew."""
 
 
-class FusedLayer:
-    """A layer's parameters, taken once, and the kernels that apply them; float32 inside.
+class TileKernels(ABC):
+    """A normaliser whose work on a tile is one call of the kernels; float32 inside.
 
     Threads may share it: each has its own scratch memory, about 40 bytes per pixel of a tile.
 
-    Raises
-    ------
-    ValueError
-        The preset is "reference", which has no fused form.
+    Parameters
+    ----------
+    kinds
+        Of `kernels`, one per branch.
+    fusion
+        As `kernels.transform` takes it.
+    tables
+        float32 (2, 256): linear light and log2 of a byte.
     """
 
-    def __init__(self, layer: LStainNorm) -> None:
-        if not isinstance(layer.normalization, SpaceNormalization):
-            raise ValueError("preset 'reference' has no fused form")
-        self.config = layer.config
-        self._kinds = tuple(_KINDS[space] for space in layer.config.spaces)
-        self._target = layer.normalization.target_mean.detach().double().cpu().numpy()
-        self._target_std = layer.normalization.target_std.detach().double().cpu().numpy()
-        self._fusion = _fusion(layer.fusion, len(self._kinds))
+    background: Background
+
+    def __init__(
+        self, kinds: tuple[int, ...], fusion: Any, tables: npt.NDArray[np.float32] = TABLES
+    ) -> None:
+        self._kinds, self._fusion, self._tables = kinds, fusion, tables
         self._memory = threading.local()
 
+    @abstractmethod
+    def coefficients(self, statistics: Statistics) -> Coefficients:
+        """What the kernels multiply and add, float32 (branches, COEFFICIENTS)."""
+
+    @abstractmethod
+    def measure_tile(self, tile: UInt8, white: Triple) -> Statistics | None:
+        """A tile's own statistics; None if it has (almost) no tissue."""
+
     def normalize(
-        self, tiles: UInt8, statistics: Statistics | None, white: Triple | None
-    ) -> tuple[UInt8, npt.NDArray[np.bool_]]:
-        """As `Normalizer.normalize`, of uint8 (N, H, W, 3), tile by tile."""
+        self, tiles: UInt8, statistics: Statistics | None = None, white: Triple | None = None
+    ) -> tuple[UInt8, Bools]:
+        """As `StainNormalizer.normalize`, of uint8 (N, H, W, 3), tile by tile."""
         tiles = np.require(tiles, requirements=_KNOWN_LAYOUT)
         out, usable = np.empty_like(tiles), np.ones(len(tiles), np.bool_)
         if statistics is not None:
             white = white or statistics.white
-            known = self._coefficients(self._rows(statistics.mean), self._rows(statistics.std))
+            known = self.coefficients(statistics)
             for tile, done in zip(tiles, out, strict=True):
                 self._transform(tile, done, white, known)
             return out, usable
         for index, (tile, done) in enumerate(zip(tiles, out, strict=True)):
-            level = white or self._white_of(tile)
-            measured = self._measured(tile, level)
-            if measured is None:
+            level = white or triple(white_level(tile))
+            own = self.measure_tile(tile, level)
+            if own is None:
                 done[...], usable[index] = tile, False
             else:
-                self._transform(tile, done, level, self._coefficients(*measured))
+                self._transform(tile, done, level, self.coefficients(own))
         return out, usable
 
-    def add_to(
-        self, pool: MomentPool, tile: UInt8, tissue: npt.NDArray[Any], white: Triple
-    ) -> None:
-        """Add the tissue of a tile (H, W, 3), where `tissue` (H, W) is true, to a pool."""
-        kinds = np.array([_KINDS[space] for space in SPACES])
-        tile, tissue = (np.require(x, np.uint8, _KNOWN_LAYOUT) for x in (tile, tissue))
-        sums = np.zeros((len(SPACES), 3, 2))
-        amount = kernels.moments(
-            tile, tissue, _per_white(white), _TABLES, kinds, pool.circular_hue, sums
-        )
-        pool.add_sums(dict(zip(SPACES, sums, strict=True)), amount, tissue.size)
-
     def _transform(
-        self, tile: UInt8, out: UInt8, white: Triple, coefficients: npt.NDArray[np.float32]
+        self, tile: UInt8, out: UInt8, white: Triple, coefficients: Coefficients
     ) -> None:
-        least_weight = np.float32(self.config.background == "normalize")
-        scratch = self._scratch(tile.shape[0], tile.shape[1])
         kernels.transform(
             tile,
             out,
             _per_white(white),
-            least_weight,
-            _TABLES,
+            np.float32(self.background == "normalize"),
+            self._tables,
             self._kinds,
             coefficients,
             self._fusion,
-            scratch,
+            self._scratch(tile.shape[0], tile.shape[1]),
         )
-
-    def _measured(self, tile: UInt8, white: Triple) -> tuple[Floats, Floats] | None:
-        """Mean and std (spaces, 3) of a tile's tissue; None if there is (almost) none."""
-        sums = np.zeros((len(self._kinds), 3, 2))
-        everywhere = np.ones(tile.shape[:2], np.uint8)
-        angle = self.config.circular_hue
-        amount = kernels.moments(
-            tile, everywhere, _per_white(white), _TABLES, np.array(self._kinds), angle, sums
-        )
-        if amount < MIN_TISSUE_SHARE * everywhere.size:
-            return None
-        return self._finish(sums / amount)
-
-    def _rows(self, moments: Mapping[Space, Triple]) -> Floats:
-        return np.array([moments[space] for space in self.config.spaces], np.float64)
 
     def _scratch(self, height: int, width: int) -> npt.NDArray[np.float32]:
         size = kernels.scratch_size(height, width, len(self._kinds), self._fusion[0])
@@ -130,70 +116,134 @@ class FusedLayer:
             held = self._memory.scratch = np.empty(size, np.float32)
         return held
 
-    def _white_of(self, tile: UInt8) -> Triple:
-        levels = np.empty(3, np.int64)
-        rank = max(1, round(WHITE_PERCENTILE * tile.shape[0] * tile.shape[1]))
-        kernels.white_ranks(tile, rank, levels)
-        return triple(np.maximum(levels / 255, DARKEST_WHITE))
 
-    def _finish(self, sums: Floats) -> tuple[Floats, Floats]:
-        """Mean and std (spaces, 3) of mean x and x^2, as `SpaceNormalization.measure` has them."""
-        mean = sums[..., 0]
-        std = np.sqrt(np.maximum(sums[..., 1] - mean**2, 0) + 1e-12)
-        if self.config.circular_hue and HUE[0] in self.config.spaces:
-            hue = self.config.spaces.index(HUE[0]), HUE[1]
-            sine, cosine = sums[hue]
-            resultant = min(math.sqrt(sine**2 + cosine**2 + 1e-12), 1 - 1e-6)
-            mean[hue] = math.atan2(sine, cosine + 1e-12) % math.tau
-            std[hue] = math.sqrt(-2 * math.log(resultant))
-        return mean, std
+class FusedLayer(TileKernels):
+    """A layer's parameters, taken once.
 
-    def _coefficients(self, mean: Floats, std: Floats) -> npt.NDArray[np.float32]:
-        """What the kernels multiply and add, float32 (spaces, COEFFICIENTS)."""
+    Raises
+    ------
+    ValueError
+        The layer has no fused form; one line says what lacks a kernel.
+    """
+
+    def __init__(self, layer: StainLayer) -> None:
+        if not isinstance(layer, LStainNorm):
+            raise ValueError(f"preset {layer.config.preset!r} has no kernel")
+        lacking = [space for space in layer.config.spaces if space not in KINDS]
+        if lacking:
+            raise ValueError(f"colour space {lacking[0]!r} has no kernel")
+        self.layer = layer
+        kinds = tuple(KINDS[space] for space in layer.config.spaces)
+        super().__init__(kinds, _fusion(layer.fusion, len(kinds)))
+        self._target = layer.normalization.target_mean.detach().double().cpu().numpy()
+        self._target_std = layer.normalization.target_std.detach().double().cpu().numpy()
+
+    @property
+    def background(self) -> Background:  # type: ignore[override]
+        """As the layer is set."""
+        return self.layer.config.background
+
+    def measure_tile(self, tile: UInt8, white: Triple) -> Statistics | None:
+        """See `TileKernels`; in the layer's own spaces alone."""
+        config = self.layer.config
+        pool = MomentPool(config.spaces, config.circular_hue)
+        add_tile(pool, tile, None, white)
+        if not pool.usable:
+            return None
+        return Statistics(*pool.moments(), white, pool.tissue_pixels)
+
+    def coefficients(self, statistics: Statistics) -> Coefficients:
+        """See `TileKernels`."""
+        config = self.layer.config
+        mean, std = (
+            np.array([moments[space] for space in config.spaces], np.float64)
+            for moments in (statistics.mean, statistics.std)
+        )
         gain = self._target_std / (np.maximum(std, self._target_std / MAX_GAIN) + EPS)
         shift = self._target - gain * mean
         rows = np.zeros((len(self._kinds), kernels.COEFFICIENTS))
-        for row, kind, g, c, m, t in zip(
-            rows, self._kinds, gain, shift, mean, self._target, strict=True
+        for row, space, g, c, m, t in zip(
+            rows, config.spaces, gain, shift, mean, self._target, strict=True
         ):
-            if kind == kernels.HED:  # log2 RGB -> stains -> matched -> log2 RGB
+            if space == "hed":  # log2 RGB -> stains -> matched -> log2 RGB
                 row[:9] = (DENSITY_TO_STAIN @ np.diag(g) @ STAIN_TO_DENSITY).T.ravel()
                 row[9:12] = c @ STAIN_TO_DENSITY * math.log2(DARKEST)
                 continue
             row[:3], row[3:6] = g, c
-            if kind == kernels.LAB:  # L* = 116 f(Y) - 16, a* = 500 (f(X) - f(Y)), ...
+            if space == "lab":  # L* = 116 f(Y) - 16, a* = 500 (f(X) - f(Y)), ...
                 row[3:6] = (c[0] + 16 * (1 - g[0])) / 116, c[1] / 500, c[2] / 200
-            elif kind == kernels.HSV:
-                period = 6 if self.config.circular_hue else 0
+            elif space == HUE[0]:
+                period = 6 if config.circular_hue else 0
                 row[3], row[6], row[7] = t[0] * _SEXTANTS, m[0] * _SEXTANTS, period
         return rows.astype(np.float32)
+
+
+def add_tile(pool: MomentPool, tile: UInt8, tissue: npt.NDArray[Any] | None, white: Triple) -> None:
+    """Add the tissue of a tile (H, W, 3), where `tissue` (H, W; None: anywhere), to a pool."""
+    if tissue is None:
+        tissue = np.ones(tile.shape[:2], np.uint8)
+    tile, tissue = (np.require(x, np.uint8, _KNOWN_LAYOUT) for x in (tile, tissue))
+    kinds = np.array([KINDS[space] for space in pool.spaces])
+    sums = np.zeros((len(kinds), 3, 2))
+    amount = kernels.moments(
+        tile, tissue, _per_white(white), TABLES, kinds, pool.circular_hue, sums
+    )
+    pool.add_sums(sums, amount, tissue.size)
+
+
+def pool_of(
+    tiles: UInt8, tissue: npt.NDArray[Any] | None, white: Triple, circular_hue: bool = True
+) -> MomentPool:
+    """Moments of the tissue of tiles (N, H, W, 3), in every space that has a kernel."""
+    pool = MomentPool(MEASURED, circular_hue)
+    for index, tile in enumerate(tiles):
+        add_tile(pool, tile, None if tissue is None else tissue[index], white)
+    return pool
+
+
+def mean_fusion(weights: npt.NDArray[Any]) -> Any:
+    """The argument `fusion` of `kernels.transform` for branches averaged with these weights."""
+    return _arguments(kernels.MEAN, first=np.asarray(weights) / np.sum(weights))
 
 
 def _per_white(white: Triple) -> npt.NDArray[np.float32]:
     return (1 / (255 * np.array(white))).astype(np.float32)
 
 
-def _fusion(fusion: torch.nn.Module, spaces: int) -> tuple[int, Any, Any, Any, Any, Any]:
-    """The argument `fusion` of `kernels.transform`."""
-    weights = np.ones((spaces, 2), np.float32)
-    scores, delta = np.zeros((spaces, 8), np.float32), np.ones((spaces, 3), np.float32)
-    how, nodes = kernels.MEAN, 2
-    with torch.no_grad():
-        if isinstance(fusion, MeanFusion):
-            weight = fusion.weight.double().clamp_min(MIN_WEIGHT)
-            weights[:, 0] = weight / weight.sum()
-        elif isinstance(fusion, PaperFusion):
-            how = kernels.PAPER
-            weights[:] = torch.stack([fusion.scale, fusion.shift], dim=1)
-            delta[:] = fusion.delta.clamp_min(0)
-        elif isinstance(fusion, ProductFusion):
-            how = kernels.PRODUCT
-            weights[:, 0] = fusion.logits.softmax(0)
-        if isinstance(fusion, PaperFusion | ProductFusion):
-            attention = fusion.attention
-            for start, side in ((0, "query"), (4, "key")):
-                scores[:, start : start + 3] = getattr(attention, f"{side}_weight")
-                scores[:, start + 3] = getattr(attention, f"{side}_bias")
-            nodes = attention.nodes()
-    points, to_coefficients = chebyshev(nodes)
-    return how, weights, scores, delta, points, to_coefficients
+@torch.no_grad()
+def _fusion(fusion: torch.nn.Module, spaces: int) -> Any:
+    """The argument `fusion` of `kernels.transform`, of a layer's fusion."""
+    match fusion:
+        case SingleFusion():
+            return mean_fusion(np.ones(1))
+        case MeanFusion():
+            return mean_fusion(fusion.weight.double().clamp_min(MIN_WEIGHT).numpy())
+        case PaperFusion():
+            return _arguments(
+                kernels.PAPER,
+                first=fusion.scale.numpy(),
+                second=fusion.shift.numpy(),
+                delta=fusion.delta.clamp_min(0).numpy(),
+                attention=fusion.attention,
+            )
+        case ProductFusion():
+            shares = fusion.logits.softmax(0).numpy()
+            return _arguments(kernels.PRODUCT, first=shares, attention=fusion.attention)
+    raise ValueError(f"{type(fusion).__name__} of {spaces} spaces has no kernel")
+
+
+def _arguments(
+    how: int, first: Any, second: Any = 1.0, delta: Any = 1.0, attention: Any = None
+) -> tuple[int, Any, Any, Any, Any, Any]:
+    spaces = len(first)
+    weights, scores = np.ones((spaces, 2), np.float32), np.zeros((spaces, 8), np.float32)
+    weights[:, 0], weights[:, 1] = first, second
+    deltas = np.ones((spaces, 3), np.float32)
+    deltas[:] = delta
+    nodes = 2
+    if attention is not None:
+        nodes = attention.nodes()
+        for start, side in ((0, "query"), (4, "key")):
+            scores[:, start : start + 3] = getattr(attention, f"{side}_weight").detach()
+            scores[:, start + 3] = getattr(attention, f"{side}_bias").detach()
+    return how, weights, scores, deltas, *chebyshev(nodes)

@@ -18,19 +18,28 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from wsi_norm.colorspace import DARKEST, DENSITY_TO_STAIN
+from wsi_norm.colorspace import DARKEST, DENSITY_TO_STAIN, Space
+from wsi_norm.glass import GLASS_ABSORPTION, TISSUE_ABSORPTION
+from wsi_norm.lstainnorm.fusion import MIN_WEIGHT, TOKEN_PX
+from wsi_norm.lstainnorm.moments import EPS, PIVOT
 
 F32 = np.float32
 I32 = np.int32
 
 LANES = 256
-TOKEN_PX = 8
 RGB, LAB, HSV, HED = range(4)
+KINDS: dict[Space, int] = {"rgb": RGB, "lab": LAB, "hsv": HSV, "hed": HED}
+"""The spaces that have a kernel.
+
+Numbers that the layer has too are imported, never repeated. After one of them is changed elsewhere,
+this file must be touched: numba's cache knows code by its file.
+"""
 PAPER, PRODUCT, MEAN = range(3)
 COEFFICIENTS = 12
 
-_PIVOT = np.array([[0.6, 0.5, 0.6], [60, 20, -10], [0, 0.3, 0.7], [0, 0, 0]], F32)
-"""Near the mean of H&E in every space: float32 sums of squares about it keep their digits."""
+_PIVOT = np.array([PIVOT[space] for space in KINDS], F32)
+_CLEAR = 1 - GLASS_ABSORPTION
+_RAMP = 1 / (TISSUE_ABSORPTION - GLASS_ABSORPTION)
 
 _STAIN = (DENSITY_TO_STAIN / np.log2(DARKEST)).astype(F32)
 """Stain amounts of log2 of RGB."""
@@ -245,7 +254,7 @@ def _branches(line, tables, kinds, coefficients, planes, y):
         elif kinds[s] == LAB:
             _looked_up(line, tables[0], planes[3 * LANES :])
             _lab(planes[3 * LANES :], coefficients[s], y[s])
-        else:
+        elif kinds[s] == HED:
             _looked_up(line, tables[1], planes[3 * LANES :])
             _hed(planes[3 * LANES :], coefficients[s], y[s])
 
@@ -365,13 +374,13 @@ def _stretch(tokens, rows):
 def _fuse_paper(kinds, upper, lower, t, y, weights, fused):
     """Eq. 14, numerator and denominator times the sum of evidence: one division a channel."""
     for x in range(3 * LANES):
-        total = F32(1e-7)
+        total = F32(EPS)
         for s in range(len(kinds)):
             total += upper[s, x] + t * (lower[s, x] - upper[s, x]) + y[s, x]
         numerator, denominator = F32(0), F32(0)
         for s in range(len(kinds)):
             evidence = upper[s, x] + t * (lower[s, x] - upper[s, x]) + y[s, x]
-            weight = max(weights[s, 0] * evidence + weights[s, 1] * total, F32(1e-3) * total)
+            weight = max(weights[s, 0] * evidence + weights[s, 1] * total, F32(MIN_WEIGHT) * total)
             numerator += weight * y[s, x]
             denominator += weight
         fused[x] = numerator / denominator
@@ -397,7 +406,7 @@ def _fuse_mean(kinds, y, weights, fused):
 
 @_inlined
 def _tissue(r, g, b, p0, p1, p2):
-    ramp = _clip((F32(0.95) - min(r * p0, min(g * p1, b * p2))) * F32(10))
+    ramp = _clip((F32(_CLEAR) - min(r * p0, min(g * p1, b * p2))) * F32(_RAMP))
     return ramp * ramp * (F32(3) - F32(2) * ramp)
 
 
@@ -478,7 +487,7 @@ def _converted(line, tables, kind, planes, channels):
     elif kind == LAB:
         _looked_up(line, tables[0], planes[3 * LANES :])
         _to_lab(planes[3 * LANES :], channels)
-    else:
+    elif kind == HED:
         _looked_up(line, tables[1], planes[3 * LANES :])
         _to_hed(planes[3 * LANES :], channels)
     return channels
@@ -518,27 +527,6 @@ def _weigh(line, counted, per_white, weight):
 
 
 @_cached
-def white_ranks(tile, rank, levels):
-    """The value of the given rank (1: the smallest) of each channel of a tile (H, W, 3)."""
-    counts = np.zeros((2, 3, 256), np.int64)
-    flat = tile.reshape(-1)
-    pairs = len(flat) // 6
-    for i in range(pairs):  # two sets of counters: equal neighbours do not wait for each other
-        for c in range(3):
-            counts[0, c, flat[6 * i + c]] += 1
-            counts[1, c, flat[6 * i + 3 + c]] += 1
-    for c in range(3):
-        if len(flat) % 6:
-            counts[0, c, flat[6 * pairs + c]] += 1
-        below = 0
-        for value in range(256):
-            below += counts[0, c, value] + counts[1, c, value]
-            if below >= rank:
-                levels[c] = value
-                break
-
-
-@_cached
 def moments(tile, counted, per_white, tables, kinds, angle, sums):
     """Weighted sums over the tissue of a tile, for mean and standard deviation.
 
@@ -551,7 +539,7 @@ def moments(tile, counted, per_white, tables, kinds, angle, sums):
     angle
         Hue's two sums are those of sine and cosine.
     sums
-        float64 (spaces, 3, 2), added to: of every channel x and x^2.
+        float64 (spaces, 3, 2), added to: as `wsi_norm.lstainnorm.moments.power_sums` gives them.
 
     Returns
     -------
@@ -578,12 +566,11 @@ def moments(tile, counted, per_white, tables, kinds, angle, sums):
                 u = _converted(line, tables, kinds[s], planes, channels)
                 strip = _sums_about(weight, u, pivot[0], pivot[1], pivot[2])
                 for c in range(3):
-                    m, once, twice = np.float64(pivot[c]), strip[c][0], strip[c][1]
+                    once, twice = strip[c][0], strip[c][1]
                     if angle and kinds[s] == HSV and c == 0:
-                        m = 0.0
                         once, twice = _angle_sums(weight, u)
-                    sums[s, c, 0] += once + m * amount
-                    sums[s, c, 1] += twice + m * (2 * once + m * amount)
+                    sums[s, c, 0] += once
+                    sums[s, c, 1] += twice
     return total
 
 

@@ -1,0 +1,68 @@
+"""Model: a normaliser by name, small enough to travel in place of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from wsi_norm.choices import NORMALIZERS, Background, StatisticsMode
+from wsi_norm.errors import CheckpointError
+from wsi_norm.normalizers.base import StainNormalizer
+
+
+@dataclass(frozen=True)
+class Model:
+    """Which normaliser, from which files, set to what.
+
+    Attributes
+    ----------
+    normalizer
+        A name of NORMALIZERS.
+    path, template
+        The checkpoint (None: the packaged one); the template of an authors' one, which lacks it.
+    target
+        Image that a classic normaliser aims at; None: what is built in.
+    statistics, background
+        None: as the checkpoint was trained.
+    sha256
+        Digest of what was loaded first, so that every worker works with the same; None: any.
+    """
+
+    normalizer: str = "lstainnorm"
+    path: Path | None = None
+    template: Mapping[str, Any] | None = None
+    target: Path | None = None
+    statistics: StatisticsMode | None = None
+    background: Background | None = None
+    sha256: str | None = None
+
+    def load(self, device: str = "auto", batch_size: int | None = None) -> StainNormalizer:
+        """The normaliser at work; its files are read and digested once.
+
+        Raises
+        ------
+        CheckpointError
+            A file is missing or damaged, or is not the one that was loaded first.
+        ConfigError
+            The settings, the target or the device do not fit.
+        """
+        make: Maker = NORMALIZERS[self.normalizer]
+        made = make(self, device, batch_size)
+        if self.sha256 not in (None, made.digest):
+            raise CheckpointError(f"{self.file}: it changed during the run; start the run again")
+        return made
+
+    def fixed(self, loaded: StainNormalizer) -> Model:
+        """The model bound to the digest of what was loaded."""
+        return replace(self, sha256=loaded.digest)
+
+    @property
+    def file(self) -> str:
+        """What an error calls it."""
+        return str(self.path or self.target or f"packaged {self.normalizer}")
+
+
+Maker = Callable[[Model, str, int | None], StainNormalizer]
+"""(model, device, batch_size) -> normaliser: what NORMALIZERS holds."""
