@@ -10,8 +10,8 @@ import click
 
 from wsi_norm.config import EvaluateConfig, evaluate_config
 
-from .main import dashes
-from .options import FILE, options_of
+from .main import FILE, dashes
+from .options import options_of
 from .train import data_root_option, needs_training_extra
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .options import FILE
+from .main import FILE
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 

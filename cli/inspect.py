@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import FILE
+from .main import FILE
 
 if TYPE_CHECKING:
     from wsi_norm.lstainnorm import LStainNorm, Template

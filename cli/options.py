@@ -9,13 +9,14 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import click
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 
 from wsi_norm.config.fields import Chosen, Option
 from wsi_norm.config.reading import Group
 
-F = TypeVar("F", bound=Callable[..., Any])
+from .main import FILE
 
-FILE = click.Path(path_type=Path)
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Numbers(click.ParamType):  # type: ignore[type-arg] # generic only in new versions of click
@@ -33,8 +34,13 @@ class Numbers(click.ParamType):  # type: ignore[type-arg] # generic only in new 
             self.fail(f"{value!r} is not a list of numbers", param, ctx)
 
 
-TYPES = {Path: FILE, int: click.INT, float: click.FLOAT, str: click.STRING}
-TYPES[tuple[int, ...]] = Numbers()
+TYPES: dict[Any, click.ParamType[Any]] = {
+    Path: FILE,
+    int: click.INT,
+    float: click.FLOAT,
+    str: click.STRING,
+    tuple[int, ...]: Numbers(),
+}
 
 
 class SettingsCommand(click.Command):
@@ -72,19 +78,23 @@ def options_of(group: type[Group], names: Iterable[str]) -> Callable[[F], F]:
 
 def _option(name: str, field: FieldInfo) -> Callable[[F], F]:
     said = next((mark for mark in field.metadata if isinstance(mark, Option)), Option())
-    flag = f"--{name.replace('_', '-')}"
-    text, default = str(field.description), field.default
+    on = flag = f"--{name.replace('_', '-')}"
+    default = field.default
+    kind: dict[str, Any]
     if field.annotation is bool:
-        off = said.off or (f"--no{flag[1:]}" if default else None)
-        if off is not None:
-            default = (flag if default else off)[2:]
-        flag = f"{flag}/{off}" if off is not None else flag
-        kind: dict[str, Any] = {"is_flag": True}
+        off = said.off or (f"--no-{on[2:]}" if default else None)
+        flag = f"{on}/{off}" if off else on
+        default, kind = (on if default else off or "")[2:], {"is_flag": True}
     else:
         kind = {"type": _type(name, field), "metavar": said.metavar}
-    if not (field.is_required() or default is None or default is False or default == ()):
-        text += f" [default: {f'{default:g}' if isinstance(default, float) else default}]"
+    text = str(field.description) + _shown(default)
     return click.option(name, flag, *said.names, default=None, help=text, **kind)
+
+
+def _shown(default: Any) -> str:
+    if default in (None, (), "", PydanticUndefined):
+        return ""
+    return f" [default: {f'{default:g}' if isinstance(default, float) else default}]"
 
 
 def _type(name: str, field: FieldInfo) -> click.ParamType[Any]:

@@ -9,8 +9,8 @@ import click
 
 from wsi_norm.config import RunConfig, run_config
 
-from .main import dashes
-from .options import FILE, SettingsCommand, options_of
+from .main import FILE, dashes
+from .options import SettingsCommand, options_of
 
 OPTIONS = [name for name in RunConfig.model_fields if name != "slides"]  # these are the arguments
 

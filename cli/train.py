@@ -9,8 +9,8 @@ import click
 
 from wsi_norm.config import TrainConfig, train_config
 
-from .main import dashes
-from .options import FILE, options_of
+from .main import FILE, dashes
+from .options import options_of
 
 data_root_option = click.option(
     "--data-root",
