@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from .main import FILE
+
 
 @click.command("demo")
 @click.option(
@@ -13,7 +15,7 @@ import click
     "--output",
     default="demo",
     show_default=True,
-    type=click.Path(path_type=Path),
+    type=FILE,
     help="Folder for the slide, the store and the pictures.",
 )
 @click.option(

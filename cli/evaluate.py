@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .main import dashes
-from .train import FILE, data_root_option, needs_training_extra
+from wsi_norm.config import EvaluateConfig, evaluate_config
+
+from .main import FILE, dashes
+from .options import options_of
+from .train import data_root_option, needs_training_extra
 
 if TYPE_CHECKING:
     from wsi_norm.evaluation.runs import Run
@@ -18,8 +21,7 @@ if TYPE_CHECKING:
 @click.command("evaluate", context_settings={"token_normalize_func": dashes})
 @click.argument("config", type=FILE)
 @data_root_option
-@click.option("-o", "--output", type=FILE, help="Folder of the results, in place of CONFIG's.")
-@click.option("-n", "--workers", type=click.IntRange(1), help="Trainings at a time.")
+@options_of(EvaluateConfig, ["output", "workers"])
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar, no table.")
 @click.option("-v", "--verbose", is_flag=True, help="Tracebacks.")
 def command(
@@ -32,10 +34,9 @@ def command(
 ) -> None:
     """Compare normalisers, as CONFIG (YAML) describes: seeds, unseen domains, intervals.
 
-    Finished runs are kept: the same command goes on where it was interrupted.
+    Options rule over CONFIG. Finished runs are kept: the same command goes on where it was
+    interrupted.
     """
-    from wsi_norm.config import evaluate_config
-
     settings = evaluate_config(config, output=output, workers=workers)
     needs_training_extra()
     from tqdm import tqdm

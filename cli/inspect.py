@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .main import FILE
+
 if TYPE_CHECKING:
     from wsi_norm.lstainnorm import LStainNorm, Template
 
 
 @click.command("inspect")
-@click.argument("model", required=False, type=click.Path(path_type=Path))
-@click.option("--template", type=click.Path(path_type=Path), help="Of an authors' state dict.")
+@click.argument("model", required=False, type=FILE)
+@click.option("--template", type=FILE, help="Of an authors' state dict.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def command(model: Path | None, template: Path | None, as_json: bool) -> None:
     """Show preset, template, provenance and sha256 of MODEL (none: the packaged checkpoint)."""

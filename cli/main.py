@@ -7,6 +7,7 @@ import io
 import signal
 import sys
 import traceback
+from pathlib import Path
 from typing import Any
 
 import click
@@ -24,7 +25,10 @@ COMMANDS = {
 }
 """Commands and their one-line help; a command's module is imported when it is called."""
 
-EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_USAGE, EXIT_INTERRUPTED = 2, 130
+
+FILE = click.Path(path_type=Path)
+"""Type of options and arguments that are paths."""
 
 
 class LazyGroup(click.Group):

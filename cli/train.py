@@ -7,9 +7,11 @@ from pathlib import Path
 
 import click
 
-from .main import dashes
+from wsi_norm.config import TrainConfig, train_config
 
-FILE = click.Path(path_type=Path)
+from .main import FILE, dashes
+from .options import options_of
+
 data_root_option = click.option(
     "--data-root",
     type=FILE,
@@ -23,8 +25,7 @@ data_root_option = click.option(
 @click.command("train", context_settings={"token_normalize_func": dashes})
 @click.argument("config", type=FILE)
 @data_root_option
-@click.option("-o", "--output", type=FILE, help="Folder of the results, in place of CONFIG's.")
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="In place of CONFIG's.")
+@options_of(TrainConfig, ["output", "seed"])
 @click.option("--overwrite", is_flag=True, help="Start anew; else an unfinished training goes on.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bars.")
 @click.option("-v", "--verbose", is_flag=True, help="Tracebacks.")
@@ -37,9 +38,10 @@ def command(
     quiet: bool,
     verbose: bool,
 ) -> None:
-    """Train the layer in front of a classifier or a segmenter, as CONFIG (YAML) describes."""
-    from wsi_norm.config import train_config
+    """Train the layer in front of a classifier or a segmenter, as CONFIG (YAML) describes.
 
+    Options rule over CONFIG.
+    """
     settings = train_config(config, output=output, seed=seed)
     needs_training_extra()
     from wsi_norm.training.loop import is_first_process

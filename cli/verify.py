@@ -6,9 +6,11 @@ from pathlib import Path
 
 import click
 
+from .main import FILE
+
 
 @click.command("verify")
-@click.argument("stores", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("stores", nargs=-1, required=True, type=FILE)
 def command(stores: tuple[Path, ...]) -> int:
     """Read every shard of STORES back; exit status 1 if anything is damaged or missing.
 

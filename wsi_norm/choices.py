@@ -7,6 +7,7 @@ command line and help follow. Nothing is imported before it is used, so help cos
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -18,6 +19,9 @@ Background = Literal["preserve", "normalize"]
 
 ColourCheck = Literal["refuse", "warn"]
 """What becomes of a slide whose glass is not neutral."""
+
+DEVICE = re.compile(r"auto|cpu|cuda(?::(\d+))?")
+"""Where to compute; "auto" is the first CUDA device, else the CPU."""
 
 
 class Choices(Mapping[str, Any]):

@@ -11,7 +11,17 @@ from wsi_norm_cli.main import COMMANDS, cli, main
 
 from wsi_norm.errors import ConfigError
 
-HEAVY = ("torch", "dask", "distributed", "zarr", "openslide", "tiffslide", "kornia", "skimage")
+HEAVY = (
+    "torch",
+    "dask",
+    "distributed",
+    "zarr",
+    "openslide",
+    "tiffslide",
+    "kornia",
+    "skimage",
+    "numba",
+)
 
 
 def status(*arguments: str) -> int:

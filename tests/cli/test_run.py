@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
+from typing import Annotated
 
 import pytest
+from click.testing import CliRunner
+from pydantic import Field
+from wsi_norm_cli import run as run_module
 from wsi_norm_cli.main import main
-from wsi_norm_cli.run import command, join_gpus
+from wsi_norm_cli.run import command
 
 from wsi_norm import RunConfig, TileStore
 from wsi_norm.config import run_config
+from wsi_norm.config.fields import Option
 
 QUICK = ("-n", "0", "--device", "cpu")
+
+
+class Ended:
+    """What a run gives, as far as a quiet command asks."""
+
+    exit_status = 0
 
 
 def status(*arguments: object) -> int:
@@ -36,26 +48,66 @@ def test_both_spellings_and_the_fields_aliases() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "joined"),
+    ("arguments", "gpus", "slides"),
     [
-        (["--gpus", "0", "1", "a.svs"], ["--gpus", "0,1", "a.svs"]),
-        (["--gpus", "2", "--mpp", "1"], ["--gpus", "2", "--mpp", "1"]),
-        (["a.svs", "--gpus", "0", "1", "2"], ["a.svs", "--gpus", "0,1,2"]),
-        (["--gpus", "0,1"], ["--gpus", "0,1"]),
-        (["1", "2"], ["1", "2"]),
+        (["--gpus", "0", "1", "a.svs"], (0, 1), ("a.svs",)),
+        (["--gpus", "2", "--mpp", "1"], (2,), ()),
+        (["a.svs", "--gpus", "0", "1", "2"], (0, 1, 2), ("a.svs",)),
+        (["--gpus", "0,1"], (0, 1), ()),
+        (["1", "2"], None, ("1", "2")),
     ],
 )
-def test_several_gpus(arguments: list[str], joined: list[str]) -> None:
-    assert join_gpus(arguments) == joined
-    if "--gpus" in arguments:
-        expected = tuple(int(n) for n in joined[joined.index("--gpus") + 1].split(","))
-        assert parsed(*arguments)["gpus"] == expected
+def test_several_gpus(arguments: list[str], gpus: tuple[int, ...], slides: tuple[str, ...]) -> None:
+    options = parsed(*arguments)
+    assert (options["gpus"], options["slides"]) == (gpus, slides)
 
 
 def test_every_option_is_a_setting_and_every_setting_an_option() -> None:
-    own = {"config", "no_seg", "resume", "quiet", "verbose", "help"}
+    own = {"config", "no_seg", "quiet", "verbose", "help"}
     options = {parameter.name for parameter in command.params} - own
-    assert options == set(RunConfig.model_fields) - {"overwrite"} | {"mag", "step"}
+    assert options == {*RunConfig.model_fields, *RunConfig.sugar}
+
+
+def test_a_new_option_is_one_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command as it would be, were the field one of RunConfig's."""
+
+    class Longer(RunConfig):
+        halo_px: Annotated[int, Option(("-x",), "PX")] = Field(
+            default=7, ge=1, description="read around each tile"
+        )
+        notes: Path | None = None
+
+    given: list[Longer] = []
+    monkeypatch.setattr(
+        "wsi_norm.runner.run", lambda slides, config, _: given.append(config) or Ended()
+    )
+    monkeypatch.setattr("wsi_norm.config.RunConfig", Longer)
+    monkeypatch.setattr("wsi_norm.config.run.RunConfig", Longer)
+    spec = importlib.util.spec_from_file_location("wsi_norm_cli.again", run_module.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    again = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(again)
+    runner = CliRunner()
+    text = " ".join(runner.invoke(again.command, ["--help"]).output.split())
+    assert "-x, --halo-px PX read around each tile [default: 7]" in text
+    for arguments in (["-x", "3"], ["--halo_px", "3"], ["--notes", "n.txt"]):
+        assert runner.invoke(again.command, [*arguments, "-q"]).exit_code == 0
+    assert [config.halo_px for config in given] == [3, 3, 7]
+    assert given[-1].absolute().notes == Path("n.txt").absolute()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "overwrite", "report"),
+    [
+        ([], None, None),
+        (["--resume", "--report"], False, True),
+        (["--overwrite", "--no-report"], True, False),
+    ],
+)
+def test_pairs(arguments: list[str], overwrite: bool | None, report: bool | None) -> None:
+    options = parsed(*arguments)
+    assert (options["overwrite"], options["report"]) == (overwrite, report)
 
 
 def test_unset_options_leave_the_defaults() -> None:
@@ -120,9 +172,12 @@ def test_mag_and_no_seg(slide_path: Path, tmp_path: Path) -> None:
         (["--tile-size", "4"], "tile_size: Input should be greater than or equal to 16"),
         (["--overlap", "256"], "overlap 256 must be less than tile_size 256"),
         (["--mpp", "0.5", "--mag", "20"], "give either mag or mpp, not both"),
-        (["--device", "tpu"], "device 'tpu'"),
+        (["--device", "tpu"], "device: 'tpu' is none of auto, cpu, cuda"),
+        (["--normalizer", "none", "--ckpt", "a.pt"], "normalizer none has no use for ckpt"),
+        (["--normalizer", "vahadane"], "'vahadane' is not one of 'lstainnorm', 'macenko'"),
+        (["--reader", "image"], "'image' is not one of 'auto', 'direct'"),
         (["--ckpt", "{text}"], "neither .safetensors nor .pt"),
-        (["--gpus", "zero"], "'zero' is not a list of GPU numbers"),
+        (["--gpus", "zero"], "'zero' is not a list of numbers"),
         (["--codec", "jpeg"], "'jpeg' is not one of"),
         (["--roi", "{missing}", "--frobnicate"], "No such option '--frobnicate'"),
     ],

@@ -98,7 +98,7 @@ def test_the_training_of_a_method(tmp_path: Path) -> None:
     # all of the used method's settings, but its normaliser
     user = config.of("user")
     assert user.recipe == changed_.recipe
-    assert (user.normalizer.kind, user.normalizer.preset) == ("layer", "mean")
+    assert (user.normalizer.kind, user.normalizer.preset) == ("lstainnorm", "mean")
 
 
 def test_merge_is_key_by_key() -> None:

@@ -7,15 +7,17 @@ from pathlib import Path
 import pytest
 from pydantic import Field, ValidationError
 
-from wsi_norm.config.reading import Settings, first_problem, nearest, read_yaml
+from wsi_norm.config.reading import Group, first_problem, nearest, read_yaml, validated
 from wsi_norm.errors import ConfigError
 
 
-class Inner(Settings):
+class Inner(Group):
     size_px: int = Field(default=1, ge=1)
 
 
-class Outer(Settings):
+class Outer(Group):
+    sugar = {"percent": "ratio"}
+
     inner: Inner = Inner()
     ratio: float = 0.5
 
@@ -30,6 +32,7 @@ def test_problems_say_where_and_what() -> None:
     assert problem({"inner": {"size_px": 0}}).startswith("inner.size_px: Input should be greater")
     assert problem({"inner": {"size": 2}}) == "inner: unknown key 'size'; did you mean 'size_px'?"
     assert problem({"ratoi": 2}) == "unknown key 'ratoi'; did you mean 'ratio'?"
+    assert problem({"percnet": 2}) == "unknown key 'percnet'; did you mean 'percent'?"
     assert problem({"zzz": 2}) == "unknown key 'zzz'"
     assert problem({"inner": None}) == "inner: settings must be 'key: value' lines"
     assert problem([1]) == "settings must be 'key: value' lines"
@@ -39,6 +42,22 @@ def test_problems_say_where_and_what() -> None:
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Outer().ratio = 1.0  # type: ignore[misc]
+
+
+def test_options_rule_and_are_not_blamed_on_the_file() -> None:
+    file = Path("a.yaml")
+    assert validated(Outer, file, {"ratio": 2}, {"ratio": 0, "inner": None}) == Outer(ratio=0)
+
+    def refused(settings: dict[str, object], **options: object) -> str:
+        with pytest.raises(ConfigError) as caught:
+            validated(Outer, file, settings, options)
+        return str(caught.value)
+
+    assert refused({"ratio": "x"}).startswith("a.yaml: ratio: ")
+    assert refused({"ratio": 1}, ratio="x").startswith("ratio: ")
+    assert refused({"inner": {"size_px": 0}}, ratio=1).startswith("a.yaml: inner.size_px: ")
+    assert refused({}, inner={"size_px": 0}).startswith("inner.size_px: ")
+    assert refused({"zzz": 1}, ratio=1) == "a.yaml: unknown key 'zzz'"
 
 
 def test_nearest() -> None:

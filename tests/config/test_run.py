@@ -35,6 +35,7 @@ def test_defaults_are_those_of_the_contract() -> None:
     config = run_config()
     assert (config.tile_size, config.mpp, config.overlap) == (256, 0.5, 0)
     assert (config.min_tissue, config.segmenter, config.codec) == (0.1, "otsu", "zstd")
+    assert (config.normalizer, config.target) == ("lstainnorm", None)
     assert (config.reader, config.device, config.output) == ("auto", "auto", Path("normalized"))
     assert config.default_mpp is None
     assert config.statistics is None
@@ -64,8 +65,10 @@ def test_every_key_can_stand_in_a_file(tmp_path: Path) -> None:
         "slides_csv": "t.csv",
         "recursive": "yes",
         "output": "out",
+        "normalizer": "reinhard",
         "ckpt": "m.safetensors",
         "template": "t.yaml",
+        "target": "null",
         "tile_size": "224",
         "mpp": "0.25",
         "overlap": "32",
@@ -100,7 +103,7 @@ def test_every_key_can_stand_in_a_file(tmp_path: Path) -> None:
     assert config.cluster is None
     defaults = RunConfig()
     same = {key for key in lines if getattr(config, key) == getattr(defaults, key)}
-    assert same == {"gpus", "cluster"}
+    assert same == {"gpus", "cluster", "target"}
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "---\n"])
@@ -208,6 +211,12 @@ def test_an_option_takes_the_place_of_the_files_sugar(tmp_path: Path) -> None:
         {"statistics": "cohort"},
         {"background": "white"},
         {"colour_check": "off"},
+        {"normalizer": "vahadane"},
+        {"normalizer": "layer"},
+        {"reader": "image"},
+        {"device": "tpu"},
+        {"device": "cuda:"},
+        {"device": "cuda:x"},
         {"batch_size": 0},
         {"workers": -1},
         {"slides": "a.svs"},
@@ -249,6 +258,66 @@ def test_a_refusal_names_its_key() -> None:
 )
 def test_conflicting_places_to_work(options: dict[str, Any]) -> None:
     assert "give" in refusal(**options)
+
+
+@pytest.mark.parametrize("normalizer", ["lstainnorm", "none"])
+def test_a_target_is_for_the_classic_normalisers(normalizer: str) -> None:
+    message = refusal(normalizer=normalizer, target="t.png")
+    assert message == f"normalizer {normalizer} has no use for target; leave it out"
+
+
+@pytest.mark.parametrize("normalizer", ["macenko", "none"])
+@pytest.mark.parametrize("key", ["ckpt", "template"])
+def test_a_checkpoint_is_for_those_that_aim_at_its_template(normalizer: str, key: str) -> None:
+    message = refusal(normalizer=normalizer, **{key: "m.pt"})
+    assert message == f"normalizer {normalizer} has no use for {key}; leave it out"
+
+
+def test_one_target_at_a_time() -> None:
+    assert "give either target or ckpt" in refusal(normalizer="reinhard", target="t", ckpt="m.pt")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"normalizer": "macenko"},
+        {"normalizer": "macenko", "target": "t.png"},
+        {"normalizer": "reinhard", "target": "t.png"},
+        {"normalizer": "reinhard", "ckpt": "m.pt", "template": "t.yaml"},
+        {"normalizer": "lstainnorm", "ckpt": "m.pt"},
+        {"normalizer": "none"},
+    ],
+)
+def test_what_goes_together(options: dict[str, Any]) -> None:
+    assert run_config(**options).normalizer == options["normalizer"]
+
+
+def test_a_misspelt_choice_names_the_nearest(tmp_path: Path) -> None:
+    message = refusal(write(tmp_path, "segmenter: hvs\n"))
+    assert message.endswith("'hvs' is none of otsu, hsv, none; did you mean 'hsv'?")
+
+
+# --- paths
+
+
+class Longer(RunConfig):
+    """Settings with one path more."""
+
+    notes: Path | None = None
+    more: Path = Path("more")
+
+
+def test_every_path_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = Longer(roi=Path("r.geojson"), cluster=tmp_path / "c.yaml", slides=("a.svs",))
+    absolute = config.absolute()
+    assert absolute.roi == tmp_path / "r.geojson"
+    assert absolute.cluster == tmp_path / "c.yaml"
+    assert absolute.output == tmp_path / "normalized"
+    assert absolute.more == tmp_path / "more"
+    assert (absolute.ckpt, absolute.notes, absolute.slides) == (None, None, ("a.svs",))
+    others = {"roi", "output", "more"}
+    assert absolute.model_dump(exclude=others) == config.model_dump(exclude=others)
 
 
 # --- bad files

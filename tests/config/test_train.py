@@ -46,7 +46,7 @@ def test_little_has_to_be_said(tmp_path: Path) -> None:
     config = train_config(write(tmp_path, PLAIN))
     assert config.output == Path("trained")
     assert config.data.index == Path("index.csv")
-    assert (config.normalizer.kind, config.normalizer.preset) == ("layer", "paper")
+    assert (config.normalizer.kind, config.normalizer.preset) == ("lstainnorm", "paper")
     assert config.normalizer.statistics == "slide"
     assert config.recipe.epochs >= 1
     assert train_config(write(tmp_path, MASKS)).task == "segmentation"
@@ -86,7 +86,14 @@ def test_what_is_dumped_is_what_was_read(tmp_path: Path) -> None:
         ({"recipe": {"epochs": 0}}, "recipe.epochs: Input should be greater than or equal to 1"),
         ({"recipe": {"learning_rate": 0}}, "recipe.learning_rate: "),
         ({"recipe": 5}, "recipe: settings must be 'key: value' lines"),
-        ({"normalizer": {"kind": "vahadane"}}, "normalizer.kind: Input should be 'layer', 'none'"),
+        (
+            {"normalizer": {"kind": "mackenco"}},
+            "normalizer.kind: 'mackenco' is none of lstainnorm, macenko, reinhard, none; did you "
+            "mean 'macenko'?",
+        ),
+        ({"normalizer": {"kind": ["none"]}}, "normalizer.kind: Input should be a valid string"),
+        ({"recipe": {"device": "tpu"}}, "recipe.device: Input should be 'auto', 'cpu' or 'cuda'"),
+        ({"recipe": {"device": "cuda:1"}}, "recipe.device: Input should be 'auto', 'cpu' or"),
         ({"augmentation": {"jitter": 2}}, "augmentation.jitter: "),
         ({"data": {"validation": 1}}, "data.validation"),
         ({"data": {"tile_size": 4}}, "data.tile_size: "),
@@ -128,4 +135,11 @@ def test_folders_and_stores_have_labels_of_their_own(tmp_path: Path) -> None:
 
 
 def test_an_option_is_checked_too(tmp_path: Path) -> None:
-    assert refusal(tmp_path, PLAIN, seed=2**31).startswith("seed: ")
+    with pytest.raises(ConfigError, match=r"^seed: "):
+        train_config(write(tmp_path, PLAIN), seed=2**31)
+
+
+def test_the_old_spelling_of_the_layer(tmp_path: Path) -> None:
+    old = train_config(write(tmp_path, merge(PLAIN, {"normalizer": {"kind": "layer"}})))
+    assert old == train_config(write(tmp_path, PLAIN))
+    assert old.normalizer.kind == "lstainnorm"

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from wsi_norm.cohort.splits import LabelledImage
 from wsi_norm.cohort.tiles import LabelledTiles
 from wsi_norm.config import TrainConfig
-from wsi_norm.errors import ConfigError, TrainingError
+from wsi_norm.errors import TrainingError
 from wsi_norm.training import loop
 from wsi_norm.training.loop import (
     EpochLog,
@@ -124,9 +124,6 @@ def test_devices(settings: Make, monkeypatch: pytest.MonkeyPatch) -> None:
         assert device_of(settings(recipe={"device": "auto"})).type == expected
         assert device_of(settings(recipe={"device": "cpu"})).type == "cpu"
         assert device_of(settings(recipe={"device": "cuda"})).type == "cuda"
-    for device in ("mps", "cuda:1", "tpu", "GPU"):
-        with pytest.raises(ConfigError, match="expected auto, cpu or cuda"):
-            device_of(settings(recipe={"device": device}))
 
 
 def test_the_first_process(monkeypatch: pytest.MonkeyPatch) -> None:

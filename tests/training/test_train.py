@@ -450,7 +450,6 @@ def test_a_loss_that_is_no_number(cohort: Cohort, settings: Make) -> None:
         ({"normalizer": {"spaces": ["xyz"]}}, "normalizer: spaces must be distinct ones"),
         ({"normalizer": {"preset": "reference"}}, "measures each tile; statistics: tile"),
         ({"normalizer": {"target": 99}}, "normalizer.target 99: there are 16 training tiles"),
-        ({"recipe": {"device": "tpu"}}, "recipe.device 'tpu': expected auto, cpu or cuda"),
         ({"recipe": {"devices": 0}}, "recipe: no training with device cpu, devices 0"),
     ],
 )

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from wsi_norm.config.reading import Settings, first_problem, read_yaml
+from wsi_norm.config.fields import Option
+from wsi_norm.config.reading import Group, first_problem, read_yaml, validated
 from wsi_norm.config.train import TrainConfig
-from wsi_norm.errors import ConfigError
 
 Condition = Literal["clean", "simulated"]
 
@@ -36,7 +36,7 @@ Seeds = Annotated[
 ]
 
 
-class MethodConfig(Settings):
+class MethodConfig(Group):
     """One line of the table: how it differs from the common training."""
 
     change: dict[str, Any] = Field(
@@ -48,7 +48,7 @@ class MethodConfig(Settings):
     )
 
 
-class TemplatesConfig(Settings):
+class TemplatesConfig(Group):
     """Template sensitivity: one method with many single target images, beside another."""
 
     method: str = Field(description="method whose target is replaced by one training image")
@@ -57,10 +57,12 @@ class TemplatesConfig(Settings):
     seeds: Seeds = Field(default=(0,), description="of the trainings")
 
 
-class EvaluateConfig(Settings):
+class EvaluateConfig(Group):
     """Everything that `wsi-norm evaluate` is told."""
 
-    output: Path = Field(default=Path("evaluated"), description="folder of the results")
+    output: Annotated[Path, Option(("-o",))] = Field(
+        default=Path("evaluated"), description="folder of the results"
+    )
     training: TrainConfig = Field(description="what the methods have in common")
     methods: dict[str, MethodConfig] = Field(description="name to what is different", min_length=1)
     reference: str | None = Field(default=None, description="method that others are compared with")
@@ -76,7 +78,9 @@ class EvaluateConfig(Settings):
         default=None, description="how much depends on the choice of a single target image"
     )
     resamples: int = Field(default=2000, ge=100, description="of the bootstrap")
-    workers: int = Field(default=1, ge=1, description="trainings at a time, one CPU thread each")
+    workers: Annotated[int, Option(("-n",), "N")] = Field(
+        default=1, ge=1, description="trainings at a time, one CPU thread each"
+    )
 
     @model_validator(mode="after")
     def _names_exist(self) -> EvaluateConfig:
@@ -186,13 +190,10 @@ def evaluate_config(file: Path, **options: Any) -> EvaluateConfig:
     ConfigError
         One line that names the file and the key.
     """
-    settings = read_yaml(file) | {k: v for k, v in options.items() if v is not None}
+    settings = read_yaml(file)
     if isinstance(settings.get("training"), str):
         settings["training"] = read_yaml(file.parent / settings["training"])
-    try:
-        return EvaluateConfig.model_validate(settings)
-    except ValidationError as error:
-        raise ConfigError(f"{file}: {first_problem(error)}") from error
+    return validated(EvaluateConfig, file, settings, options)
 
 
 def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:

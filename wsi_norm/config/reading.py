@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -13,10 +13,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from wsi_norm.errors import ConfigError
 
 
-class Settings(BaseModel):
+class Group(BaseModel):
     """A frozen group of settings; an unknown key is an error that names the nearest known one."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    sugar: ClassVar[Mapping[str, str]] = {}
+    """Keys that say a setting in another way, and which one."""
 
     @model_validator(mode="before")
     @classmethod
@@ -25,8 +28,31 @@ class Settings(BaseModel):
             raise ValueError("settings must be 'key: value' lines")
         for key in data:
             if key not in cls.model_fields:
-                raise ValueError(f"unknown key {key!r}{nearest(key, cls.model_fields)}")
+                hint = nearest(key, [*cls.model_fields, *cls.sugar])
+                raise ValueError(f"unknown key {key!r}{hint}")
         return data
+
+
+G = TypeVar("G", bound=Group)
+
+
+def validated(
+    group: type[G], file: Path | None, settings: Mapping[str, Any], options: Mapping[str, Any]
+) -> G:
+    """Settings that stand in a file; options that are not None rule over them.
+
+    Raises
+    ------
+    ConfigError
+        One line that names the key, and the file where the value is the file's.
+    """
+    given = {key: value for key, value in options.items() if value is not None}
+    try:
+        return group.model_validate({**settings, **given})
+    except ValidationError as error:
+        where = error.errors()[0]["loc"]
+        of_file = file is not None and not (where and where[0] in given)
+        raise ConfigError((f"{file}: " if of_file else "") + first_problem(error)) from error
 
 
 def read_yaml(file: Path) -> dict[str, Any]:

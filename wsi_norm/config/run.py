@@ -1,16 +1,25 @@
-"""Settings of a run, validated once at the edge; named as the command-line options."""
+"""Settings of a run, validated once at the edge; the options of `run` are derived from them."""
 
 from __future__ import annotations
 
 import math
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from wsi_norm.config.reading import first_problem, nearest, read_yaml
-from wsi_norm.errors import ConfigError
+from wsi_norm.choices import (
+    CODECS,
+    NORMALIZERS,
+    READERS,
+    SEGMENTERS,
+    Background,
+    ColourCheck,
+    StatisticsMode,
+)
+from wsi_norm.config.fields import Chosen, Device, Option
+from wsi_norm.config.reading import Group, read_yaml, validated
 
 MAGNIFICATION_MPP_UM = 10.0
 """mpp x magnification: 20x is 0.5 um/px."""
@@ -18,85 +27,113 @@ MAGNIFICATION_MPP_UM = 10.0
 MIN_STEP_PX = 2
 """Tiles closer than this would share their level-0 corner."""
 
+UNUSED = {
+    "target": ("lstainnorm", "none"),
+    "ckpt": ("macenko", "none"),
+    "template": ("macenko", "none"),
+}
+"""Settings and the normalisers that have no use for them."""
 
-class RunConfig(BaseModel):
+PX, UM, SHARE, N = (Option(metavar=unit) for unit in ("PX", "UM", "SHARE", "N"))
+
+
+class RunConfig(Group):
     """Everything that `wsi-norm run` can be told; YAML files have these keys.
 
     `mag` (magnification) is accepted in place of `mpp`, and `step` in place of `overlap`.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    sugar: ClassVar = {"mag": "mpp", "step": "overlap"}
 
     # what
     slides: tuple[str, ...] = Field(
         default=(), description="files, folders, DICOM folders, glob patterns"
     )
-    slides_csv: Path | None = Field(default=None, description="table of slides, see docs")
-    recursive: bool = Field(default=False, description="search folders to any depth")
-    output: Path = Field(
+    output: Annotated[Path, Option(("-o",))] = Field(
         default=Path("normalized"), description="folder of the stores and the report"
+    )
+    slides_csv: Path | None = Field(
+        default=None, description="table: wsi, optional mpp, mask_path, roi_path, name"
+    )
+    recursive: bool = Field(default=False, description="search folders to any depth")
+
+    # normalisation
+    normalizer: Annotated[str, Chosen(NORMALIZERS)] = Field(
+        default="lstainnorm",
+        description="the learned layer, a classic one, or none: tiles stored as they are",
     )
     ckpt: Path | None = Field(default=None, description="checkpoint; none: the packaged one")
     template: Path | None = Field(
         default=None, description="YAML with the template of an authors' ckpt"
     )
+    target: Path | None = Field(
+        default=None, description="image that macenko or reinhard aim at; none: built in"
+    )
+    statistics: StatisticsMode | None = Field(
+        default=None, description="whose mean and std; none: as the checkpoint was trained"
+    )
+    background: Background | None = Field(
+        default=None,
+        description="whether glass keeps its colour; none: as the checkpoint was trained",
+    )
 
     # tiles
-    tile_size: int = Field(default=256, ge=16, le=8192, description="output tile edge in px")
-    mpp: float = Field(default=0.5, gt=0, description="target resolution in um/px")
-    overlap: int = Field(default=0, ge=0, description="overlap of neighbouring tiles in output px")
-    default_mpp: float | None = Field(
+    tile_size: Annotated[int, Option(("--patch-size",), "PX")] = Field(
+        default=256, ge=16, le=8192, description="output tile edge in px"
+    )
+    mpp: Annotated[float, UM] = Field(default=0.5, gt=0, description="target resolution in um/px")
+    overlap: Annotated[int, PX] = Field(
+        default=0, ge=0, description="overlap of neighbouring tiles in output px"
+    )
+    default_mpp: Annotated[float | None, UM] = Field(
         default=None, gt=0, description="um/px of slides that state none"
     )
 
     # tissue
-    min_tissue: float = Field(default=0.1, ge=0, le=1, description="tissue share that a tile needs")
-    segmenter: Literal["otsu", "hsv", "none"] = Field(
+    min_tissue: Annotated[float, Option(("--tissue-threshold",), "SHARE")] = Field(
+        default=0.1, ge=0, le=1, description="tissue share that a tile needs"
+    )
+    segmenter: Annotated[str, Chosen(SEGMENTERS)] = Field(
         default="otsu", description="tissue detection"
     )
     roi: Path | None = Field(
         default=None, description="GeoJSON in level-0 px; only tiles inside it"
     )
-    colour_check: Literal["refuse", "warn"] = Field(
+    colour_check: ColourCheck = Field(
         default="refuse", description="what to do with slides whose glass is not neutral"
     )
 
-    # normalisation
-    statistics: Literal["slide", "tile"] | None = Field(
-        default=None, description="whose mean and std; none: as the checkpoint was trained"
-    )
-    background: Literal["preserve", "normalize"] | None = Field(
-        default=None,
-        description="whether glass keeps its colour; none: as the checkpoint was trained",
-    )
-
     # output
-    codec: Literal["zstd", "blosc", "none"] = Field(
+    codec: Annotated[str, Chosen(CODECS)] = Field(
         default="zstd", description="lossless compression"
     )
-    overwrite: bool = Field(
-        default=False, description="start anew where a store exists, else resume"
+    overwrite: Annotated[bool, Option(off="--resume")] = Field(
+        default=False, description="start anew where a store exists, or go on"
     )
     report: bool = Field(default=True, description="write report.html, run.json and slides.csv")
     profile: bool = Field(default=False, description="write profile.md: where the time went")
 
     # work
-    reader: Literal["auto", "direct", "openslide", "tiffslide"] = Field(
+    reader: Annotated[str, Chosen(READERS, also=("auto",), but=("image",))] = Field(
         default="auto", description="slide reader"
     )
-    device: str = Field(default="auto", description="auto, cpu, cuda or cuda:i")
-    gpus: tuple[int, ...] = Field(default=(), description="one worker process per GPU index")
-    batch_size: int | None = Field(
+    device: Device = Field(default="auto", description="auto, cpu, cuda or cuda:i")
+    gpus: Annotated[tuple[int, ...], Option(metavar="N [N ...]")] = Field(
+        default=(), description="one worker process per GPU index"
+    )
+    batch_size: Annotated[int | None, Option(("-b",), "N")] = Field(
         default=None, ge=1, description="tiles per pass on a GPU; none: fit"
     )
-    workers: int | None = Field(
+    workers: Annotated[int | None, Option(("-n",), "N")] = Field(
         default=None, ge=0, description="processes; none: one per core; 0: inline"
     )
-    scheduler: str | None = Field(default=None, description="address of a running dask scheduler")
+    scheduler: Annotated[str | None, Option(metavar="ADDRESS")] = Field(
+        default=None, description="address of a running dask scheduler"
+    )
     cluster: Path | None = Field(
         default=None, description="YAML that describes a dask cluster to start"
     )
-    max_unreadable: float = Field(
+    max_unreadable: Annotated[float, SHARE] = Field(
         default=0.2, ge=0, le=1, description="share of unreadable tiles above which a slide fails"
     )
     fail_fast: bool = Field(default=False, description="stop at the first slide that fails")
@@ -105,11 +142,11 @@ class RunConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _spell_out(cls, data: Any) -> Any:
-        """`mag` to `mpp`, `step` to `overlap`; an unknown key names the nearest known one."""
+        """`mag` to `mpp`, `step` to `overlap`."""
         if not isinstance(data, dict):
-            raise ValueError("settings must be 'key: value' lines")
+            return data
         data = dict(data)
-        for sugar, key in (("mag", "mpp"), ("step", "overlap")):
+        for sugar, key in cls.sugar.items():
             if data.get(sugar) is not None and data.get(key) is not None:
                 raise ValueError(f"give either {sugar} or {key}, not both")
         if (mag := data.pop("mag", None)) is not None:
@@ -119,10 +156,6 @@ class RunConfig(BaseModel):
             if _positive(step, "step") > tile_size:
                 raise ValueError(f"step {step} is larger than tile_size {tile_size:g}")
             data["overlap"] = tile_size - _positive(step, "step")
-        known = [*cls.model_fields, "mag", "step"]
-        for key in data:
-            if key not in cls.model_fields:
-                raise ValueError(f"unknown key {key!r}{nearest(key, known)}")
         return data
 
     @field_validator("output")
@@ -133,7 +166,7 @@ class RunConfig(BaseModel):
         return output
 
     @model_validator(mode="after")
-    def _consistent(self) -> RunConfig:
+    def _consistent(self) -> Self:
         if self.overlap > self.tile_size - MIN_STEP_PX:
             raise ValueError(
                 f"overlap {self.overlap} must be less than tile_size {self.tile_size} by "
@@ -145,6 +178,21 @@ class RunConfig(BaseModel):
             raise ValueError("give one of scheduler, cluster and gpus")
         return self
 
+    @model_validator(mode="after")
+    def _used(self) -> Self:
+        """What the normaliser would not look at is refused, so that nobody believes it counts."""
+        for key, normalizers in UNUSED.items():
+            if getattr(self, key) is not None and self.normalizer in normalizers:
+                raise ValueError(f"normalizer {self.normalizer} has no use for {key}; leave it out")
+        if self.target is not None and self.ckpt is not None:
+            raise ValueError("give either target or ckpt (whose template is aimed at), not both")
+        return self
+
+    def absolute(self) -> Self:
+        """The same with absolute paths: workers may have another working directory."""
+        paths = {name: value for name, value in self if isinstance(value, Path)}
+        return self.model_copy(update={name: path.absolute() for name, path in paths.items()})
+
 
 def run_config(file: Path | None = None, **options: Any) -> RunConfig:
     """Settings from a YAML file and options; options rule over the file, the file over defaults.
@@ -155,16 +203,10 @@ def run_config(file: Path | None = None, **options: Any) -> RunConfig:
         One line that names the file and the key.
     """
     settings = read_yaml(file) if file is not None else {}
-    for sugar, key in (("mag", "mpp"), ("step", "overlap")):
-        if options.get(key) is not None or options.get(sugar) is not None:
-            settings = {k: v for k, v in settings.items() if k not in {key, sugar}}
-    settings |= {key: value for key, value in options.items() if value is not None}
-    try:
-        return RunConfig.model_validate(settings)
-    except ValidationError as error:
-        keys = [str(part) for part in error.errors()[0]["loc"]]
-        at_fault = file is not None and all(options.get(key) is None for key in keys)
-        raise ConfigError((f"{file}: " if at_fault else "") + first_problem(error)) from error
+    for pair in RunConfig.sugar.items():
+        if any(options.get(key) is not None for key in pair):
+            settings = {key: value for key, value in settings.items() if key not in pair}
+    return validated(RunConfig, file, settings, options)
 
 
 def _positive(value: Any, name: str) -> float:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from wsi_norm.config.reading import Settings, first_problem, read_yaml
-from wsi_norm.errors import ConfigError
+from wsi_norm.choices import NORMALIZERS, Background, StatisticsMode
+from wsi_norm.config.fields import Chosen, Option
+from wsi_norm.config.reading import Group, read_yaml, validated
 
 Task = Literal["classification", "segmentation"]
 
@@ -27,7 +28,7 @@ RowFilter = Annotated[dict[str, list[str]], BeforeValidator(_as_filter)]
 """Column of the table to the values that are accepted in it."""
 
 
-class ColumnsConfig(Settings):
+class ColumnsConfig(Group):
     """What the table's columns are called."""
 
     image: str = Field(default="image", description="path of the image")
@@ -37,7 +38,7 @@ class ColumnsConfig(Settings):
     domain: str | None = Field(default=None, description="centre or scanner")
 
 
-class DataConfig(Settings):
+class DataConfig(Group):
     """Labelled tiles: a table, a folder per class, or stores with a table of labels."""
 
     index: Path | None = Field(default=None, description="CSV with a line per image")
@@ -72,27 +73,30 @@ class DataConfig(Settings):
         return self
 
 
-class NormalizerConfig(Settings):
+def _present_name(kind: Any) -> Any:
+    """`layer` is how settings spelled `lstainnorm` at first."""
+    return "lstainnorm" if kind == "layer" else kind
+
+
+class NormalizerConfig(Group):
     """What stands in front of the network."""
 
-    kind: Literal["layer", "none", "reinhard", "macenko"] = Field(
-        default="layer", description="our layer, nothing, or torchstain's Reinhard or Macenko"
+    kind: Annotated[str, BeforeValidator(_present_name), Chosen(NORMALIZERS)] = Field(
+        default="lstainnorm", description="the learned layer, a classic one, or none"
     )
     preset: str = Field(default="paper", description="paper, product, mean, single:lab ...")
     spaces: tuple[str, ...] = Field(default=("rgb", "lab", "hsv"), description="colour spaces")
-    statistics: Literal["slide", "tile"] = Field(default="slide", description="whose mean and std")
-    background: Literal["preserve", "normalize"] = Field(
-        default="preserve", description="whether glass keeps its colour"
-    )
+    statistics: StatisticsMode = Field(default="slide", description="whose mean and std")
+    background: Background = Field(default="preserve", description="whether glass keeps its colour")
     learn: bool = Field(default=True, description="train the layer; false: a fixed target")
     target: int | Path | None = Field(
         default=None,
         description="a training image (its number or an image file) as target; "
-        "none: the cohort's tissue (layer), one drawn by the seed (reinhard, macenko)",
+        "none: the cohort's tissue (lstainnorm), one drawn by the seed (reinhard, macenko)",
     )
 
 
-class NetworkConfig(Settings):
+class NetworkConfig(Group):
     """The network behind it."""
 
     name: str = Field(
@@ -101,7 +105,7 @@ class NetworkConfig(Settings):
     arguments: dict[str, Any] = Field(default={}, description="keyword arguments")
 
 
-class AugmentationConfig(Settings):
+class AugmentationConfig(Group):
     """What happens to training tiles before the normaliser."""
 
     flips: bool = Field(default=True, description="flips and quarter turns")
@@ -113,7 +117,7 @@ class AugmentationConfig(Settings):
     )
 
 
-class RecipeConfig(Settings):
+class RecipeConfig(Group):
     """How it is trained."""
 
     epochs: int = Field(default=10, ge=1, description="each ends with a validation")
@@ -141,22 +145,26 @@ class RecipeConfig(Settings):
     precision: Literal["32", "bf16-mixed", "16-mixed"] = Field(
         default="32", description="of the arithmetic"
     )
-    device: str = Field(default="auto", description="auto, cpu or cuda")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where to train")
     devices: int | Literal["auto"] = Field(default="auto", description="how many GPUs")
     threads: int | None = Field(default=None, ge=1, description="CPU threads; none: PyTorch's")
 
 
-class TrainConfig(Settings):
+class TrainConfig(Group):
     """Everything that `wsi-norm train` is told."""
 
-    output: Path = Field(default=Path("trained"), description="folder of the results")
+    output: Annotated[Path, Option(("-o",))] = Field(
+        default=Path("trained"), description="folder of the results"
+    )
     task: Task = Field(description="classification or segmentation")
     data: DataConfig
     normalizer: NormalizerConfig = NormalizerConfig()
     network: NetworkConfig
     augmentation: AugmentationConfig = AugmentationConfig()
     recipe: RecipeConfig = RecipeConfig()
-    seed: int = Field(default=0, ge=0, lt=2**31, description="of everything random")
+    seed: Annotated[int, Option(metavar="N")] = Field(
+        default=0, ge=0, lt=2**31, description="of everything random"
+    )
     tensorboard: bool = Field(default=False, description="write TensorBoard logs beside the CSV")
     provenance: dict[str, str] = Field(
         default={}, description="for the model card: data, licence, intended use ..."
@@ -181,8 +189,4 @@ def train_config(file: Path, **options: Any) -> TrainConfig:
     ConfigError
         One line that names the file and the key.
     """
-    settings = read_yaml(file) | {k: v for k, v in options.items() if v is not None}
-    try:
-        return TrainConfig.model_validate(settings)
-    except ValidationError as error:
-        raise ConfigError(f"{file}: {first_problem(error)}") from error
+    return validated(TrainConfig, file, read_yaml(file), options)

@@ -36,11 +36,7 @@ def named_model(config: RunConfig) -> tuple[Model, dict[str, Any]]:
 
 def absolute_config(config: RunConfig) -> RunConfig:
     """The settings with absolute paths: workers may have another working directory."""
-    names = ("output", "ckpt", "template", "roi", "slides_csv", "cluster")
-    paths = {name: getattr(config, name) for name in names}
-    return config.model_copy(
-        update={name: path.absolute() for name, path in paths.items() if path is not None}
-    )
+    return config.absolute()
 
 
 def absolute_source(source: SlideSource) -> SlideSource:

@@ -122,7 +122,7 @@ def build_front(config: NormalizerConfig, tiles: LabelledTiles, seed: int) -> nn
     if config.preset == "reference" and config.statistics == "slide":
         raise ConfigError("normalizer: preset 'reference' measures each tile; statistics: tile")
     target = target_tile(config, tiles, seed)
-    if config.kind != "layer":
+    if config.kind != "lstainnorm":
         assert target is not None
         return ClassicFront(config.kind, target)
     try:
@@ -154,7 +154,7 @@ def target_tile(config: NormalizerConfig, tiles: LabelledTiles, seed: int) -> UI
         return _tile(tiles, config.target)
     if config.target is not None:
         return read_image(config.target)
-    if config.kind == "layer":
+    if config.kind == "lstainnorm":
         return None
     return _tile(tiles, int(np.random.default_rng([seed, 1]).integers(len(tiles))))
 

@@ -207,10 +207,8 @@ def _trainer(config: TrainConfig, keepers: list[Any], progress: bool) -> pl.Trai
 def device_of(config: TrainConfig) -> torch.device:
     """Where to train: the device of the settings, which "auto" leaves to what there is."""
     device = config.recipe.device
-    if device not in {"auto", "cpu", "cuda"}:
-        raise ConfigError(f"recipe.device {device!r}: expected auto, cpu or cuda")
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(device)
 
 

@@ -155,7 +155,10 @@ class StainTask(pl.LightningModule):
 
     def _unit(self, batch: Batch) -> Tensor:
         """Who shares colours in augmentation: a slide does, where statistics are the slide's."""
-        if self.config.normalizer.statistics == "slide" and self.config.normalizer.kind == "layer":
+        if (
+            self.config.normalizer.statistics == "slide"
+            and self.config.normalizer.kind == "lstainnorm"
+        ):
             return numbered(batch.group)[1]
         return torch.arange(len(batch.group), device=batch.group.device)
 
