@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wsi_norm.cohort.tiles import Batch, LabelledTiles, loader, whole_groups
 from wsi_norm.errors import ConfigError
 from wsi_norm.evaluation import quality
 from wsi_norm.evaluation.probe import colour_features, domain_probe, rich_features
 from wsi_norm.lstainnorm.background import white_of
-from wsi_norm.lstainnorm.normalization import shared
-from wsi_norm.training.front import ClassicFront
+from wsi_norm.training.front import Front
 from wsi_norm.training.task import simulate
 
 Floats = npt.NDArray[np.float64]
@@ -30,7 +29,7 @@ SEAM_IMAGES = 24
 
 
 @torch.inference_mode()
-def profile(front: nn.Module, tiles: dict[str, LabelledTiles], strength: float) -> dict[str, Any]:
+def profile(front: Front, tiles: dict[str, LabelledTiles], strength: float) -> dict[str, Any]:
     """What a normaliser does to images.
 
     Parameters
@@ -49,7 +48,7 @@ def profile(front: nn.Module, tiles: dict[str, LabelledTiles], strength: float) 
     each way); background_drift (grey levels of 255, of what is pale relative to the group's white;
     None where there is no background); degenerate_failures and what they are; probe_colour and
     probe_rich (balanced accuracy of telling domains apart; None where there are too few groups),
-    probe_chance; refused (tiles that a classic normaliser passed through, of those as scanned).
+    probe_chance; refused (tiles passed through for want of usable statistics, of those as scanned).
 
     Raises
     ------
@@ -65,18 +64,17 @@ def profile(front: nn.Module, tiles: dict[str, LabelledTiles], strength: float) 
     for batch in _some(test, TILES):
         scans = [simulate(batch, strength, seed) for seed in (1, 2)]
         plain = simulate(batch, 0.0, 0)
-        earlier = _refused(front)
-        after = front(plain, batch.group).clamp(0, 1)
-        refused += _refused(front) - earlier
+        earlier = front.passed_through
+        after = front(plain, batch.group)
+        refused += front.passed_through - earlier
         pairs.append(
-            quality.pair_difference(*(front(scan, batch.group).clamp(0, 1) for scan in scans))
+            quality.pair_difference(*(front(scan, batch.group) for scan in scans))
         )
         before.append(quality.pair_difference(*scans))
         similarity, correlation = quality.structure(plain, after)
         ssim.append(similarity)
         gradients.append(correlation)
-        white = shared(white_of(plain), batch.group, "amax")  # as the layer does
-        drifts.append(quality.background_drift(plain, after, white))
+        drifts.append(quality.background_drift(plain, after, white_of(plain, batch.group)))
     drift = np.concatenate(drifts)
     verdicts = quality.robustness(_alone(front))
     failures = {name: verdict for name, verdict in verdicts.items() if verdict != "ok"}
@@ -94,7 +92,7 @@ def profile(front: nn.Module, tiles: dict[str, LabelledTiles], strength: float) 
     }
 
 
-def probes(front: nn.Module, parts: list[LabelledTiles]) -> dict[str, float | None]:
+def probes(front: Front, parts: list[LabelledTiles]) -> dict[str, float | None]:
     """The domain probe with six colour numbers and with richer features, over several splits."""
     colour, rich, domain, group = [], [], [], []
     seen: Counter[str] = Counter()
@@ -104,7 +102,7 @@ def probes(front: nn.Module, parts: list[LabelledTiles]) -> dict[str, float | No
             if seen[names[0].domain] >= PROBED:
                 continue
             seen.update(image.domain for image in names)
-            after = front(simulate(batch, 0.0, 0), batch.group).clamp(0, 1)
+            after = front(simulate(batch, 0.0, 0), batch.group)
             colour.append(colour_features(after))
             rich.append(rich_features(after))
             domain += [image.domain for image in names]
@@ -134,7 +132,7 @@ def _some(tiles: LabelledTiles, limit: int) -> Iterator[Batch]:
     yield from loader(tiles, batches[::step])
 
 
-def _seams(front: nn.Module, tiles: LabelledTiles) -> float | None:
+def _seams(front: Front, tiles: LabelledTiles) -> float | None:
     """Steps where tiles meet; tiles of an image count as one group, as they are of one slide."""
     size = tiles.data.tile_size
     steps = []
@@ -148,14 +146,9 @@ def _seams(front: nn.Module, tiles: LabelledTiles) -> float | None:
     return _mean(steps) if steps else None
 
 
-def _alone(front: nn.Module) -> Callable[[Tensor], Tensor]:
+def _alone(front: Front) -> Callable[[Tensor], Tensor]:
     """A front on tiles of one group."""
     return lambda images: front(images, torch.zeros(len(images), dtype=torch.long))
-
-
-def _refused(front: nn.Module) -> int:
-    """How many tiles a front has passed through so far."""
-    return front.refused if isinstance(front, ClassicFront) else 0
 
 
 def _mean(values: list[Floats]) -> float:

@@ -28,7 +28,6 @@ from wsi_norm.normalizers.engine import Normalizer
 from wsi_norm.normalizers.fused import Coefficients, TileKernels, mean_fusion, pool_of
 from wsi_norm.normalizers.model import Model
 from wsi_norm.pixels import UInt8, as_batch
-from wsi_norm.slide import read_image
 
 Floats = npt.NDArray[np.float64]
 
@@ -54,23 +53,23 @@ _TABLES = np.stack([np.zeros(256, np.float32), _LOG2_BYTE])
 def macenko(model: Model, device: str, batch_size: int | None) -> Macenko:
     """Macenko towards the model's target image, or the usual values: a `Maker`. On the CPU."""
     stains, strongest = np.array(REFERENCE_STAINS), np.array(REFERENCE_STRONGEST)
-    if model.target is not None:
-        image = read_image(model.target)[None]
+    if (target := model.target_pixels()) is not None:
+        image = target[None]
         density = _densities(image, None, triple(white_level(image)))
         try:
             stains, strongest = stain_vectors(density, image[..., 0].size)
         except ValueError as error:
-            raise ConfigError(f"{model.target}: cannot be a target: {error}") from error
+            raise ConfigError(f"{model.file}: cannot be a target: {error}") from error
     return Macenko(stains, strongest, model.statistics or "slide", model.background or "preserve")
 
 
 def reinhard(model: Model, device: str, batch_size: int | None) -> Normalizer:
     """Mean and std in CIELAB towards the target image or the checkpoint's template: a `Maker`."""
-    if model.target is not None:
+    if (target := model.target_pixels()) is not None:
         try:
-            template = Template.fit(read_image(model.target))
+            template = Template.fit(target)
         except ValueError as error:
-            raise ConfigError(f"{model.target}: cannot be a target: {error}") from error
+            raise ConfigError(f"{model.file}: cannot be a target: {error}") from error
     else:
         template = open_checkpoint(model.path, model.template).layer.template
         if "lab" not in template.mean:
@@ -87,8 +86,6 @@ def reinhard(model: Model, device: str, batch_size: int | None) -> Normalizer:
 
 def none(model: Model, device: str, batch_size: int | None) -> Unchanged:
     """Tiles as they are: a `Maker`."""
-    if model.statistics is not None or model.background is not None:
-        raise ConfigError("normalizer 'none' has no use for statistics or background")
     return Unchanged()
 
 

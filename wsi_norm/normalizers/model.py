@@ -10,6 +10,8 @@ from typing import Any
 from wsi_norm.choices import NORMALIZERS, Background, StatisticsMode
 from wsi_norm.errors import CheckpointError
 from wsi_norm.normalizers.base import StainNormalizer
+from wsi_norm.pixels import UInt8
+from wsi_norm.slide import read_image
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,8 @@ class Model:
     path, template
         The checkpoint (None: the packaged one); the template of an authors' one, which lacks it.
     target
-        Image that a classic normaliser aims at; None: what is built in.
+        Image that a classic normaliser aims at, as a file or as uint8 (H, W, 3); None: what is built
+        in.
     statistics, background
         None: as the checkpoint was trained.
     sha256
@@ -33,7 +36,7 @@ class Model:
     normalizer: str = "lstainnorm"
     path: Path | None = None
     template: Mapping[str, Any] | None = None
-    target: Path | None = None
+    target: Path | UInt8 | None = None
     statistics: StatisticsMode | None = None
     background: Background | None = None
     sha256: str | None = None
@@ -61,7 +64,12 @@ class Model:
     @property
     def file(self) -> str:
         """What an error calls it."""
-        return str(self.path or self.target or f"packaged {self.normalizer}")
+        target = self.target if isinstance(self.target, Path) else None
+        return str(self.path or target or f"{self.normalizer}'s own target")
+
+    def target_pixels(self) -> UInt8 | None:
+        """uint8 (H, W, 3) of the target; UnreadableSlideError if its file is no image."""
+        return read_image(self.target) if isinstance(self.target, Path) else self.target
 
 
 Maker = Callable[[Model, str, int | None], StainNormalizer]

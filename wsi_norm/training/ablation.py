@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from wsi_norm.cohort.tiles import LabelledTiles
-from wsi_norm.lstainnorm import LStainNorm
+from wsi_norm.lstainnorm import LStainNorm, StainLayer
 from wsi_norm.lstainnorm.fusion import ColourAttention, PaperFusion, ProductFusion
 from wsi_norm.lstainnorm.learned import moves, space_weights
 from wsi_norm.training.front import LayerFront
 from wsi_norm.training.judge import judge, mean_score
 
 
-def learned_facts(layer: LStainNorm) -> dict[str, Any]:
+def learned_facts(layer: StainLayer) -> dict[str, Any]:
     """The template's move per space and channel, and the spaces' weights, as JSON.
 
     Returns
@@ -36,7 +36,7 @@ def learned_facts(layer: LStainNorm) -> dict[str, Any]:
 
 
 def ablation(
-    layer: LStainNorm, network: nn.Module, tiles: LabelledTiles, seed: int
+    layer: StainLayer, network: nn.Module, tiles: LabelledTiles, seed: int
 ) -> dict[str, dict[str, float]]:
     """Scores of the validation split with one part of the layer taken away, network as it is.
 
@@ -46,7 +46,7 @@ def ablation(
     """
     scores: dict[str, dict[str, float]] = {}
     for name, variant in variants(layer).items():
-        front = LayerFront(variant)
+        front = LayerFront(variant, engine="torch")  # what is taken away has no kernel
         scores[name] = {
             condition: round(
                 mean_score(judge(front, network, tiles, strength=strength, seed=seed)), 4
@@ -56,12 +56,12 @@ def ablation(
     return scores
 
 
-def variants(layer: LStainNorm) -> dict[str, LStainNorm]:
+def variants(layer: StainLayer) -> dict[str, StainLayer]:
     """The layer as it is, and copies of it that lack one thing each."""
     made = {"as trained": layer, "offsets zero": _without_offsets(layer)}
     if isinstance(layer.fusion, PaperFusion | ProductFusion):
         made["attention averaged"] = _with_mean_attention(layer)
-    if len(layer.config.spaces) > 1 and not layer.config.literal:
+    if len(layer.config.spaces) > 1 and isinstance(layer, LStainNorm):
         for space in layer.config.spaces:
             made[f"without {space}"] = _without_space(layer, layer.config.spaces.index(space))
     return made
@@ -92,7 +92,7 @@ class _Dropped(nn.Module):
 
 
 @torch.no_grad()
-def _without_offsets(layer: LStainNorm) -> LStainNorm:
+def _without_offsets(layer: StainLayer) -> StainLayer:
     copy = deepcopy(layer)
     for name, parameter in copy.normalization.named_parameters():
         if name.endswith("_offset"):
@@ -100,14 +100,14 @@ def _without_offsets(layer: LStainNorm) -> LStainNorm:
     return copy
 
 
-def _with_mean_attention(layer: LStainNorm) -> LStainNorm:
+def _with_mean_attention(layer: StainLayer) -> StainLayer:
     copy = deepcopy(layer)
     copy.fusion.attention = _MeanAttention(copy.fusion.attention)  # type: ignore[arg-type]
     return copy
 
 
 @torch.no_grad()
-def _without_space(layer: LStainNorm, dropped: int) -> LStainNorm:
+def _without_space(layer: StainLayer, dropped: int) -> StainLayer:
     copy = deepcopy(layer)
     spaces = len(layer.config.spaces)
     kept = [index for index in range(spaces) if index != dropped]

@@ -1,52 +1,105 @@
-"""What stands in front of the network: our layer, a classic normaliser, or nothing.
+"""What stands in front of the network: a normaliser, by the door that a run uses.
 
-Every front is a module: RGB float (B, 3, H, W) in [0, 1] and the tiles' groups, long (B,), to
-normalised RGB of the same form.
+A front is a module: RGB float (B, 3, H, W) in [0, 1] and the tiles' groups, long (B,), to
+normalised RGB of the same form. When it is judged (`eval`), tiles go through it as a run's do: as
+bytes, with the white and the statistics of their group. Only a layer that learns differs while it
+learns (`train`): there it is PyTorch's form on floats, with gradients.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from wsi_norm.choices import NORMALIZERS
 from wsi_norm.cohort.tiles import LabelledTiles
 from wsi_norm.config.train import NormalizerConfig
 from wsi_norm.errors import ConfigError
-from wsi_norm.lstainnorm import LStainNorm, Template
+from wsi_norm.glass import white_level
+from wsi_norm.lstainnorm import LayerConfig, StainLayer, Template, make_layer
+from wsi_norm.lstainnorm.background import white_of
 from wsi_norm.lstainnorm.learned import moves, space_weights
+from wsi_norm.lstainnorm.moments import triple
+from wsi_norm.normalizers.base import Bools, StainNormalizer
+from wsi_norm.normalizers.engine import Engine, Normalizer
+from wsi_norm.normalizers.model import Model
+from wsi_norm.pixels import UInt8, to_bytes, to_float
 from wsi_norm.slide import read_image
 
-UInt8 = npt.NDArray[np.uint8]
+LAYER = "lstainnorm"
 
 TEMPLATE_GROUPS = 64
 TEMPLATE_TILES = 32
 """The initial template is that of at most so many groups, and so many tiles of each."""
 
 
-class NoFront(nn.Module):
-    """No normalisation."""
+class Front(nn.Module):
+    """A normaliser that does not learn; its tiles without usable statistics are as they were.
 
-    def forward(self, image: Tensor, group: Tensor) -> Tensor:
-        """The image."""
-        return image
+    Attributes
+    ----------
+    passed_through
+        How many tiles those were so far.
+    """
 
-
-class LayerFront(nn.Module):
-    """LStainNorm; with statistics "slide", tiles of a group are measured together."""
-
-    def __init__(self, layer: LStainNorm) -> None:
+    def __init__(self, normalizer: StainNormalizer) -> None:
         super().__init__()
-        self.layer = layer
+        self.normalizer = normalizer
+        self.passed_through = 0
+
+    @property
+    def per_group(self) -> bool:
+        """Whether tiles of a group are measured together."""
+        return self.normalizer.statistics == "slide"
 
     def forward(self, image: Tensor, group: Tensor) -> Tensor:
-        """Normalised tiles; a group without tissue passes through unchanged."""
-        together = group if self.layer.config.statistics == "slide" else None
-        return self.layer.normalize(image, group=together)[0]
+        """Normalised tiles."""
+        return self.work(self.normalizer, image, group)
+
+    @torch.no_grad()
+    def work(self, normalizer: StainNormalizer, image: Tensor, group: Tensor) -> Tensor:
+        """What a run would make of the images, group by group."""
+        tiles, groups = to_bytes(image), group.cpu().numpy()
+        out, usable = np.empty_like(tiles), np.zeros(len(tiles), np.bool_)
+        for number in np.unique(groups):
+            own = groups == number
+            out[own], usable[own] = normalize_slide(normalizer, tiles[own])
+        self.passed_through += int(np.count_nonzero(~usable))
+        return to_float(out).to(image)
+
+
+class LayerFront(Front):
+    """LStainNorm, which may learn.
+
+    Parameters
+    ----------
+    layer
+        Any form of it.
+    engine
+        How it works when it is judged; see `Normalizer`.
+    """
+
+    def __init__(self, layer: StainLayer, engine: Engine = "auto") -> None:
+        nn.Module.__init__(self)
+        self.layer, self.engine = layer, engine
+        self.passed_through = 0
+
+    @property
+    def per_group(self) -> bool:
+        """Whether tiles of a group are measured together."""
+        return self.layer.config.statistics == "slide"
+
+    def forward(self, image: Tensor, group: Tensor) -> Tensor:
+        """Normalised tiles."""
+        if not self.training:
+            normalizer = Normalizer(self.layer, str(image.device), engine=self.engine)
+            return self.work(normalizer, image, group)
+        together = group if self.per_group else None
+        return self.layer.normalize(image, white=white_of(image, group), group=together)[0]
 
     def learned(self) -> dict[str, float]:
         """What is learned, by name: "lab.L*.mean", "lab.L*.std" ... and "weight.lab" ..."""
@@ -57,59 +110,19 @@ class LayerFront(nn.Module):
         return values
 
 
-class ClassicFront(nn.Module):
-    """torchstain's Reinhard or Macenko, tile by tile, towards one target tile.
-
-    A tile on which it raises or returns NaN passes through unchanged and is counted in `refused`.
-    """
-
-    def __init__(self, kind: str, target: UInt8) -> None:
-        super().__init__()
-        from torchstain.torch import normalizers
-        from torchstain.torch.utils.rgb2lab import rgb2lab
-
-        makers = {
-            "reinhard": normalizers.TorchReinhardNormalizer,
-            "macenko": normalizers.TorchMacenkoNormalizer,
-        }
-        self.kind, self.target, self._to_lab = kind, target, rgb2lab
-        self.refused = 0
-        self._normalizer = makers[kind]()
-        try:
-            self._normalizer.fit(torch.from_numpy(target.transpose(2, 0, 1).copy()))
-        except (RuntimeError, IndexError, ValueError) as error:
-            raise ConfigError(
-                f"normalizer {kind}: cannot fit the target tile ({error}); choose another target"
-            ) from error
-
-    @torch.no_grad()
-    def forward(self, image: Tensor, group: Tensor) -> Tensor:
-        """Each tile normalised by itself."""
-        levels = (image * 255).round().to(torch.uint8).cpu()
-        return torch.stack([self._one(tile) for tile in levels]).to(image)
-
-    def _one(self, tile: Tensor) -> Tensor:
-        if self.kind == "reinhard" and self._flat(tile):
-            self.refused += 1
-            return tile / 255
-        try:
-            result = self._normalizer.normalize(tile)
-        except (RuntimeError, IndexError, ValueError):  # what it raises where tissue is missing
-            self.refused += 1
-            return tile / 255
-        pixels: Tensor = (result[0] if isinstance(result, tuple) else result).permute(2, 0, 1)
-        if not bool(pixels.float().isfinite().all()):
-            self.refused += 1
-            return tile / 255
-        return pixels.float().clamp(0, 255) / 255
-
-    def _flat(self, tile: Tensor) -> bool:
-        """Whether Reinhard divides by zero; its NaN would become some integer unseen."""
-        spread: Tensor = self._to_lab(tile.float() / 255).flatten(1).std(dim=1)
-        return not bool((spread > 0).all())
+def normalize_slide(normalizer: StainNormalizer, tiles: UInt8) -> tuple[UInt8, Bools]:
+    """Tiles of one slide, uint8 (N, H, W, 3), with its white and, where asked for, its statistics."""
+    white = triple(white_level(tiles))
+    if normalizer.statistics != "slide":
+        return normalizer.normalize(tiles, None, white)
+    try:
+        statistics = normalizer.measure(tiles, None, white)
+    except ValueError:  # nothing to measure
+        return tiles, np.zeros(len(tiles), np.bool_)
+    return normalizer.normalize(tiles, statistics, white)
 
 
-def build_front(config: NormalizerConfig, tiles: LabelledTiles, seed: int) -> nn.Module:
+def build_front(config: NormalizerConfig, tiles: LabelledTiles, seed: int) -> Front:
     """The front that the settings ask for, its target taken from the training tiles.
 
     Raises
@@ -117,35 +130,35 @@ def build_front(config: NormalizerConfig, tiles: LabelledTiles, seed: int) -> nn
     ConfigError
         An unknown preset or space; a target that is no image, or holds no tissue.
     """
-    if config.kind == "none":
-        return NoFront()
+    target = target_tile(config, tiles, seed)
+    if config.kind != LAYER:
+        model = Model(
+            config.kind, target=target, statistics=config.statistics, background=config.background
+        )
+        return Front(NORMALIZERS[config.kind](model, "cpu", None))
     if config.preset == "reference" and config.statistics == "slide":
         raise ConfigError("normalizer: preset 'reference' measures each tile; statistics: tile")
-    target = target_tile(config, tiles, seed)
-    if config.kind != "lstainnorm":
-        assert target is not None
-        return ClassicFront(config.kind, target)
     try:
         template = (
             cohort_template(tiles, config.statistics, seed)
             if target is None
             else Template.fit(target)
         )
-        spaces: Any = config.spaces
-        layer = LStainNorm(
-            config.preset,
-            spaces,
-            template,
-            statistics=config.statistics,
-            background=config.background,
-        )
+        layer = make_layer(layer_config(config), template)
     except ValueError as error:
         raise ConfigError(f"normalizer: {error}") from error
     return LayerFront(layer.requires_grad_(config.learn))
 
 
+def layer_config(config: NormalizerConfig) -> LayerConfig:
+    """The settings as a layer's; ValueError for a preset or a space that there is not."""
+    single = config.preset.startswith("single:")
+    spaces = (config.preset.removeprefix("single:"),) if single else config.spaces
+    return LayerConfig(config.preset, cast(Any, spaces), config.statistics, config.background)
+
+
 def target_tile(config: NormalizerConfig, tiles: LabelledTiles, seed: int) -> UInt8 | None:
-    """uint8 (H, W, 3) to aim at; None for the layer's default, the whole cohort."""
+    """uint8 (H, W, 3) to aim at; None for the layer's default, the cohort, and where none is needed."""
     if isinstance(config.target, int):
         if not 0 <= config.target < len(tiles):
             raise ConfigError(
@@ -154,7 +167,7 @@ def target_tile(config: NormalizerConfig, tiles: LabelledTiles, seed: int) -> UI
         return _tile(tiles, config.target)
     if config.target is not None:
         return read_image(config.target)
-    if config.kind == "lstainnorm":
+    if config.kind in (LAYER, "none"):
         return None
     return _tile(tiles, int(np.random.default_rng([seed, 1]).integers(len(tiles))))
 

@@ -1,0 +1,48 @@
+"""Model: what travels in place of weights."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from pathlib import Path
+
+import pytest
+
+from wsi_norm.errors import CheckpointError, ConfigError
+from wsi_norm.lstainnorm import load_checkpoint, save_checkpoint
+from wsi_norm.lstainnorm.checkpoint import PACKAGED
+from wsi_norm.normalizers.model import Model
+
+
+def test_the_digest_is_that_of_the_file() -> None:
+    model = Model()
+    fixed = model.fixed(model.load("cpu"))
+    assert fixed.sha256 == hashlib.sha256(PACKAGED.read_bytes()).hexdigest()
+    assert pickle.loads(pickle.dumps(fixed)) == fixed
+    assert fixed.load("cpu").digest == fixed.sha256
+
+
+def test_a_file_that_changes_during_a_run_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_checkpoint(load_checkpoint(), path)
+    model = Model(path=path)
+    fixed = model.fixed(model.load("cpu"))
+    save_checkpoint(load_checkpoint(), path, {"other": "provenance"})
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: it changed during the run"):
+        fixed.load("cpu")
+
+
+def test_a_checkpoint_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layer and digest come from the same bytes, so no other file can slip in between."""
+    path = tmp_path / "model.safetensors"
+    save_checkpoint(load_checkpoint(), path)
+    reads: list[Path] = []
+    read_bytes = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda self: reads.append(self) or read_bytes(self))
+    Model(path=path).load("cpu")
+    assert reads == [path]
+
+
+def test_settings_that_do_not_fit_name_the_file() -> None:
+    with pytest.raises(ConfigError, match="device"):
+        Model().load("tpu")
