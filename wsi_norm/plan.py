@@ -13,6 +13,7 @@ from wsi_norm import tissue
 from wsi_norm.config import RunConfig
 from wsi_norm.errors import ColourError, ConfigError, ResolutionError, SlideError
 from wsi_norm.geometry import Tile, TileGrid, compact_order
+from wsi_norm.glass import white_level
 from wsi_norm.slide import Overview, Slide
 from wsi_norm.sources import SlideSource
 
@@ -77,7 +78,7 @@ def plan_slide(slide: Slide, source: SlideSource, config: RunConfig) -> SlidePla
     if slide.damage is not None:
         warnings.append(f"damaged: {slide.damage}")
     found = tissue.tissue_mask(overview.image, overview.mpp_um, config.segmenter)
-    white = tissue.white_level(overview.image, found)
+    white = white_level(overview.image, found)
     if not overview.readable.all():
         warnings.append(
             f"damaged: {np.mean(~overview.readable):.1%} of the slide's area cannot be read"
