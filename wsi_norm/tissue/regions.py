@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +17,8 @@ from wsi_norm.errors import ConfigError
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 Pixels = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
+
+FARTHEST_PX = 1e12  # no slide reaches there; far beyond it, drawing would overflow
 
 
 class Polygon(NamedTuple):
@@ -62,7 +63,7 @@ def read_geojson(path: str | Path) -> list[Polygon]:
         if not (isinstance(rings, list) and rings and all(map(_is_ring, rings))):
             raise ConfigError(
                 f"{path}: polygon {number} of this GeoJSON file is damaged: "
-                "a ring needs 3 or more points of finite x and y"
+                "a ring needs 3 or more points of x and y in level-0 px"
             )
         exterior, *holes = (np.array([point[:2] for point in ring], float) for ring in rings)
         polygons.append(Polygon(exterior, tuple(holes)))
@@ -125,10 +126,10 @@ def _is_ring(points: Any) -> bool:
 
 
 def _is_point(point: Any) -> bool:
-    """Whether x and y are numbers, and finite; beyond them may stand a height."""
+    """Whether x and y are finite numbers; a height may follow them."""
     return (
         isinstance(point, list)
         and len(point) >= 2
         and all(type(value) in (int, float) for value in point[:2])
-        and all(abs(value) <= sys.float_info.max for value in point[:2])
+        and all(abs(value) < FARTHEST_PX for value in point[:2])
     )
