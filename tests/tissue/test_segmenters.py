@@ -144,6 +144,15 @@ def test_specks_and_holes_follow_micrometres():
     assert not coarse[90:130, 140:180].any()
 
 
+def test_a_dot_of_ink_is_no_hole_to_be_filled():
+    """With its margin it covers less than `SPECK_UM2`."""
+    image = np.full((100, 100, 3), (211, 125, 169), np.uint8)
+    image[50:53, 50:53] = (30, 60, 200)
+    mask = tissue_mask(image, 8.0)
+    assert not mask[50:53, 50:53].any()
+    assert mask.sum() > 9900
+
+
 def test_none_is_all_and_tiny_images_work():
     assert tissue_mask(glass(), 8.0, "none").all()
     for side in (1, 2, 16):
