@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import openslide
 import pytest
 import tifffile
 from PIL import Image
 
+from wsi_norm.choices import SEGMENTERS
 from wsi_norm.config import RunConfig, run_config
 from wsi_norm.errors import ColourError, ConfigError, ResolutionError, SlideError
 from wsi_norm.geometry import Tile, compact_order
@@ -143,6 +145,25 @@ def test_the_same_slide_gives_the_same_plan(slide_path: Path) -> None:
     one, other = (make_plan(slide_path, tile_size=64) for _ in range(2))
     assert one.tiles == other.tiles
     np.testing.assert_array_equal(one.tissue_fraction, other.tissue_fraction)
+
+
+def test_a_segmenter_of_ones_own_decides(slide_path: Path) -> None:
+    def right_half(thumbnail: npt.NDArray[np.uint8], mpp_um: float) -> npt.NDArray[np.bool_]:
+        assert thumbnail.shape == (96, 128, 3)
+        assert mpp_um == 8.0
+        mask = np.zeros((96, 128), np.bool_)
+        mask[:, 64:] = True
+        return mask
+
+    SEGMENTERS.add("toy", right_half)
+    try:
+        config = run_config(tile_size=64).model_copy(update={"segmenter": "toy"})
+        with open_slide(slide_path) as slide:
+            plan = plan_slide(slide, SlideSource(slide_path, "n"), config)
+    finally:
+        SEGMENTERS.remove("toy")
+    assert {tile.column for tile in plan.tiles} == set(range(16, 32))
+    assert len(plan.tiles) == 16 * plan.grid.rows
 
 
 # --- regions and masks

@@ -13,6 +13,7 @@ from wsi_norm import tissue
 from wsi_norm.config import RunConfig
 from wsi_norm.errors import ColourError, ConfigError, ResolutionError, SlideError
 from wsi_norm.geometry import Tile, TileGrid, compact_order
+from wsi_norm.glass import white_level
 from wsi_norm.slide import Overview, Slide
 from wsi_norm.sources import SlideSource
 
@@ -73,33 +74,24 @@ def plan_slide(slide: Slide, source: SlideSource, config: RunConfig) -> SlidePla
     """
     grid = plan_grid(slide, config)
     overview = slide.overview(max(OVERVIEW_MPP_UM, slide.mpp_um))
-    warnings = _colour_warnings(slide, overview, config)
-    if slide.damage is not None:
-        warnings.append(f"damaged: {slide.damage}")
+    warnings = _colour_warnings(slide, overview, config) + _damage_warnings(slide, overview)
     found = tissue.tissue_mask(overview.image, overview.mpp_um, config.segmenter)
-    white = tissue.white_level(overview.image, found)
-    if not overview.readable.all():
-        warnings.append(
-            f"damaged: {np.mean(~overview.readable):.1%} of the slide's area cannot be read"
-        )
-        # A tile there is kept, so that it is read, flagged and counted instead of passed over.
-        found |= ~overview.readable
-    found &= _inside_regions(source, config, overview)
-    scale = np.array([*overview.downsample, *overview.downsample])
-    candidates = list(grid.tiles())
-    fraction = tissue.tissue_fraction(found, grid.level0_boxes(candidates) / scale)
-    kept = _kept(candidates, fraction, config)
+    red, green, blue = white_level(overview.image, found).tolist()
+    # A tile where nothing can be read is kept: read, flagged and counted instead of passed over.
+    found = (found | ~overview.readable) & _inside_regions(source, config, overview)
+    shares = _tissue_shares(grid, found, overview.downsample)
+    least = max(np.float32(config.min_tissue), np.finfo(np.float32).tiny)  # some, if 0 is asked for
+    kept = compact_order([tile for tile, share in shares.items() if share >= least])
     if not kept:
         warnings.append("no tissue found: the store is empty")
-    share = dict(zip(candidates, fraction.tolist(), strict=True))
     return SlidePlan(
         grid=grid,
         tiles=tuple(kept),
-        tissue_fraction=np.array([share[tile] for tile in kept], np.float32),
+        tissue_fraction=np.array([shares[tile] for tile in kept], np.float32),
         tissue_mask=found,
         mask_downsample=overview.downsample,
         thumbnail=_thumbnail(slide, overview),
-        white=(float(white[0]), float(white[1]), float(white[2])),
+        white=(red, green, blue),
         warnings=tuple(warnings),
     )
 
@@ -134,12 +126,13 @@ def regions_sha256(source: SlideSource, config: RunConfig) -> str | None:
     return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
-def _kept(tiles: list[Tile], fraction: npt.NDArray[np.float32], config: RunConfig) -> list[Tile]:
-    """Tiles with enough tissue, and with some where no share is asked for."""
-    least = max(np.float32(config.min_tissue), np.finfo(np.float32).tiny)
-    return compact_order(
-        [tile for tile, share in zip(tiles, fraction, strict=True) if share >= least]
-    )
+def _tissue_shares(
+    grid: TileGrid, found: npt.NDArray[np.bool_], downsample: tuple[float, float]
+) -> dict[Tile, np.float32]:
+    """Every tile of the grid, and how much of it is tissue."""
+    tiles = list(grid.tiles())
+    boxes = grid.level0_boxes(tiles) / np.array([*downsample, *downsample])
+    return dict(zip(tiles, tissue.tissue_fraction(found, boxes), strict=True))
 
 
 def _colour_warnings(slide: Slide, overview: Overview, config: RunConfig) -> list[str]:
@@ -157,6 +150,14 @@ def _colour_warnings(slide: Slide, overview: Overview, config: RunConfig) -> lis
         f"{slide.path}: {problem}; its colours may be decoded wrongly (YCbCr as RGB?): look at it, "
         "convert it, try another --reader, or accept it with --colour-check warn"
     )
+
+
+def _damage_warnings(slide: Slide, overview: Overview) -> list[str]:
+    warnings = [] if slide.damage is None else [f"damaged: {slide.damage}"]
+    if not overview.readable.all():
+        lost = np.mean(~overview.readable)
+        warnings.append(f"damaged: {lost:.1%} of the slide's area cannot be read")
+    return warnings
 
 
 def _inside_regions(

@@ -1,0 +1,44 @@
+"""Whether an overview image can be stained tissue on clear glass at all."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from wsi_norm.glass import GLASS_SATURATION, saturation_magenta, unscanned
+
+Rgb = npt.NDArray[np.uint8]
+
+DARK = 40  # every channel (of 255) below; fluorescence is mostly dark
+FIELD_SATURATION = 0.48  # largest of a field's palest tissue: 0.41 in 1757 fields of 15 sources
+
+
+def is_fluorescence(thumbnail: Rgb) -> bool:
+    """Whether a uint8 (h, w, 3) image is light on dark: mostly dark, and nothing near white."""
+    dark = (thumbnail < DARK).all(axis=-1)
+    return bool(dark.mean() > 0.6 and np.percentile(thumbnail.min(axis=-1), 99) < 100)
+
+
+def colour_problem(thumbnail: Rgb) -> str | None:
+    """Say why a uint8 (h, w, 3) image cannot be stained tissue on clear glass, or None if it can.
+
+    Looks at the brightest pixels: glass is nearly neutral; a field of tissue without glass is
+    pale pink to violet, with green the least. YCbCr samples taken for RGB are neither.
+    """
+    scanned = ~unscanned(thumbnail)
+    if not scanned.any():
+        return None if thumbnail.max() == 255 else "the image is black everywhere"
+    pixels = thumbnail[scanned]
+    brightness = pixels.sum(axis=-1, dtype=np.int64)
+    brightest = np.median(pixels[brightness >= np.percentile(brightness, 98)], axis=0)
+    words = "RGB " + "/".join(f"{value:.0f}" for value in brightest)
+    spread = pixels.max(axis=-1) - pixels.min(axis=-1)
+    if np.percentile(spread, 99.9) <= 2 and np.percentile(pixels, 5) < 0.8 * brightest.max():
+        return "the image is grey everywhere; a channel may be taken for all three"
+    if brightest.max() < 128:
+        return f"even the brightest part is dark ({words})"
+    saturation, magenta = saturation_magenta(brightest)
+    gaudy = saturation > FIELD_SATURATION
+    if gaudy or (saturation > GLASS_SATURATION and magenta < 0.25 * saturation):
+        return f"the glass is not neutral ({words})"
+    return None

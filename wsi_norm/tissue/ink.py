@@ -1,0 +1,64 @@
+"""Which pixels of an overview image are ink of a pen."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import skimage
+
+from wsi_norm.glass import unscanned
+from wsi_norm.tissue.density import optical_density
+
+Mask = npt.NDArray[np.bool_]
+Rgb = npt.NDArray[np.uint8]
+
+PEN_MARGIN_UM = 50.0  # ink bleeds: this much around it is not tissue either
+
+
+def pen_mask(thumbnail: Rgb) -> Mask:
+    """Mark blue, green, red and black ink on a uint8 (h, w, 3) image; returns bool (h, w).
+
+    The limits lie between inks and H&E fields of 12 TCGA sites and 3 more scanners: in each
+    R/G was below 1.25 in 99.5 % of stained pixels, and at most 1.7 % had density above 0.6 with
+    B/G above 0.74. Ink starts where its dye is certain and grows over paler ink joined to it.
+    """
+    od = optical_density(thumbnail)
+    red, green, blue = np.moveaxis(od, -1, 0) + 1e-6
+    densest = od.max(axis=-1)
+    evenness = od.min(axis=-1) / (densest + 1e-6)
+    reddish = (blue < 1.1 * green) & (red < 1.2 * green)
+    sure = (
+        ((red > 1.45 * green) & (red > 0.15))
+        | ((blue > 0.76 * green) & (red < 0.35 * green) & reddish & (green > 0.40))
+        | ((blue > 0.74 * green) & reddish & (densest > 0.60))
+        | ((evenness > 0.80) & (densest > 0.50))
+    )
+    maybe = (
+        ((red > 1.25 * green) & (red > 0.05))
+        | ((blue > 0.68 * green) & reddish & (green > 0.05))
+        | ((evenness > 0.70) & (densest > 0.10))
+    )
+    scanned = ~unscanned(thumbnail)
+    least_px = int(max(4.0, 5e-4 * scanned.size))
+    sure = skimage.morphology.remove_small_objects(sure & scanned, max_size=least_px)
+    ink = _grow(sure, maybe & scanned, least_share=0.1)
+    disk = skimage.morphology.disk(min(5, min(ink.shape) // 100))
+    return np.asarray(skimage.morphology.closing(ink, disk) & scanned, dtype=np.bool_)
+
+
+def inked(thumbnail: Rgb, mpp_um: float) -> Mask:
+    """`pen_mask` and a margin of `PEN_MARGIN_UM` around it, at most 3 % of the shorter side."""
+    pen = pen_mask(thumbnail)
+    if not pen.any():
+        return pen  # else the distance transform would measure from a corner
+    margin_px = min(PEN_MARGIN_UM / mpp_um, 0.03 * min(pen.shape))
+    return np.asarray(skimage.morphology.isotropic_dilation(pen, margin_px), dtype=np.bool_)
+
+
+def _grow(sure: Mask, maybe: Mask, least_share: float) -> Mask:
+    """Add the connected parts of `maybe` of which `sure` makes up at least this share."""
+    labels = skimage.measure.label(sure | maybe)
+    sizes = np.bincount(labels.ravel())
+    grown = np.bincount(labels[sure], minlength=sizes.size) >= np.maximum(least_share * sizes, 1)
+    grown[0] = False
+    return np.asarray(sure | grown[labels], dtype=np.bool_)
