@@ -53,3 +53,19 @@ def test_white_level_without_glass_and_with_a_tissue_mask():
     tissue[:10] = True
     np.testing.assert_allclose(white_level(image, tissue) * 255, [240, 238, 236])
     np.testing.assert_array_equal(white_level(np.full((4, 4, 3), 255, np.uint8)), 1)
+
+
+def test_saturated_glass_is_pure_white() -> None:
+    """Where the only white is pure, it is glass, and tissue is not taken for it."""
+    field = np.full((40, 40, 3), (215, 160, 200), np.uint8)
+    field[:20] = 255
+    np.testing.assert_array_equal(white_level(field), np.ones(3))
+
+
+def test_a_batch_of_tiles_has_the_white_of_all_its_pixels() -> None:
+    rng = np.random.default_rng(0)
+    tiles = rng.integers(90, 200, (3, 16, 24, 3), dtype=np.uint8)
+    tiles[1, :8] = (240, 238, 236)
+    expected = white_level(tiles.reshape(1, -1, 3))
+    np.testing.assert_array_equal(white_level(tiles), expected)
+    np.testing.assert_allclose(expected, np.array([240, 238, 236]) / 255)

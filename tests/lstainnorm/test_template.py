@@ -5,12 +5,11 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-import torch
 from scipy.stats import circmean, circstd
 from skimage import color
 
 from wsi_norm.lstainnorm import Statistics, Template
-from wsi_norm.lstainnorm.moments import MIN_TISSUE_SHARE, MomentPool
+from wsi_norm.lstainnorm.moments import MIN_TISSUE_SHARE
 
 SPACES = ("rgb", "lab", "hsv", "hed")
 NO_SHAPES = [(2, 8, 8), (2, 8, 8, 4), (2, 3, 8, 8), (3,), (8, 8)]
@@ -207,27 +206,6 @@ def test_statistics_of_another_form_are_refused() -> None:
         Statistics.from_dict(template_data())
     with pytest.raises(ValueError, match="xyz"):
         Statistics.from_dict(BAD["unknown space"] | {"white": [1, 1, 1], "tissue_pixels": 3})
-
-
-def test_the_pool_weighs_pixels() -> None:
-    image = torch.rand(2, 3, 9, 8, generator=torch.Generator().manual_seed(0)) * 0.9 + 0.05
-    weight = torch.rand(2, 1, 9, 8, generator=torch.Generator().manual_seed(1))
-    pool = MomentPool(["rgb", "hsv"])
-    for part in range(2):
-        pool.add(image[part : part + 1], weight[part : part + 1])
-    mean, std = pool.moments()
-    w = weight.flatten().double().numpy()
-    rgb = image.movedim(1, -1).reshape(-1, 3).double().numpy()
-    average = np.average(rgb, axis=0, weights=w)
-    np.testing.assert_allclose(mean["rgb"], average, rtol=1e-6)
-    variance = np.average((rgb - average) ** 2, axis=0, weights=w)
-    np.testing.assert_allclose(std["rgb"], np.sqrt(variance), rtol=1e-5)
-    angles = np.exp(2j * np.pi * color.rgb2hsv(rgb[:, None])[:, 0, 0])
-    resultant = np.average(angles, weights=w)
-    assert mean["hsv"][0] == pytest.approx(np.angle(resultant) % (2 * np.pi), rel=1e-5)
-    assert std["hsv"][0] == pytest.approx(np.sqrt(-2 * np.log(abs(resultant))), rel=1e-5)
-    assert set(mean) == {"rgb", "hsv"}
-    assert pool.tissue_pixels == round(w.sum())
 
 
 def test_the_std_of_one_colour_is_zero() -> None:

@@ -32,8 +32,9 @@ def amounts(n: int = 4000, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     both = rng.uniform(0.3, 1.6, (n, 2)) * rng.dirichlet((1, 1), n)
     both = both / both.sum(axis=1, keepdims=True) * rng.uniform(0.9, 1.8, (n, 1))
-    both[: n // 20, 1] = 0
-    both[n // 20 : n // 10, 0] = 0
+    strength = both.sum(axis=1)
+    both[: n // 20] = np.outer(strength[: n // 20], (1, 0))
+    both[n // 20 : n // 10] = np.outer(strength[n // 20 : n // 10], (0, 1))
     return both
 
 
@@ -69,7 +70,7 @@ def test_a_slide_gets_the_targets_stains(background: str) -> None:
     difference = np.abs(out.astype(int) - expected)
     assert difference.mean() < 0.8  # bytes hold pale stain coarsely: half a degree of a vector
     assert difference.max() <= 8
-    assert np.abs(out.astype(int) - tiles).mean() > 15
+    assert np.abs(out.astype(int) - tiles).mean() > 10
 
 
 def test_the_statistics_survive_json_and_white_is_left_alone() -> None:
@@ -181,7 +182,12 @@ def test_every_normaliser_has_the_form_of_the_door(name: str) -> None:
     assert facts["normalizer"] == name
     assert facts["sha256"] == normalizer.digest
     assert set(facts) == {
-        "normalizer", "sha256", "preset", "statistics", "background", "provenance"
+        "normalizer",
+        "sha256",
+        "preset",
+        "statistics",
+        "background",
+        "provenance",
     }
     glass = np.full((2, 24, 24, 3), 243, np.uint8)
     out, usable = normalizer.normalize(glass, None, (0.95, 0.95, 0.95))

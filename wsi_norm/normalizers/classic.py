@@ -230,7 +230,8 @@ def stain_vectors(density: Floats, pixels: int) -> tuple[Floats, Floats]:
     stains = stains[np.argsort(-stains[:, 0])]  # haematoxylin absorbs more red
     if np.linalg.norm(np.cross(*stains)) < LEAST_ANGLE_SINE:
         raise ValueError("no statistics: two stains cannot be told apart in the tiles")
-    amounts = stained @ np.linalg.pinv(stains)
+    tissue = density[(density >= LEAST_DENSITY).any(axis=1)]
+    amounts = tissue @ np.linalg.pinv(stains)
     return stains, np.percentile(amounts, STRONGEST_PERCENTILE, axis=0)
 
 
