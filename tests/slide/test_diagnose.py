@@ -187,6 +187,26 @@ def test_why(
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
+    assert why_unreadable(tmp_path / "a.svs") == (
+        "No such file or directory; check the file and its permissions"
+    )
+
+
+def test_a_tag_that_tifffile_trips_over(tmp_path: Path) -> None:
+    """Its TypeError says that the file is damaged; it used to end the run."""
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((64, 64, 3), np.uint8), tile=(64, 64), photometric="rgb")
+    with tifffile.TiffFile(path) as tiff:
+        bits, counts = (tiff.pages.first.tags[tag] for tag in ("BitsPerSample", "TileByteCounts"))
+    data = bytearray(path.read_bytes())
+    data[bits.valueoffset] = 9  # 9, 8 and 8 bits
+    data[counts.offset + 1] = 0xFF  # the tag's number: there are no byte counts
+    path.write_bytes(data)
+    assert "damaged TIFF (" in str(tiff_damage(path))
+    assert refusal(path, "auto")[0] is UnreadableSlideError
+
+
 def test_a_whole_tiff_that_is_no_slide(tmp_path: Path) -> None:
     path = tmp_path / "a.svs"
     tifffile.imwrite(path, np.zeros((4, 64, 64), np.complex64), photometric="minisblack")

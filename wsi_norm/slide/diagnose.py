@@ -17,9 +17,12 @@ TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 def why_unreadable(path: Location) -> str:
     """A phrase that says what the bytes of a refused file look like, with the remedy."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(512)
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        return f"{error.strerror or error}; check the file and its permissions"
     text = head.lstrip().lower()
     if size == 0:
         return "the file is empty; copy it again"

@@ -12,7 +12,14 @@ from wsi_norm.errors import ConfigError, ResolutionError, UnreadableSlideError
 from wsi_norm.location import Location, location
 from wsi_norm.slide.diagnose import tiff_damage, tifffile_complaints, why_unreadable
 from wsi_norm.slide.readers import image
-from wsi_norm.slide.readers.base import Declined, Metadata, Reader, Refused, positive_number
+from wsi_norm.slide.readers.base import (
+    Declined,
+    Metadata,
+    Reader,
+    Refused,
+    closed_on_failure,
+    positive_number,
+)
 from wsi_norm.slide.slide import MppSource, Slide
 
 MPP_RANGE_UM = (0.05, 16.0)
@@ -55,11 +62,8 @@ def open_slide(
         raise ConfigError(f"no reader is called {reader!r}; name one of auto, {', '.join(READERS)}")
     file = _slide_file(location(path))
     opened, damage = _open(file, reader)
-    try:
+    with closed_on_failure(opened):
         mpp_um, source = _checked_mpp(file, opened.metadata, table_mpp_um, default_mpp_um)
-    except ResolutionError:
-        opened.close()
-        raise
     return Slide(file, mpp_um, source, damage, opened)
 
 

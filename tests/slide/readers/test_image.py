@@ -174,6 +174,17 @@ def test_a_cut_image_is_refused(tmp_path: Path, suffix: str, share: float) -> No
         assert str(path) in str(caught.value)
 
 
+def test_a_form_that_pillow_does_not_know_is_refused(tmp_path: Path) -> None:
+    """A DDS under another name; Pillow says NotImplementedError."""
+    path = tmp_path / "a.png"
+    Image.fromarray(RGB).save(path, format="DDS")
+    data = bytearray(path.read_bytes())
+    data[80:84] = bytes(4)  # flags of the pixel format
+    path.write_bytes(data)
+    with pytest.raises(UnreadableSlideError, match="pixel format"):
+        read_image(path)
+
+
 def test_a_png_with_a_broken_chunk_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Image.fromarray(RGB).save(path)

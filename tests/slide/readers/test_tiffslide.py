@@ -13,7 +13,9 @@ from wsi_norm.slide import open_slide
 
 APERIO = "Aperio Image Library\r\n256x256|AppMag = 20|MPP = 0.5"
 PHILIPS = '<?xml version="1.0"?><DataObject ObjectType="DPUfsImport">{}</DataObject>'
-LEICA = '<?xml version="1.0"?><scn xmlns="http://www.leica-microsystems.com/scn/2010/10/01"{}'
+LEICA = (
+    '<?xml version="1.0"?><scn xmlns="http://www.leica-microsystems.com/scn/2010/10/01">{}</scn>'
+)
 
 
 def test_a_url_is_read_by_tiffslide(slide_path: Path) -> None:
@@ -54,8 +56,8 @@ def overwritten(path: Path, tag: str, value: int) -> Path:
     [
         (PHILIPS.format(""), "Philips DP v1.0", "StopIteration"),
         (PHILIPS.format("&"), "Philips DP v1.0", "not well-formed"),
-        (LEICA.format("/>"), False, "string indices"),
-        (LEICA.format(">"), False, "no element found"),
+        (LEICA.format("<collection/>"), False, "sizeX"),
+        (LEICA.format("<collection>"), False, "mismatched tag"),
     ],
 )
 def test_descriptions_that_it_does_not_understand(

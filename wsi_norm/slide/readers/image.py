@@ -23,12 +23,13 @@ MAX_IMAGE_PIXELS = 100_000_000
 
 
 def refused_by_pillow() -> AbstractContextManager[None]:
-    """Around calls of Pillow: what it raises on damaged images, as `Refused`."""
+    """Around calls of Pillow: what it and its plugins raise on damaged images, as `Refused`."""
     return translated(
         Refused,
         OSError,
         ValueError,
         SyntaxError,  # a broken header
+        NotImplementedError,
         LookupError,
         TypeError,
         struct.error,
