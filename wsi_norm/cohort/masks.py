@@ -13,7 +13,8 @@ from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 from wsi_norm.cohort.splits import LabelledImage
 from wsi_norm.errors import ConfigError
-from wsi_norm.slide.readers import OPEN_ERRORS
+from wsi_norm.slide.readers.base import Refused
+from wsi_norm.slide.readers.image import refused_by_pillow
 from wsi_norm.store import TileStore
 
 _INTEGER_MODES = frozenset({"1", "L", "P", "I", "I;16", "I;16L", "I;16B", "I;16N"})
@@ -93,10 +94,11 @@ def read_mask(path: Path, classes: int) -> npt.NDArray[np.uint8]:
     """
     with _opened_mask(path) as mask:
         try:
-            with warnings.catch_warnings(action="ignore"):  # the error that follows says it all
+            # The error that follows says it all.
+            with warnings.catch_warnings(action="ignore"), refused_by_pillow():
                 values = np.asarray(mask)
-        except OPEN_ERRORS as error:
-            raise ConfigError(f"{path}: cannot read the mask: {_line(error)}") from error
+        except Refused as error:
+            raise ConfigError(f"{path}: cannot read the mask: {error}") from error
     if classes == 2:
         values = values != 0
     wrong = np.unique(values[(values < 0) | (values >= classes)])
@@ -127,10 +129,10 @@ def _size(image: LabelledImage) -> tuple[int, int]:
 
 def _opened(path: Path) -> Image.Image:
     try:
-        with warnings.catch_warnings(action="ignore"):
+        with warnings.catch_warnings(action="ignore"), refused_by_pillow():
             return Image.open(path)
-    except OPEN_ERRORS as error:
-        raise ConfigError(f"{path}: cannot read the image: {_line(error)}") from error
+    except Refused as error:
+        raise ConfigError(f"{path}: cannot read the image: {error}") from error
 
 
 def _opened_mask(path: Path) -> Image.Image:
@@ -152,7 +154,3 @@ def _opened_mask(path: Path) -> Image.Image:
 
 def _px(size: tuple[int, int]) -> str:
     return f"{size[0]} x {size[1]} px"
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -1,7 +1,8 @@
 """Slides: the only home of OpenSlide and TiffSlide."""
 
-from wsi_norm.slide.opening import ReaderName, open_slide
-from wsi_norm.slide.readers import read_image
-from wsi_norm.slide.slide import MppSource, Overview, Slide
+from wsi_norm.slide.opening import open_slide
+from wsi_norm.slide.overview import Overview
+from wsi_norm.slide.readers.image import read_image
+from wsi_norm.slide.slide import MppSource, Slide
 
-__all__ = ["MppSource", "Overview", "ReaderName", "Slide", "open_slide", "read_image"]
+__all__ = ["MppSource", "Overview", "Slide", "open_slide", "read_image"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,15 +10,19 @@ from contextlib import contextmanager
 import tifffile
 
 from wsi_norm.location import Location
+from wsi_norm.slide.readers.base import TIFFFILE_ERRORS, Refused, translated
 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def why_unreadable(path: Location) -> str:
     """A phrase that says what the bytes of a refused file look like, with the remedy."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(512)
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        return f"{error.strerror or error}; check the file and its permissions"
     text = head.lstrip().lower()
     if size == 0:
         return "the file is empty; copy it again"
@@ -37,21 +40,30 @@ def tiff_damage(path: Location) -> str | None:
     size = path.stat().st_size
     with tifffile_complaints() as complaints:
         try:
-            with path.open("rb") as file, tifffile.TiffFile(file) as tiff:
-                if not tiff.pages:
-                    return f"truncated TIFF: its image directory lies beyond its {size} bytes"
-                beyond = sum(
-                    offset + count > size
-                    for page in tiff.pages
-                    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)
-                )
-        except (tifffile.TiffFileError, LookupError, ValueError, OSError, struct.error) as error:
+            spans = _spans(path)
+        except Refused as error:
             return f"truncated or damaged TIFF ({error})"
+    if spans is None:
+        return f"truncated TIFF: its image directory lies beyond its {size} bytes"
     if complaints:
         return f"truncated or damaged TIFF ({complaints[0]}; the file ends at byte {size})"
+    beyond = sum(offset + count > size for offset, count in spans)
     if beyond:
         return f"truncated TIFF: {beyond} of its tiles lie beyond the file's {size} bytes"
     return None
+
+
+def _spans(path: Location) -> list[tuple[int, int]] | None:
+    """(offset, bytes) of all tiles and strips of a TIFF; None without a directory."""
+    with (
+        translated(Refused, *TIFFFILE_ERRORS),
+        path.open("rb") as file,
+        tifffile.TiffFile(file) as tiff,
+    ):
+        if not tiff.pages:
+            return None
+        pages = [(page.dataoffsets, page.databytecounts) for page in tiff.pages]
+        return [span for page in pages for span in zip(*page, strict=True)]
 
 
 class _Listener(logging.Filter):

@@ -4,35 +4,23 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Mapping
-from typing import Literal
 
 from upath import UPath
 
-from wsi_norm.errors import ResolutionError, UnreadableSlideError
+from wsi_norm.choices import READERS
+from wsi_norm.errors import ConfigError, ResolutionError, UnreadableSlideError
 from wsi_norm.location import Location, location
 from wsi_norm.slide.diagnose import tiff_damage, tifffile_complaints, why_unreadable
-from wsi_norm.slide.direct import DirectReader
-from wsi_norm.slide.readers import (
-    IMAGE_SUFFIXES,
-    OPEN_ERRORS,
-    ImageReader,
+from wsi_norm.slide.readers import image
+from wsi_norm.slide.readers.base import (
+    Declined,
     Metadata,
-    OpenSlideReader,
     Reader,
-    TiffSlideReader,
+    Refused,
+    closed_on_failure,
     positive_number,
 )
 from wsi_norm.slide.slide import MppSource, Slide
-
-ReaderName = Literal["auto", "direct", "openslide", "tiffslide"]
-
-READERS: Mapping[str, Callable[[str], Reader]] = {
-    "direct": DirectReader.proven,
-    "openslide": OpenSlideReader,
-    "tiffslide": TiffSlideReader,
-    "image": ImageReader,
-}
 
 MPP_RANGE_UM = (0.05, 16.0)
 """Stated mpp outside this range is no microscope's: 200x would be 0.05, 0.625x is 16."""
@@ -42,7 +30,7 @@ MPP_POWER_RANGE_UM = (4.0, 25.0)
 
 def open_slide(
     path: str | Location,
-    reader: ReaderName = "auto",
+    reader: str = "auto",
     *,
     table_mpp_um: float | None = None,
     default_mpp_um: float | None = None,
@@ -54,8 +42,8 @@ def open_slide(
     path
         A file, a folder of DICOM instances, or a URL that fsspec knows (read by TiffSlide).
     reader
-        "auto" takes "direct" where its pixels are proven to be OpenSlide's, else OpenSlide, and
-        the next reader where OpenSlide does not open the file.
+        A name of `choices.READERS`, or "auto": "direct" where its pixels are proven to be
+        OpenSlide's, else OpenSlide, and the next reader where OpenSlide does not open the file.
     table_mpp_um
         um/px of level 0 that rules over what the slide states.
     default_mpp_um
@@ -65,16 +53,17 @@ def open_slide(
     ------
     UnreadableSlideError
         No reader opens it; the message holds what the bytes look like and each reader's reason.
+    ConfigError
+        No reader has this name.
     ResolutionError
         mpp is missing, absurd, or contradicts the objective power.
     """
+    if reader != "auto" and reader not in READERS:
+        raise ConfigError(f"no reader is called {reader!r}; name one of auto, {', '.join(READERS)}")
     file = _slide_file(location(path))
     opened, damage = _open(file, reader)
-    try:
+    with closed_on_failure(opened):
         mpp_um, source = _checked_mpp(file, opened.metadata, table_mpp_um, default_mpp_um)
-    except ResolutionError:
-        opened.close()
-        raise
     return Slide(file, mpp_um, source, damage, opened)
 
 
@@ -106,35 +95,39 @@ def _reachable(url: UPath) -> UPath:
     return url
 
 
-def _open(path: Location, reader: ReaderName) -> tuple[Reader, str | None]:
-    names: list[str]
-    if reader != "auto":
-        names = [reader]
-    elif isinstance(path, UPath):
-        names = ["tiffslide"]
-    elif path.suffix.lower() in IMAGE_SUFFIXES:
-        names = ["image"]
-    else:
-        plain = path.suffix.lower() in {".tif", ".tiff"}
-        names = ["direct", "openslide", "tiffslide", *(["image"] if plain else [])]
+def _open(path: Location, reader: str) -> tuple[Reader, str | None]:
+    """The first reader that takes the file, and what is damaged in it."""
+    auto = reader == "auto"
     refusals: list[str] = []
-    for name in names:
+    for name in _in_turn(path) if auto else [reader]:
+        open_file = READERS[name]
         try:
             with tifffile_complaints(), warnings.catch_warnings(action="ignore"):
-                opened = READERS[name](str(path))
-        except OPEN_ERRORS as error:
-            if reader == "auto" and name == "direct":
-                continue  # it declines what is OpenSlide's; that says nothing of the file
-            # Some readers repeat the path; what is damaged must not depend on where it lies.
-            reason = str(error).replace(str(path), path.name) or type(error).__name__
-            if name == "direct" and isinstance(error, ValueError):
+                opened = open_file(str(path))
+        except Refused as error:
+            # Some libraries repeat the path; what is damaged must not depend on where it lies.
+            reason = str(error).replace(str(path), path.name)
+            declined = isinstance(error, Declined)
+            if declined and not auto:
                 raise UnreadableSlideError(
-                    f"{path}: cannot be read directly: {reason}; leave out --reader direct"
+                    f"{path}: the reader {name} does not take it: {reason}; "
+                    f"leave out --reader {name}"
                 ) from error
-            refusals.append(f"{name}: {reason}")
+            if not declined and not (auto and name == "direct"):  # there OpenSlide says the same
+                refusals.append(f"{name}: {reason}")
             continue
         return opened, _damage(path, opened, refusals)
     raise UnreadableSlideError(f"{path}: {why_unreadable(path)} ({'; '.join(refusals)})")
+
+
+def _in_turn(path: Location) -> list[str]:
+    """The readers that "auto" tries."""
+    if isinstance(path, UPath):
+        return ["tiffslide"]
+    suffix = path.suffix.lower()
+    if suffix in image.SUFFIXES:
+        return ["image"]
+    return [name for name in READERS if name != "image" or suffix in {".tif", ".tiff"}]
 
 
 def _damage(path: Location, opened: Reader, refusals: list[str]) -> str | None:

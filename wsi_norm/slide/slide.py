@@ -4,54 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from types import TracebackType
 from typing import Literal, NoReturn, Self
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from wsi_norm.errors import ReadError, UnreadableSlideError
-from wsi_norm.geometry import Box, Level, Region, best_level
+from wsi_norm.geometry import Box, Level, Region
 from wsi_norm.location import Location
 from wsi_norm.slide.diagnose import tifffile_complaints
-from wsi_norm.slide.readers import (
-    OPEN_ERRORS,
-    READ_ERRORS,
-    Metadata,
-    Reader,
-)
+from wsi_norm.slide.overview import WHITE, Overview, painted
+from wsi_norm.slide.readers.base import Metadata, Reader, Refused
 
 MppSource = Literal["slide", "table", "default"]
-
-WHITE = 255
-_BLOCK_PX = 1024
-_SMALLEST_BLOCK_PX = 256
-
-
-@dataclass(frozen=True)
-class Overview:
-    """A slide at low resolution.
-
-    Attributes
-    ----------
-    image
-        uint8 (h, w, 3); what could not be read is white.
-    readable
-        bool (h, w): False where the source could not be read.
-    downsample
-        (x, y): level-0 px per px of `image`.
-    mpp_um
-        Resolution of `image` in um/px.
-    """
-
-    image: npt.NDArray[np.uint8]
-    readable: npt.NDArray[np.bool_]
-    downsample: tuple[float, float]
-    mpp_um: float
 
 
 @dataclass
@@ -80,7 +47,7 @@ class Slide:
 
     @property
     def metadata(self) -> Metadata:
-        """Levels, vendor, objective power, bounds, associated images, ICC presence."""
+        """Levels, vendor, objective power, associated images, ICC presence."""
         return self._reader.metadata
 
     @property
@@ -106,10 +73,7 @@ class Slide:
     @property
     def reader_version(self) -> str:
         """Version of that library."""
-        if self.reader == "direct":
-            return f"simplejpeg {version('simplejpeg')}"
-        package = {"openslide": "openslide-bin", "image": "pillow"}
-        return version(package.get(self.reader, self.reader))
+        return self._reader.version
 
     def read(self, region: Region) -> npt.NDArray[np.uint8]:
         """Pixels of a region, on white; white also outside the slide.
@@ -155,23 +119,12 @@ class Slide:
         UnreadableSlideError
             Nothing at all can be read.
         """
-        width, height = self.dimensions
-        level = best_level(self.levels, max(mpp_um / self.mpp_um, 1.0))
-        factor = max(mpp_um / (self.mpp_um * level.downsample), 1.0)
-        size = max(1, round(level.width / factor)), max(1, round(level.height / factor))
-        scale = level.width / size[0], level.height / size[1]
-        image = np.full((size[1], size[0], 3), WHITE, np.uint8)
-        readable = np.zeros((size[1], size[0]), np.bool_)
-        failure: ReadError | None = None
-        for target in _blocks(size, max(1, int(_BLOCK_PX / max(scale)))):
-            failure = self._paint(level, scale, target, image, readable) or failure
-        if failure is not None and not readable.any():
+        overview, failure = painted(self.levels, self.mpp_um, mpp_um, self._decode)
+        if failure is not None and not overview.readable.any():
             raise UnreadableSlideError(
                 f"{failure}; nothing of this slide can be read: copy it again"
             )
-        return Overview(
-            image, readable, (width / size[0], height / size[1]), self.mpp_um * width / size[0]
-        )
+        return overview
 
     def fingerprint(self) -> str:
         """SHA-256 of the file's first MiB: with its size, enough to notice another file."""
@@ -208,7 +161,7 @@ class Slide:
             self._reopen()
         try:
             return self._reader.read(level, box.left, box.top, box.width, box.height)
-        except READ_ERRORS as error:
+        except ReadError as error:
             self._reopen()  # OpenSlide's errors latch: the old handle would fail everywhere
             where = (
                 f"{box.width} x {box.height} px at ({box.left}, {box.top}) of level {level.index}"
@@ -224,69 +177,9 @@ class Slide:
         try:
             with tifffile_complaints(), warnings.catch_warnings(action="ignore"):
                 self._reader = kind(str(self.path))
-        except OPEN_ERRORS as error:
+        except Refused as error:
             raise UnreadableSlideError(
                 f"{self.path}: cannot be opened any more: {error}; run the same command again when "
                 "it is back"
             ) from error
         self._lost = False
-
-    def _paint(
-        self,
-        level: Level,
-        scale: tuple[float, float],
-        target: Box,
-        image: npt.NDArray[np.uint8],
-        readable: npt.NDArray[np.bool_],
-    ) -> ReadError | None:
-        """Read the part of a level under `target` and reduce it into `image`; halve on failure."""
-        exact = (
-            target.left * scale[0],
-            target.top * scale[1],
-            target.right * scale[0],
-            target.bottom * scale[1],
-        )
-        box = Box(
-            int(exact[0]),
-            int(exact[1]),
-            min(level.width, int(np.ceil(exact[2] - 1e-6))),
-            min(level.height, int(np.ceil(exact[3] - 1e-6))),
-        )
-        try:
-            pixels = self._decode(level, box)
-        except ReadError as error:
-            if (
-                max(box.width, box.height) <= _SMALLEST_BLOCK_PX
-                or target.width * target.height == 1
-            ):
-                return error
-            half = max(1, (max(target.width, target.height) + 1) // 2)
-            for part in _blocks((target.width, target.height), half):
-                moved = Box(
-                    part.left + target.left,
-                    part.top + target.top,
-                    part.right + target.left,
-                    part.bottom + target.top,
-                )
-                self._paint(level, scale, moved, image, readable)
-            return error
-        source = (exact[0] - box.left, exact[1] - box.top)
-        window = (
-            *source,
-            min(source[0] + exact[2] - exact[0], box.width),
-            min(source[1] + exact[3] - exact[1], box.height),
-        )
-        small = Image.fromarray(pixels).resize(
-            (target.width, target.height), Image.Resampling.BOX, box=window
-        )
-        at = slice(target.top, target.bottom), slice(target.left, target.right)
-        image[at] = np.asarray(small)
-        readable[at] = True
-        return None
-
-
-def _blocks(size: tuple[int, int], side: int) -> Iterator[Box]:
-    width, height = size
-    for top in range(0, height, side):
-        for left in range(0, width, side):
-            yield Box(left, top, min(left + side, width), min(top + side, height))

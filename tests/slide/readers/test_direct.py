@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 
 from wsi_norm.errors import ReadError, UnreadableSlideError
 from wsi_norm.geometry import Level, Region
-from wsi_norm.slide import direct, open_slide
-from wsi_norm.slide.direct import DirectReader
+from wsi_norm.slide import open_slide
+from wsi_norm.slide.readers import direct
+from wsi_norm.slide.readers.base import Declined
+from wsi_norm.slide.readers.direct import DirectReader
 from wsi_norm.synthetic import write_synthetic_slide
 
 WIDTH, HEIGHT = 1040, 800
@@ -152,7 +154,9 @@ def test_every_level_is_openslides(
             )
         ]
         expected = [other.read(region) for region in regions]
-        monkeypatch.delattr("wsi_norm.slide.direct.OpenSlideReader.read")  # none goes to OpenSlide
+        monkeypatch.delattr(
+            "wsi_norm.slide.readers.direct.OpenSlideReader.read"
+        )  # none goes to OpenSlide
         for region, pixels in zip(regions, expected, strict=True):
             np.testing.assert_array_equal(direct.read(region), pixels)
 
@@ -315,6 +319,40 @@ def test_a_difference_is_noticed(slide_path: Path, monkeypatch: pytest.MonkeyPat
         open_slide(slide_path, "direct")
 
 
+def test_a_mistake_of_ours_is_not_passed_to_openslide(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_slide(small, table_mpp_um=0.5) as slide:
+        assert slide.reader == "direct"
+
+        def mistaken(data: bytes) -> np.ndarray:
+            raise TypeError("ours")
+
+        monkeypatch.setattr(direct, "decode_jpeg", mistaken)
+        with pytest.raises(TypeError, match="ours"):
+            slide.read(Region(240, 240, 0, 9, 9))
+
+
+@pytest.mark.parametrize("value", [0, 1, 0xFF])
+@pytest.mark.parametrize("name", ["TileLength", "TileOffsets", "TileByteCounts"])
+def test_damaged_tags_are_openslides_to_judge(tmp_path: Path, name: str, value: int) -> None:
+    """`value` in each byte of a tag's first number: OpenSlide's pixels, or one of our errors."""
+    path = write(tmp_path / "a.tif")
+    with tifffile.TiffFile(path) as tiff:
+        tag = tiff.pages.first.tags[name]
+    overwritten(path, tag.valueoffset, bytes([value] * {3: 2, 4: 4, 16: 8}[tag.dtype]))
+    found = []
+    for reader in ("auto", "openslide"):
+        try:
+            found.append(outcome(path, reader, Region(0, 0, 0, WIDTH, HEIGHT)))
+        except UnreadableSlideError:
+            found.append("refused")
+    if isinstance(found[1], str):
+        assert isinstance(found[0], str)
+    else:
+        np.testing.assert_array_equal(*found)
+
+
 def test_refused_in_one_line(data_dir: Path, real_slides: list[Path]) -> None:
     slides = data_dir / "slides"
     for path, words in (
@@ -327,7 +365,7 @@ def test_refused_in_one_line(data_dir: Path, real_slides: list[Path]) -> None:
             open_slide(path, "direct", table_mpp_um=0.5)
         message = str(caught.value)
         assert message.startswith(str(path))
-        assert "cannot be read directly: " in message
+        assert "the reader direct does not take it: " in message
         assert words in message
         assert message.endswith("; leave out --reader direct")
         assert "\n" not in message
@@ -339,7 +377,7 @@ def test_no_handle_is_left_open(small: Path, real_slides: list[Path]) -> None:
         pytest.skip("no /proc")
     before = len(list(open_files.iterdir()))
     for _ in range(3):
-        with pytest.raises(ValueError, match="not JPEG"):
+        with pytest.raises(Declined, match="not JPEG"):
             DirectReader(str(real_slides[1]))
         open_slide(small, table_mpp_um=0.5).close()
     assert len(list(open_files.iterdir())) == before

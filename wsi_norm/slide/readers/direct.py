@@ -6,7 +6,9 @@ faultless JPEG tile: an error or a warning of libjpeg is OpenSlide's to judge.
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import ClassVar, Self
@@ -16,8 +18,17 @@ import numpy.typing as npt
 import tifffile
 from simplejpeg import decode_jpeg
 
+from wsi_norm.errors import ReadError
 from wsi_norm.geometry import Box, Level
-from wsi_norm.slide.readers import KEPT_BYTES, RGB, OpenSlideReader, closed_on_failure
+from wsi_norm.slide.readers.base import (
+    KEPT_BYTES,
+    RGB,
+    TIFFFILE_ERRORS,
+    Declined,
+    closed_on_failure,
+    translated,
+)
+from wsi_norm.slide.readers.openslide import OpenSlideReader
 
 VENDORS = frozenset({"aperio", "generic-tiff"})
 """Formats whose levels are pages of a TIFF, each a plain grid of tiles."""
@@ -27,7 +38,10 @@ RGB_JPEG, YCBCR_JPEG = (
     ADOBE + b"\x00\x0eAdobe\x00\x64\x00\x00\x00\x00" + transform for transform in (b"\x00", b"\x01")
 )
 """The segments by which a JPEG states its colours, as the TIFF has them."""
-COLOURS = {tifffile.PHOTOMETRIC.RGB: RGB_JPEG, tifffile.PHOTOMETRIC.YCBCR: YCBCR_JPEG}
+COLOURS: dict[int, bytes] = {
+    tifffile.PHOTOMETRIC.RGB: RGB_JPEG,
+    tifffile.PHOTOMETRIC.YCBCR: YCBCR_JPEG,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,9 +66,10 @@ class DirectReader(OpenSlideReader):
         super().__init__(path)
         with closed_on_failure(self._slide):
             if self.metadata.vendor not in VENDORS:
-                raise ValueError(f"{self.metadata.vendor} is not {' or '.join(sorted(VENDORS))}")
+                raise Declined(f"{self.metadata.vendor} is not {' or '.join(sorted(VENDORS))}")
             self._pages = _pages(path, self.metadata.levels)
-            self._file = os.open(path, os.O_RDONLY)
+            with translated(Declined, OSError):
+                self._file = os.open(path, os.O_RDONLY)
         kept = KEPT_BYTES // max(3 * page.width * page.height for page in self._pages.values())
         self._tile = lru_cache(max(1, kept))(partial(_decoded, self._file))
 
@@ -66,13 +81,14 @@ class DirectReader(OpenSlideReader):
             for index, page in reader._pages.items():
                 level = reader.metadata.levels[index]
                 for tile in {int(page.counts.argmax()), len(page.counts) - 1}:
-                    box = _box(page, tile, level)
-                    by_openslide = OpenSlideReader.read(
-                        reader, level, box.left, box.top, box.width, box.height
-                    )
-                    if not np.array_equal(reader._paste(page, box), by_openslide):
-                        raise ValueError(f"pixels of level {index} are not OpenSlide's")
+                    if not reader._is_openslides(page, _box(page, tile, level), level):
+                        raise Declined(f"pixels of level {index} are not OpenSlide's")
         return reader
+
+    @property
+    def version(self) -> str:
+        """Of the decoder."""
+        return f"simplejpeg {importlib.metadata.version('simplejpeg')}"
 
     def read(self, level: Level, left: int, top: int, width: int, height: int) -> RGB:
         """uint8 (height, width, 3); by OpenSlide where a tile is not whole."""
@@ -80,8 +96,8 @@ class DirectReader(OpenSlideReader):
         if page is not None:
             try:
                 return self._paste(page, Box(left, top, left + width, top + height))
-            except (ValueError, OSError):
-                pass
+            except ReadError:
+                pass  # OpenSlide is to say what that means
         return super().read(level, left, top, width, height)
 
     def close(self) -> None:
@@ -89,6 +105,14 @@ class DirectReader(OpenSlideReader):
         self._tile.cache_clear()
         os.close(self._file)
         super().close()
+
+    def _is_openslides(self, page: _Page, box: Box, level: Level) -> bool:
+        try:
+            pixels = self._paste(page, box)
+            expected = super().read(level, box.left, box.top, box.width, box.height)
+        except ReadError:
+            return False
+        return np.array_equal(pixels, expected)
 
     def _paste(self, page: _Page, box: Box) -> RGB:
         """The pixels of a box, from the tiles that it touches."""
@@ -104,18 +128,21 @@ class DirectReader(OpenSlideReader):
 
 
 def _decoded(file: int, page: _Page, index: int) -> RGB:
-    """A tile as libjpeg decodes it without a warning, or ValueError."""
-    data = os.pread(file, int(page.counts[index]), int(page.offsets[index]))
+    """A tile as libjpeg decodes it without a warning, or ReadError."""
+    count, offset = int(page.counts[index]), int(page.offsets[index])
+    with translated(ReadError, OSError, MemoryError):
+        data = os.pread(file, count, offset)
     stated = data[2:4]
     if (
         data[:2] != START
         or (stated == JFIF and page.colour != YCBCR_JPEG)
         or (stated == ADOBE and data[2:18] != page.colour)
     ):
-        raise ValueError("no JPEG, or of other colours than the TIFF states")
-    pixels: RGB = decode_jpeg(page.head + data[2:])
+        raise ReadError("no JPEG, or of other colours than the TIFF states")
+    with translated(ReadError, ValueError, MemoryError):
+        pixels: RGB = decode_jpeg(page.head + data[2:])
     if pixels.shape != (page.height, page.width, 3):
-        raise ValueError(f"the tile is {pixels.shape}")
+        raise ReadError(f"the tile is {pixels.shape}")
     return pixels
 
 
@@ -126,37 +153,42 @@ def _box(page: _Page, tile: int, level: Level) -> Box:
 
 
 def _pages(path: str, levels: tuple[Level, ...]) -> dict[int, _Page]:
-    """The levels that can be read directly, or ValueError.
+    """The levels that can be read directly; `Declined` where one is of another kind.
 
     At a downsample that is no whole number OpenSlide reads between the pixels of a level.
     """
-    with tifffile.TiffFile(path) as tiff:
-        pages = [_page(tiff, level) for level in levels]
+    with ExitStack() as stack:
+        with translated(Declined, *TIFFFILE_ERRORS):
+            tiff = stack.enter_context(tifffile.TiffFile(path))
+            pages = [page.aspage() for page in tiff.pages]
+        found = [_page(pages, level) for level in levels]
     return {
         level.index: page
-        for level, page in zip(levels, pages, strict=True)
+        for level, page in zip(levels, found, strict=True)
         if level.downsample.is_integer()
     }
 
 
-def _page(tiff: tifffile.TiffFile, level: Level) -> _Page:
+def _page(pages: list[tifffile.TiffPage], level: Level) -> _Page:
     size = level.height, level.width, 3
-    found = [page.aspage() for page in tiff.pages if page.shape == size]
-    tiled = [page for page in found if page.is_tiled]
+    tiled = [page for page in pages if page.shape == size and page.is_tiled]
     if len(tiled) != 1:
-        raise ValueError(f"level {level.index} is not one tiled page of three colours")
+        raise Declined(f"level {level.index} is not one tiled page of three colours")
     (page,) = tiled
     if page.compression != tifffile.COMPRESSION.JPEG:
         name = getattr(page.compression, "name", page.compression)
-        raise ValueError(f"level {level.index} is compressed by {name}, not JPEG")
-    colour = COLOURS.get(tifffile.PHOTOMETRIC(page.photometric))
+        raise Declined(f"level {level.index} is compressed by {name}, not JPEG")
+    colour = COLOURS.get(page.photometric)
     if colour is None or page.dtype != np.uint8:
-        raise ValueError(f"level {level.index} is not 8-bit RGB or YCbCr")
-    across, down = -(-level.width // page.tilewidth), -(-level.height // page.tilelength)
-    offsets, counts = (np.array(v, np.int64) for v in (page.dataoffsets, page.databytecounts))
+        raise Declined(f"level {level.index} is not 8-bit RGB or YCbCr")
+    width, height, tables = page.tilewidth, page.tilelength, page.jpegtables or START + END
+    if not (
+        isinstance(tables, bytes) and all(isinstance(v, int) and v > 0 for v in (width, height))
+    ):
+        raise Declined(f"tags of level {level.index} are damaged")
+    with translated(Declined, ArithmeticError, TypeError, ValueError):  # numbers of another kind
+        offsets, counts = (np.array(v, np.int64) for v in (page.dataoffsets, page.databytecounts))
+    across, down = -(-level.width // width), -(-level.height // height)
     if not len(offsets) == len(counts) == across * down or not counts.all():
-        raise ValueError(f"tiles of level {level.index} are missing")
-    tables = page.jpegtables or START + END
-    return _Page(
-        page.tilewidth, page.tilelength, across, offsets, counts, tables[:-2] + colour, colour
-    )
+        raise Declined(f"tiles of level {level.index} are missing")
+    return _Page(width, height, across, offsets, counts, tables[:-2] + colour, colour)

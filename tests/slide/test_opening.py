@@ -1,0 +1,209 @@
+"""Which reader takes a file, and what mpp it is given."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import openslide
+import pytest
+
+from tests.slide.oracle import CMU, OF_JPEG, READERS, TCGA
+from wsi_norm.choices import READERS as CHOICES
+from wsi_norm.errors import ConfigError, ResolutionError, UnreadableSlideError
+from wsi_norm.geometry import Region
+from wsi_norm.slide import open_slide
+from wsi_norm.slide.readers.base import Declined, Refused
+from wsi_norm.slide.readers.openslide import OpenSlideReader
+
+DICOM = "slides/dicom/cmu-1-small-region-dicom"
+BOXES = "slides/synthetic/openslide_boxes.tiff"
+
+
+def test_auto_takes_openslide_before_tiffslide(
+    data_dir: Path, slide_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_slide(data_dir / TCGA, default_mpp_um=0.25) as slide:
+        assert (slide.reader, slide.damage) == ("openslide", None)
+
+    def refusing(path: str) -> None:
+        raise openslide.OpenSlideError("not today")
+
+    monkeypatch.setattr(openslide, "OpenSlide", refusing)
+    with open_slide(slide_path) as slide:
+        assert slide.reader == "tiffslide"
+        assert slide.damage is not None
+        assert "openslide: not today" in slide.damage
+    with pytest.raises(UnreadableSlideError, match="not today"):
+        open_slide(slide_path, "openslide")
+
+
+def test_a_dicom_folder(data_dir: Path) -> None:
+    folder = data_dir / DICOM
+    with open_slide(folder) as slide:
+        assert slide.reader == "openslide"
+        assert slide.dimensions == (2220, 2967)
+        assert slide.mpp_um == pytest.approx(0.499, abs=1e-3)
+        assert slide.path.parent == folder
+        assert len(slide.levels) > 1
+        corner = slide.read(Region(0, 0, 0, 20, 20))
+    with open_slide(sorted(folder.glob("*.dcm"))[-1]) as slide:
+        np.testing.assert_array_equal(slide.read(Region(0, 0, 0, 20, 20)), corner)
+    with pytest.raises(UnreadableSlideError, match=r"\.dcm"):
+        open_slide(folder, "tiffslide")
+
+
+def test_paths_that_are_no_files(tmp_path: Path) -> None:
+    for path, words in (
+        (tmp_path / "gone.svs", "no such file"),
+        (tmp_path, "without DICOM"),
+        (tmp_path / f"{'x' * 300}.svs", "."),
+    ):
+        with pytest.raises(UnreadableSlideError, match=words) as caught:
+            open_slide(path)
+        assert str(caught.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("memory://bucket/none.svs", "nothing there"),
+        ("nosuchprotocol://bucket/a.svs", "check the part before"),
+    ],
+)
+def test_urls_that_lead_nowhere(url: str, words: str) -> None:
+    with pytest.raises((UnreadableSlideError, ConfigError), match=words) as caught:
+        open_slide(url)
+    assert url in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["opensilde", "Auto", ""])
+def test_a_reader_that_there_is_not(slide_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        open_slide(slide_path, name)
+    assert str(caught.value) == (
+        f"no reader is called {name!r}; name one of auto, direct, openslide, tiffslide, image"
+    )
+
+
+# --- a reader of one's own
+
+
+class Own(OpenSlideReader):
+    """OpenSlide under another name; what it says of a file is for the test to choose."""
+
+    name = "own"
+    verdict: Exception | None = None
+
+    def __init__(self, path: str) -> None:
+        if self.verdict is not None:
+            raise self.verdict
+        super().__init__(path)
+
+    @property
+    def version(self) -> str:
+        return "1.2.3"
+
+
+@pytest.fixture
+def own(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Own]]:
+    """The documented way: a module, and a line in choices.py."""
+    monkeypatch.setattr(Own, "verdict", None)
+    CHOICES.add("own", Own)
+    yield Own
+    CHOICES.remove("own")
+
+
+def test_a_reader_of_ones_own_reads(own: type[Own], slide_path: Path) -> None:
+    with open_slide(slide_path, "own") as slide, open_slide(slide_path, "openslide") as other:
+        assert (slide.reader, slide.reader_version, slide.damage) == ("own", "1.2.3", None)
+        region = Region(700, 500, 0, 30, 20)
+        np.testing.assert_array_equal(slide.read(region), other.read(region))
+
+
+def test_auto_tries_it_in_its_turn(own: type[Own], tmp_path: Path, faulty: Path) -> None:
+    """It comes after those that are there; here they refuse the file."""
+    with pytest.raises(UnreadableSlideError, match=r"tiffslide: .*; own: Unsupported"):
+        open_slide(faulty / "bad_magic.svs")
+
+
+def test_what_a_reader_says_of_a_file(
+    own: type[Own], faulty: Path, slide_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own, "verdict", Refused("not today"))
+    with pytest.raises(UnreadableSlideError, match=r"own: not today\)"):
+        open_slide(faulty / "bad_magic.svs")
+    with pytest.raises(UnreadableSlideError, match=r"own: not today\)"):
+        open_slide(slide_path, "own")
+    monkeypatch.setattr(own, "verdict", Declined("left to others"))
+    with pytest.raises(UnreadableSlideError) as caught:
+        open_slide(faulty / "bad_magic.svs")
+    assert "own" not in str(caught.value)
+    with pytest.raises(UnreadableSlideError) as caught:
+        open_slide(slide_path, "own")
+    assert str(caught.value) == (
+        f"{slide_path}: the reader own does not take it: left to others; leave out --reader own"
+    )
+
+
+@pytest.mark.parametrize("mistake", [TypeError("a"), IndexError("b"), ValueError("c"), OSError()])
+def test_a_mistake_of_ours_is_no_refusal(
+    own: type[Own], slide_path: Path, mistake: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own, "verdict", mistake)
+    with pytest.raises(type(mistake)) as caught:
+        open_slide(slide_path, "own")
+    assert caught.value is mistake
+
+
+# --- mpp
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_mpp_stated_given_and_missing(data_dir: Path, reader: str) -> None:
+    stated, silent = data_dir / CMU, data_dir / TCGA
+    for path, table, default, expected in (
+        (stated, None, None, (0.499, "slide")),
+        (stated, None, 0.25, (0.499, "slide")),
+        (stated, 0.3, 0.25, (0.3, "table")),
+        (silent, None, 0.25, (0.25, "default")),
+        (silent, 0.3, None, (0.3, "table")),
+    ):
+        with open_slide(path, reader, table_mpp_um=table, default_mpp_um=default) as slide:
+            assert (slide.mpp_um, slide.mpp_source) == expected
+    with pytest.raises(ResolutionError, match=r"--default-mpp.*--slides-csv") as caught:
+        open_slide(silent, reader)
+    assert str(caught.value).startswith(f"{silent}: ")
+
+
+@pytest.mark.parametrize("mpp_um", [0.0, -0.5, 0.01, 17.0, float("nan"), float("inf")])
+def test_absurd_mpp_is_refused(slide_path: Path, data_dir: Path, mpp_um: float) -> None:
+    with pytest.raises(ResolutionError, match=r"outside 0\.05-16"):
+        open_slide(slide_path, table_mpp_um=mpp_um)
+    with pytest.raises(ResolutionError, match=r"outside 0\.05-16"):
+        open_slide(data_dir / TCGA, default_mpp_um=mpp_um)
+
+
+def test_a_print_resolution_is_no_mpp(data_dir: Path) -> None:
+    with pytest.raises(ResolutionError, match=r"352\.\d+ \(slide\).*--slides-csv"):
+        open_slide(data_dir / BOXES)
+    with open_slide(data_dir / BOXES, table_mpp_um=0.5) as slide:
+        assert slide.dimensions == (300, 250)
+
+
+@pytest.mark.parametrize("reader", OF_JPEG)
+@pytest.mark.parametrize("fault", ["mpp_removed", "mpp_garbage", "mpp_10x"])
+def test_faulty_mpp(faulty: Path, fault: str, reader: str) -> None:
+    path = faulty / f"{fault}.svs"
+    with pytest.raises(ResolutionError) as caught:
+        open_slide(path, reader)
+    assert "--slides-csv" in str(caught.value)
+    if fault == "mpp_10x":
+        assert "4.99" in str(caught.value)
+        assert "objective power 20" in str(caught.value)
+        with pytest.raises(ResolutionError):
+            open_slide(path, reader, default_mpp_um=0.5)
+    else:
+        with open_slide(path, reader, default_mpp_um=0.5) as slide:
+            assert (slide.mpp_um, slide.mpp_source) == (0.5, "default")
+    with open_slide(path, reader, table_mpp_um=0.499) as slide:
+        assert (slide.mpp_um, slide.mpp_source) == (0.499, "table")

@@ -1,0 +1,117 @@
+"""The whole slide at low resolution, painted block by block from one level."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from wsi_norm.errors import ReadError
+from wsi_norm.geometry import Box, Level, best_level
+
+WHITE = 255
+BLOCK_PX = 1024
+SMALLEST_BLOCK_PX = 256
+
+Decode = Callable[[Level, Box], npt.NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class Overview:
+    """A slide at low resolution.
+
+    Attributes
+    ----------
+    image
+        uint8 (h, w, 3); what could not be read is white.
+    readable
+        bool (h, w): False where the source could not be read.
+    downsample
+        (x, y): level-0 px per px of `image`.
+    mpp_um
+        Resolution of `image` in um/px.
+    """
+
+    image: npt.NDArray[np.uint8]
+    readable: npt.NDArray[np.bool_]
+    downsample: tuple[float, float]
+    mpp_um: float
+
+
+def painted(
+    levels: Sequence[Level], level0_mpp_um: float, mpp_um: float, decode: Decode
+) -> tuple[Overview, ReadError | None]:
+    """A slide at about `mpp_um`, antialiased, and the last error of what could not be decoded."""
+    level = best_level(levels, max(mpp_um / level0_mpp_um, 1.0))
+    factor = max(mpp_um / (level0_mpp_um * level.downsample), 1.0)
+    width, height = max(1, round(level.width / factor)), max(1, round(level.height / factor))
+    canvas = _Canvas(
+        np.full((height, width, 3), WHITE, np.uint8),
+        np.zeros((height, width), np.bool_),
+        level,
+        (level.width / width, level.height / height),
+        decode,
+    )
+    failure: ReadError | None = None
+    for target in _blocks(Box(0, 0, width, height), max(1, int(BLOCK_PX / max(canvas.scale)))):
+        failure = canvas.paint(target) or failure
+    downsample = levels[0].width / width, levels[0].height / height
+    overview = Overview(canvas.image, canvas.readable, downsample, level0_mpp_um * downsample[0])
+    return overview, failure
+
+
+@dataclass(frozen=True)
+class _Canvas:
+    """An overview in the making; `scale` is px of the level per px of the image, (x, y)."""
+
+    image: npt.NDArray[np.uint8]
+    readable: npt.NDArray[np.bool_]
+    level: Level
+    scale: tuple[float, float]
+    decode: Decode
+
+    def paint(self, target: Box) -> ReadError | None:
+        """Decode what lies under a box of the image and reduce it into it; halve on failure."""
+        x, y = self.scale
+        left, top, right, bottom = (
+            target.left * x,
+            target.top * y,
+            target.right * x,
+            target.bottom * y,
+        )
+        box = Box(
+            int(left),
+            int(top),
+            min(self.level.width, int(np.ceil(right - 1e-6))),
+            min(self.level.height, int(np.ceil(bottom - 1e-6))),
+        )
+        try:
+            pixels = self.decode(self.level, box)
+        except ReadError as error:
+            side = max(target.width, target.height)
+            if max(box.width, box.height) > SMALLEST_BLOCK_PX and side > 1:
+                for part in _blocks(target, (side + 1) // 2):
+                    self.paint(part)
+            return error
+        start = left - box.left, top - box.top
+        window = (
+            *start,
+            min(start[0] + right - left, box.width),
+            min(start[1] + bottom - top, box.height),
+        )
+        small = Image.fromarray(pixels).resize(
+            (target.width, target.height), Image.Resampling.BOX, box=window
+        )
+        at = slice(target.top, target.bottom), slice(target.left, target.right)
+        self.image[at] = np.asarray(small)
+        self.readable[at] = True
+        return None
+
+
+def _blocks(box: Box, side: int) -> Iterator[Box]:
+    for top in range(box.top, box.bottom, side):
+        for left in range(box.left, box.right, side):
+            yield Box(left, top, min(left + side, box.right), min(top + side, box.bottom))

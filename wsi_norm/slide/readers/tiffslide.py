@@ -1,0 +1,78 @@
+"""TiffSlide: the TIFF family, also over URLs."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+from typing import ClassVar
+
+import tiffslide
+
+from wsi_norm.errors import ReadError
+from wsi_norm.geometry import Level
+from wsi_norm.slide.readers.base import (
+    RGB,
+    TIFFFILE_ERRORS,
+    Refused,
+    Stated,
+    check_plain_tiff,
+    closed_on_failure,
+    on_white,
+    translated,
+)
+
+ERRORS = (
+    *TIFFFILE_ERRORS,
+    RuntimeError,  # imagecodecs: a tile that does not decode; TiffSlide: odd axes
+    MemoryError,  # imagecodecs: a tile of an absurd size
+    SyntaxError,  # XML that is cut
+    AttributeError,
+    AssertionError,
+    StopIteration,
+)
+"""What TiffSlide raises on damaged files: it checks little, and what is below it comes through."""
+
+MODES = frozenset({"L", "LA", "RGB", "RGBA"})
+
+
+class TiffSlideReader:
+    """TiffSlide: Aperio, Leica, Hamamatsu, Philips and plain TIFFs."""
+
+    name: ClassVar[str] = "tiffslide"
+    block_px: ClassVar[int] = 1024
+
+    def __init__(self, path: str) -> None:
+        with translated(Refused, *ERRORS):
+            self._slide = tiffslide.TiffSlide(path)
+        with closed_on_failure(self._slide):
+            with translated(Refused, *ERRORS):
+                stated = Stated.by(self._slide)
+                page = self._slide.ts_tifffile.pages.first
+                icc_profile = "InterColorProfile" in page.tags
+            if stated.properties.get("tiffslide.vendor") is None:
+                check_plain_tiff(page)
+            self.metadata = stated.metadata("tiffslide", icc_profile=icc_profile)
+
+    @property
+    def version(self) -> str:
+        """Of the package."""
+        return importlib.metadata.version("tiffslide")
+
+    def read(self, level: Level, left: int, top: int, width: int, height: int) -> RGB:
+        """uint8 (height, width, 3)."""
+        location = (_ceil(left, level.downsample), _ceil(top, level.downsample))
+        with translated(ReadError, *ERRORS):
+            image = self._slide.read_region(location, level.index, (width, height))
+        if image.mode not in MODES:
+            raise ReadError(f"pixel mode {image.mode} is not 8-bit colour")
+        return on_white(image)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._slide.close()
+
+
+def _ceil(index: int, downsample: float) -> int:
+    """The level-0 px that TiffSlide, which truncates, takes for this px of a level."""
+    first = math.ceil(index * downsample)
+    return first if int(first / downsample) >= index else first + 1
