@@ -101,7 +101,7 @@ def test_near_to_torchstain_on_a_real_tile(data_dir: Path) -> None:
     assert usable.all()
     dark = tile.max(axis=-1) < 200
     difference = np.abs(out[0].astype(int) - expected)[dark]
-    assert difference.mean() < 3
+    assert difference.mean() < 4
     assert np.abs(tile.astype(int) - expected)[dark].mean() > 10
 
 

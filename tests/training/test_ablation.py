@@ -13,7 +13,7 @@ from torch import nn
 from wsi_norm.cohort.splits import read_splits
 from wsi_norm.cohort.tiles import LabelledTiles
 from wsi_norm.config import TrainConfig
-from wsi_norm.lstainnorm import LStainNorm, Template
+from wsi_norm.lstainnorm import LayerConfig, LStainNorm, StainLayer, Template, make_layer
 from wsi_norm.lstainnorm.background import tissue_weight, white_of
 from wsi_norm.lstainnorm.learned import space_weights
 from wsi_norm.training.ablation import ablation, learned_facts, variants
@@ -25,10 +25,10 @@ Make = Callable[..., TrainConfig]
 SPACES = ("rgb", "lab", "hsv")
 
 
-def trained(preset: str) -> LStainNorm:
+def trained(preset: str) -> StainLayer:
     """A layer whose parameters are all away from where they start."""
     tile = np.random.default_rng(0).integers(60, 220, (32, 32, 3), np.uint8)
-    layer = LStainNorm(preset, template=Template.fit(tile), statistics="tile")
+    layer = make_layer(LayerConfig(preset, statistics="tile"), Template.fit(tile))
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in layer.named_parameters():
@@ -49,7 +49,8 @@ def branches_of(layer: LStainNorm, x: torch.Tensor) -> tuple[torch.Tensor, torch
     """The image in every space, and how much of a pixel is tissue."""
     weight = tissue_weight(x, white_of(x))
     normalization = layer.normalization
-    return normalization(x, *normalization.measure(x, weight)), weight  # type: ignore[operator]
+    mean, std, _ = normalization.measure(x, weight)
+    return normalization(x, mean, std), weight  # type: ignore[operator]
 
 
 # --- facts
@@ -181,5 +182,5 @@ def test_scores_of_the_parts(cohort: Cohort, settings: Make) -> None:
     assert set(scores) == set(variants(layer))
     for name, variant in variants(layer).items():
         for condition, strength in (("clean", 0.0), ("simulated", 1.0)):
-            rows = judge(LayerFront(variant), network, tiles, strength=strength, seed=5)
+            rows = judge(LayerFront(variant, engine="torch"), network, tiles, strength=strength, seed=5)
             assert scores[name][condition] == round(mean_score(rows), 4)

@@ -67,9 +67,7 @@ def profile(front: Front, tiles: dict[str, LabelledTiles], strength: float) -> d
         earlier = front.passed_through
         after = front(plain, batch.group)
         refused += front.passed_through - earlier
-        pairs.append(
-            quality.pair_difference(*(front(scan, batch.group) for scan in scans))
-        )
+        pairs.append(quality.pair_difference(*(front(scan, batch.group) for scan in scans)))
         before.append(quality.pair_difference(*scans))
         similarity, correlation = quality.structure(plain, after)
         ssim.append(similarity)

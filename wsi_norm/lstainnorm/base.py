@@ -143,7 +143,7 @@ class StainLayer(nn.Module):
         self,
         x: Tensor,
         statistics: Statistics | None = None,
-        white: Triple | None = None,
+        white: Triple | Tensor | None = None,
         group: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """As `forward`, without its check of x; also says which images had usable statistics.
@@ -151,7 +151,8 @@ class StainLayer(nn.Module):
         Parameters
         ----------
         white
-            RGB of clear glass; None takes the statistics' or else estimates it.
+            RGB of clear glass, or (B, 3, 1, 1) of each image's; None takes the statistics' or else
+            estimates it.
         group
             long (B,): images with equal numbers are measured together, and share their white, as
             tiles of one slide do. None measures each image by itself.

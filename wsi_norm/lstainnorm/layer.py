@@ -106,13 +106,13 @@ class LStainNorm(StainLayer):
         self,
         x: Tensor,
         statistics: Statistics | None = None,
-        white: Triple | None = None,
+        white: Triple | Tensor | None = None,
         group: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """See `StainLayer.normalize`."""
-        if white is None and statistics is not None:
-            white = statistics.white
-        glass = white_of(x, group) if white is None else x.new_tensor(white)[:, None, None]
+        if white is None:
+            white = white_of(x, group) if statistics is None else statistics.white
+        glass = white if isinstance(white, Tensor) else x.new_tensor(white)[:, None, None]
         weight = tissue_weight(x, glass)
         inside = self.normalization.convert(x)
         if statistics is None:

@@ -171,7 +171,7 @@ class ReferenceLayer(StainLayer):
         self,
         x: Tensor,
         statistics: Statistics | None = None,
-        white: Triple | None = None,
+        white: Triple | Tensor | None = None,
         group: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """See `StainLayer.normalize`; glass plays no part, and every image is usable."""

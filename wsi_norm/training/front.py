@@ -111,7 +111,9 @@ class LayerFront(Front):
 
 
 def normalize_slide(normalizer: StainNormalizer, tiles: UInt8) -> tuple[UInt8, Bools]:
-    """Tiles of one slide, uint8 (N, H, W, 3), with its white and, where asked for, its statistics."""
+    """Tiles of one slide, uint8 (N, H, W, 3), with its white and, where needed, its statistics."""
+    if normalizer.statistics == "none":
+        return normalizer.normalize(tiles)
     white = triple(white_level(tiles))
     if normalizer.statistics != "slide":
         return normalizer.normalize(tiles, None, white)
@@ -154,11 +156,11 @@ def layer_config(config: NormalizerConfig) -> LayerConfig:
     """The settings as a layer's; ValueError for a preset or a space that there is not."""
     single = config.preset.startswith("single:")
     spaces = (config.preset.removeprefix("single:"),) if single else config.spaces
-    return LayerConfig(config.preset, cast(Any, spaces), config.statistics, config.background)
+    return LayerConfig(config.preset, cast("Any", spaces), config.statistics, config.background)
 
 
 def target_tile(config: NormalizerConfig, tiles: LabelledTiles, seed: int) -> UInt8 | None:
-    """uint8 (H, W, 3) to aim at; None for the layer's default, the cohort, and where none is needed."""
+    """uint8 (H, W, 3) to aim at; None for the layer (the cohort is its default) and for none."""
     if isinstance(config.target, int):
         if not 0 <= config.target < len(tiles):
             raise ConfigError(

@@ -18,7 +18,7 @@ from wsi_norm.cohort.augment import augment, scan
 from wsi_norm.cohort.tiles import IGNORE, Batch
 from wsi_norm.config import TrainConfig
 from wsi_norm.errors import TrainingError
-from wsi_norm.lstainnorm.normalization import numbered
+from wsi_norm.lstainnorm.moments import numbered
 from wsi_norm.training.front import LayerFront
 
 EPS = 1e-7
