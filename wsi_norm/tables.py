@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
@@ -112,8 +111,12 @@ def _begins(name: str, other: str) -> bool:
 
 
 def _one_slip(name: str, other: str) -> bool:
-    start = len(commonprefix([name, other]))
-    name, other = name[start:][::-1], other[start:][::-1]
-    end = len(commonprefix([name, other]))
-    name, other = name[end:], other[end:]
-    return max(len(name), len(other)) <= 1 or (len(name) == 2 and name == other[::-1])
+    pairs = enumerate(zip(name, other, strict=False))
+    first = next((place for place, (a, b) in pairs if a != b), min(len(name), len(other)))
+    wrong, right = name[first:], other[first:]
+    return (
+        wrong[1:] == right[1:]
+        or wrong[1:] == right  # one too many
+        or wrong == right[1:]  # one missing
+        or (wrong[:2] == right[:2][::-1] and wrong[2:] == right[2:])
+    )

@@ -124,6 +124,20 @@ def load_checkpoint(
         raise CheckpointError(f"{path}: damaged checkpoint: {_one_line(error)}") from error
 
 
+def load_weights(path: str | Path) -> Any:
+    """What a `.pt` or Lightning checkpoint holds, on the CPU; no code runs.
+
+    Raises
+    ------
+    CheckpointError
+        It is missing, damaged, or would run code.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (*DAMAGE, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{path}: truncated or damaged ({_one_line(error)})") from error
+
+
 def sha256_of(path: str | Path | None = None) -> str:
     """SHA-256 of a checkpoint file (None: the packaged one)."""
     return hashlib.sha256((PACKAGED if path is None else Path(path)).read_bytes()).hexdigest()
