@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,6 +14,8 @@ import torch
 from PIL import Image
 from torch import nn
 
+from wsi_norm.cohort.batches import Batch
+from wsi_norm.cohort.splits import LabelledImage
 from wsi_norm.config import TrainConfig
 from wsi_norm.config.evaluate import merge
 
@@ -142,3 +144,45 @@ def settings(tmp_path: Path) -> Callable[..., TrainConfig]:
         return TrainConfig.model_validate(merged)
 
     return make
+
+
+def images(
+    folder: Path, sizes: Sequence[tuple[int, int]], groups: Sequence[str] = (), masks: bool = False
+) -> list[LabelledImage]:
+    """Noise of (height, width), and masks that are the red channel's lowest bit."""
+    random = np.random.default_rng(5)
+    made = []
+    for number, size in enumerate(sizes):
+        path, mask = folder / f"n{number}.png", folder / f"n{number}-mask.png"
+        noise = random.integers(0, 256, (*size, 3), np.uint8)
+        Image.fromarray(noise).save(path)
+        Image.fromarray(noise[..., 0] % 2).save(mask)
+        group = groups[number] if groups else path.stem
+        label = None if masks else number % 2
+        made.append(LabelledImage(path.name, path, None, label, mask if masks else None, group, ""))
+    return made
+
+
+def pixels_of(path: Path) -> Any:
+    """What an image file holds."""
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def batch_of(groups: list[int], *, masks: bool = False, size: int = 8) -> Batch:
+    """Tiles whose pixels depend on their group and place."""
+    number = len(groups)
+    image = torch.randint(
+        60,
+        250,
+        (number, 3, size, size),
+        generator=torch.Generator().manual_seed(1),
+        dtype=torch.uint8,
+    )
+    label = torch.arange(number) % 2
+    target = (
+        torch.randint(2, (number, size, size), generator=torch.Generator().manual_seed(2))
+        if masks
+        else label
+    )
+    return Batch(image, target, torch.tensor(groups), torch.arange(number))

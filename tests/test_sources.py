@@ -286,7 +286,7 @@ def test_a_misspelt_column_is_not_taken_for_a_note(table: Path, column: str, mea
 
 
 def test_notes_of_ones_own(table: Path, folder: Path) -> None:
-    """"msi" is near to "wsi", "mpp_x" to "mpp"; both are there already."""
+    """Of these, msi is near to wsi and mpp_x to mpp; both are there already."""
     notes = "wsi,mpp,stain,msi,mpp_x,filename,report_path,,\nb.svs,0.5,HE,high,0.5,b,r.pdf,1,2\n"
     assert read(table, notes) == [SlideSource(folder / "b.svs", "b", 0.5)]
 

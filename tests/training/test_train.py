@@ -373,8 +373,8 @@ def test_other_settings_in_the_same_folder(cohort: Cohort, settings: Make) -> No
     other = settings(data=data, seed=3, recipe={"epochs": 5}, normalizer={"preset": "paper"})
     output = other.output
     assert refusal(TrainingError, other) == (
-        f"{output}: holds a training with other settings (normalizer.preset was 'mean', now "
-        "'paper'; recipe.epochs was 2, now 5; seed was 0, now 3); choose another output, or start "
+        f"{output}: holds a training with other settings (normalizer.preset: mean != paper; "
+        "recipe.epochs: 2 != 5; seed: 0 != 3); choose another output, or start "
         "anew with --overwrite"
     )
     same = settings(
