@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -133,7 +133,7 @@ class _Summary:
             "metric": self.metric,
             "mean": float(means.mean()),
             "sd": float(means.std(ddof=1)) if len(seeds) > 1 else np.nan,
-            "worst": float(_worst(point).mean()),
+            "worst": float(np.fmin.reduce(point, axis=1).mean()),
             **dict(
                 zip(("low", "high"), self._interval(self._resampled(method, seeds)), strict=True)
             ),
@@ -195,9 +195,12 @@ def multiplicities(kind: str, names: Sequence[object], resamples: int, seed: int
 
 def _score(domain: Domain, metric: str, multiplicity: Float) -> Float:
     """A metric of every run, (runs, resamples), if groups count as often as (resamples, G) says."""
-    if metric in METRICS["segmentation"]:
-        return _mean_of_images(domain, METRICS["segmentation"].index(metric), multiplicity)
-    return _CLASSIFICATION[metric](domain, multiplicity)
+    if metric == "balanced_accuracy":
+        found = domain.values.argmax(axis=2)
+        return drawn_balanced_accuracy(found, domain.labels, domain.group, multiplicity)
+    if metric == "auc":
+        return _auc(domain, multiplicity)
+    return _mean_of_images(domain, METRICS["segmentation"].index(metric), multiplicity)
 
 
 def _mean_of_images(domain: Domain, column: int, multiplicity: Float) -> Float:
@@ -205,11 +208,6 @@ def _mean_of_images(domain: Domain, column: int, multiplicity: Float) -> Float:
     sums = [_count(domain.group, count, values) for values in domain.values[..., column]]
     drawn: Float = np.stack(sums) @ multiplicity.T / (multiplicity @ _count(domain.group, count))
     return drawn
-
-
-def _balanced_accuracy(domain: Domain, multiplicity: Float) -> Float:
-    found = domain.values.argmax(axis=2)
-    return drawn_balanced_accuracy(found, domain.labels, domain.group, multiplicity)
 
 
 def _auc(domain: Domain, multiplicity: Float) -> Float:
@@ -222,12 +220,6 @@ def _auc(domain: Domain, multiplicity: Float) -> Float:
         for k in ([1] if classes == 2 else range(classes))
     ]
     return nanmean(np.array(each), axis=0)
-
-
-_CLASSIFICATION: Mapping[str, Callable[[Domain, Float], Float]] = {
-    "balanced_accuracy": _balanced_accuracy,
-    "auc": _auc,
-}
 
 
 def weighted_auc(scores: Float, positive: Mask, group: Int, multiplicity: Float) -> Float:
@@ -267,11 +259,6 @@ def _areas(scores: Float, positive: Mask, group: Int, multiplicity: Float) -> Fl
         if pairs > 0:
             areas[resample] = won / pairs
     return areas
-
-
-def _worst(point: Float) -> Float:
-    lowest: Float = np.fmin.reduce(point, axis=1)
-    return lowest
 
 
 def _count(index: Int, size: int, weights: Float | None = None) -> Float:
