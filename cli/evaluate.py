@@ -15,7 +15,7 @@ from .options import options_of
 from .train import data_root_option, needs_training_extra
 
 if TYPE_CHECKING:
-    from wsi_norm.evaluation.runs import Run
+    from wsi_norm.evaluation.trials import Trial
 
 
 @click.command("evaluate", context_settings={"token_normalize_func": dashes})
@@ -43,11 +43,11 @@ def command(
 
     from wsi_norm.evaluation.evaluate import evaluate
 
-    with tqdm(unit="run", disable=quiet or not sys.stderr.isatty()) as bar:
+    with tqdm(unit="trial", disable=quiet or not sys.stderr.isatty()) as bar:
 
-        def show(done: int, total: int, run: Run) -> None:
+        def show(done: int, total: int, trial: Trial) -> None:
             bar.total = total
-            bar.set_postfix_str(run.name, refresh=False)
+            bar.set_postfix_str(trial.name, refresh=False)
             bar.update(done - bar.n)
 
         evaluate(settings, data_root, show)

@@ -1,11 +1,12 @@
-"""Cohorts that the tests draw, and networks small enough to learn from them in seconds."""
+"""Cohorts that the tests draw, and networks small enough to learn from them in seconds.
+
+Settings name the networks as `tests.cohorts:classifier`, as they name a user's own.
+"""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ import torch
 from PIL import Image
 from torch import nn
 
+from wsi_norm.cohort.batches import Batch
+from wsi_norm.cohort.splits import LabelledImage
 from wsi_norm.config import TrainConfig
 from wsi_norm.config.evaluate import merge
 
@@ -44,6 +47,23 @@ def segmenter(classes: int = 2) -> nn.Module:
     )
 
 
+def quick_classifier() -> nn.Module:
+    """Half of that, for many trainings."""
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, stride=4),
+        nn.BatchNorm2d(4, momentum=0.5),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, 2),
+    )
+
+
+def quick_segmenter() -> nn.Module:
+    """Each pixel by itself."""
+    return nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1))
+
+
 class Exploding(nn.Module):
     """Gives NaN when it is trained."""
 
@@ -54,14 +74,6 @@ class Exploding(nn.Module):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.head(image.mean((2, 3)))
         return logits * torch.nan if self.training else logits
-
-
-@pytest.fixture(autouse=True)
-def _networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user's module `tiny` with networks."""
-    module = ModuleType("tiny")
-    vars(module).update(classifier=classifier, segmenter=segmenter, exploding=Exploding)
-    monkeypatch.setitem(sys.modules, "tiny", module)
 
 
 def draw(random: np.random.Generator, size: int, discs: int, domain: int) -> tuple[Any, Any]:
@@ -117,7 +129,7 @@ def settings(tmp_path: Path) -> Callable[..., TrainConfig]:
                 "test": {"split": "test"},
             },
             "normalizer": {"preset": "mean"},
-            "network": {"name": "tiny:classifier"},
+            "network": {"name": "tests.cohorts:classifier"},
             "recipe": {
                 "epochs": 2,
                 "batch_size": 8,
@@ -133,7 +145,7 @@ def settings(tmp_path: Path) -> Callable[..., TrainConfig]:
         else:
             common["data"]["columns"]["mask"] = "mask"
             common["data"]["classes"] = ["background", "nucleus"]
-            common["network"]["name"] = "tiny:segmenter"
+            common["network"]["name"] = "tests.cohorts:segmenter"
         data = changes.pop("data", {})
         merged = merge(common, {**changes, "data": data})
         for key, value in data.items():  # filters are replaced, not merged
@@ -142,3 +154,45 @@ def settings(tmp_path: Path) -> Callable[..., TrainConfig]:
         return TrainConfig.model_validate(merged)
 
     return make
+
+
+def images(
+    folder: Path, sizes: Sequence[tuple[int, int]], groups: Sequence[str] = (), masks: bool = False
+) -> list[LabelledImage]:
+    """Noise of (height, width), and masks that are the red channel's lowest bit."""
+    random = np.random.default_rng(5)
+    made = []
+    for number, size in enumerate(sizes):
+        path, mask = folder / f"n{number}.png", folder / f"n{number}-mask.png"
+        noise = random.integers(0, 256, (*size, 3), np.uint8)
+        Image.fromarray(noise).save(path)
+        Image.fromarray(noise[..., 0] % 2).save(mask)
+        group = groups[number] if groups else path.stem
+        label = None if masks else number % 2
+        made.append(LabelledImage(path.name, path, None, label, mask if masks else None, group, ""))
+    return made
+
+
+def pixels_of(path: Path) -> Any:
+    """What an image file holds."""
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def batch_of(groups: list[int], *, masks: bool = False, size: int = 8) -> Batch:
+    """Tiles whose pixels depend on their group and place."""
+    number = len(groups)
+    image = torch.randint(
+        60,
+        250,
+        (number, 3, size, size),
+        generator=torch.Generator().manual_seed(1),
+        dtype=torch.uint8,
+    )
+    label = torch.arange(number) % 2
+    target = (
+        torch.randint(2, (number, size, size), generator=torch.Generator().manual_seed(2))
+        if masks
+        else label
+    )
+    return Batch(image, target, torch.tensor(groups), torch.arange(number))

@@ -230,13 +230,9 @@ def test_aliases_of_columns(table: Path, folder: Path) -> None:
     assert source == SlideSource(folder / "b.svs", "b", 0.5)
 
 
-@pytest.mark.parametrize("start", [b"\xef\xbb\xbf", b""])
-@pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
-def test_spreadsheets_bom_and_newlines(
-    table: Path, folder: Path, start: bytes, newline: bytes
-) -> None:
+def test_a_table_of_a_spreadsheet(table: Path, folder: Path) -> None:
     rows = [b"wsi,mpp", b'"with space [2].svs",0.5', "scan_ä_日本.tif, ".encode()]
-    found = read(table, start + newline.join(rows) + newline)
+    found = read(table, b"\xef\xbb\xbf" + b"\r\n".join(rows))
     assert [(source.path, source.mpp_um) for source in found] == [
         (folder / "with space [2].svs", 0.5),
         (folder / "scan_ä_日本.tif", None),
@@ -266,8 +262,40 @@ def test_a_folder_in_a_table_is_a_dicom_slide(table: Path, folder: Path) -> None
 
 
 def test_rows_longer_and_shorter_than_the_header(table: Path, folder: Path) -> None:
-    found = read(table, "mpp,wsi\n0.5,b.svs,more,and more\n,c.ndpi\n\n")
-    assert [source.mpp_um for source in found] == [0.5, None]
+    """A comma in a path, or a lost one: what follows would be taken for something else."""
+    for row in ("0.5,b,svs", "b.svs"):
+        assert "line 2 has" in refusal(table, f"mpp,wsi\n{row}\n,c.ndpi\n\n")
+
+
+@pytest.mark.parametrize(
+    ("column", "meant"),
+    [
+        ("mmp", "mpp"),
+        ("MPP_um", "mpp"),
+        ("spacing", "spacing_at_level_0"),
+        ("mask", "mask_path"),
+        ("maskpath", "mask_path"),
+        ("roi", "roi_path"),
+        ("nmae", "name"),
+    ],
+)
+def test_a_misspelt_column_is_not_taken_for_a_note(table: Path, column: str, meant: str) -> None:
+    assert refusal(table, f"wsi,{column}\nb.svs,\n") == (
+        f"{table}: unknown column {column!r}; did you mean {meant!r}? Rename it"
+    )
+
+
+def test_notes_of_ones_own(table: Path, folder: Path) -> None:
+    """Of these, msi is near to wsi and mpp_x to mpp; both are there already."""
+    notes = "wsi,mpp,stain,msi,mpp_x,filename,report_path,,\nb.svs,0.5,HE,high,0.5,b,r.pdf,1,2\n"
+    assert read(table, notes) == [SlideSource(folder / "b.svs", "b", 0.5)]
+
+
+@pytest.mark.parametrize("two", ["mpp,spacing_at_level_0", "image_path,WSI", "wsi,Wsi"])
+def test_two_columns_of_one_meaning(table: Path, two: str) -> None:
+    first, second = two.split(",")
+    message = refusal(table, f"{two},wsi\n1,2,3\n" if "mpp" in two else f"{two}\n1,2\n")
+    assert f"the columns {first!r} and {second!r} say the same" in message
 
 
 @pytest.mark.parametrize("mpp", ["about 0.5", "0,5", "0.5 um"])
@@ -277,14 +305,14 @@ def test_an_mpp_that_is_no_number_names_its_line(table: Path, mpp: str) -> None:
     assert mpp in message
 
 
-@pytest.mark.parametrize("text", ["", "path,mpp\nb.svs,0.5\n", "wsi;mpp\nb.svs;0.5\n", "b.svs\n"])
+@pytest.mark.parametrize("text", ["", "path,mpp\nb.svs,0.5\n", "b.svs\n", "b.svs\nc.ndpi\n"])
 def test_a_missing_column(table: Path, text: str) -> None:
-    assert "column 'wsi'" in refusal(table, text)
+    assert "a column 'wsi' (or 'image_path')" in refusal(table, text)
 
 
 def test_a_row_without_a_slide_names_its_line(table: Path) -> None:
     assert "line 3" in refusal(table, "wsi,mpp\nb.svs,0.5\n,0.5\n")
-    assert "line 2" in refusal(table, "mpp,wsi\n0.5\n")
+    assert "line 2" in refusal(table, "mpp,wsi\n0.5,\n")
 
 
 @pytest.mark.parametrize("name", ["a/b", "../b", "/b", "b/", "."])
@@ -295,7 +323,8 @@ def test_a_name_must_not_leave_the_output_folder(table: Path, name: str) -> None
 
 
 def test_unreadable_tables(table: Path, folder: Path) -> None:
-    assert "cannot read" in refusal(table, b"wsi\n\xff\xfe.svs\n")
+    assert "not UTF-8" in refusal(table, b"wsi\n\xff\xfe.svs\n")
+    assert "columns are separated by ';'" in refusal(table, "wsi;mpp\nb.svs;0.5\n")
     for path in (folder / "absent.csv", folder):
         with pytest.raises(ConfigError, match="cannot read") as caught:
             find_slides([], path)

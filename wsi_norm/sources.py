@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import glob
 import os
 from collections import Counter
@@ -14,6 +13,7 @@ from upath import UPath
 
 from wsi_norm.errors import ConfigError
 from wsi_norm.location import Location, location
+from wsi_norm.tables import Row, Table, misspelt, read_table
 
 SLIDE_SUFFIXES = frozenset(
     {".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".zvi"}
@@ -29,6 +29,7 @@ _COLUMNS = {
     "roi_path": "roi",
     "name": "name",
 }
+"""Columns of a table of slides, and what they hold."""
 
 
 @dataclass(frozen=True)
@@ -135,39 +136,45 @@ def _slides_in(folder: Path, recursive: bool) -> Sequence[Location]:
     return found
 
 
-def _read_table(table: Path) -> list[SlideSource]:
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            rows = [
-                {(key or "").strip().lower(): value for key, value in row.items()}
-                for row in csv.DictReader(file)
-            ]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"{table}: cannot read the table: {error}") from error
-    if not rows or not {"wsi", "image_path"} & set(rows[0]):
-        raise ConfigError(f"{table}: expected a header with a column 'wsi' (or 'image_path')")
-    for column in ("mask", "roi"):
-        if column in rows[0]:
-            raise ConfigError(f"{table}: unknown column {column!r}; did you mean '{column}_path'?")
-    return [_table_row(table, number, row) for number, row in enumerate(rows, start=2)]
+def _read_table(path: Path) -> list[SlideSource]:
+    table = read_table(path, "a header with a column 'wsi' (or 'image_path'), then a row per slide")
+    columns = _known_columns(table)
+    return [_table_row(path, columns, row) for row in table.rows]
 
 
-def _table_row(table: Path, number: int, row: Mapping[str, str | None]) -> SlideSource:
-    fields = {
-        _COLUMNS[key]: value.strip()
-        for key, value in row.items()
-        if key in _COLUMNS and value is not None and value.strip()
-    }
+def _known_columns(table: Table) -> dict[str, str]:
+    """What a column is for, to its name in the table; other columns are people's own notes."""
+    found: dict[str, str] = {}
+    for column in table.columns:
+        role = _COLUMNS.get(column.lower())
+        if role is not None and found.setdefault(role, column) != column:
+            raise ConfigError(
+                f"{table.path}: the columns {found[role]!r} and {column!r} say the same; "
+                "leave one of them out"
+            )
+    if "path" not in found:
+        raise ConfigError(f"{table.path}: expected a column 'wsi' (or 'image_path')")
+    lacking = [name for name, role in _COLUMNS.items() if role not in found]
+    for column in table.columns:
+        if column.lower() not in _COLUMNS and (meant := misspelt(column.lower(), lacking)):
+            raise ConfigError(
+                f"{table.path}: unknown column {column!r}; did you mean {meant!r}? Rename it"
+            )
+    return found
+
+
+def _table_row(table: Path, columns: Mapping[str, str], row: Row) -> SlideSource:
+    fields = {role: row.fields[column] for role, column in columns.items() if row.fields[column]}
     if "path" not in fields:
-        raise ConfigError(f"{table}: line {number} names no slide")
+        raise ConfigError(f"{table}: {row.where} names no slide")
     source = _source(location(_beside(table, fields["path"])))
     if name := fields.get("name"):
         if Path(name).name != name:
-            raise ConfigError(f"{table}: line {number}: the name {name!r} must not be a path")
+            raise ConfigError(f"{table}: {row.where}: the name {name!r} must not be a path")
         source = replace(source, name=name)
     return replace(
         source,
-        mpp_um=_number(table, number, fields.get("mpp")),
+        mpp_um=_number(table, row.where, fields["mpp"]) if "mpp" in fields else None,
         mask=Path(_beside(table, fields["mask"])) if "mask" in fields else None,
         roi=Path(_beside(table, fields["roi"])) if "roi" in fields else None,
     )
@@ -179,10 +186,8 @@ def _beside(table: Path, name: str) -> str:
     return str(beside) if not os.path.exists(name) and os.path.exists(beside) else name
 
 
-def _number(table: Path, line: int, text: str | None) -> float | None:
-    if text is None:
-        return None
+def _number(table: Path, where: str, text: str) -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise ConfigError(f"{table}: line {line}: mpp {text!r} is not a number") from error
+        raise ConfigError(f"{table}: {where}: mpp {text!r} is not a number") from error

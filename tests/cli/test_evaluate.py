@@ -41,15 +41,15 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def called(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any]]:
-    """What the library is called with; two runs are done at once, and the tables written."""
-    from wsi_norm.evaluation.runs import Run
+    """What the library is called with; two trials are done at once, and the tables written."""
+    from wsi_norm.evaluation.trials import Trial
 
     calls = []
 
     def evaluate(config: Any, root: Any, progress: Any) -> None:
         calls.append((config, root))
         for done, method in enumerate("ab", 1):
-            progress(done, 2, Run(method, 0))
+            progress(done, 2, Trial(method, 0))
         config.output.mkdir(exist_ok=True)
         (config.output / "tables.md").write_text("| a ▲ |\n", encoding="utf-8")
 

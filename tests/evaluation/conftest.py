@@ -14,19 +14,6 @@ from PIL import Image
 from wsi_norm.config import EvaluateConfig
 from wsi_norm.config.evaluate import merge
 
-NETWORKS = """
-from torch import nn
-
-def classifier():
-    return nn.Sequential(
-        nn.Conv2d(3, 4, 3, stride=4), nn.BatchNorm2d(4, momentum=0.5), nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2),
-    )
-
-def segmenter():
-    return nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1))
-"""
-
 TINTS = {"A": (190, 120, 170), "B": (170, 100, 180), "C": (200, 130, 150), "D": (180, 140, 190)}
 """Mean colour of each domain; D is the one to judge on."""
 SIZE = 32
@@ -65,13 +52,12 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def networks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A module of the user's, where workers find it too."""
-    folder = tmp_path_factory.mktemp("modules")
-    (folder / "tiny_networks.py").write_text(NETWORKS)
-    sys.path.insert(0, str(folder))
+def networks() -> Iterator[None]:
+    """The module `cohorts` as a user's own: workers find it on the path too."""
+    folder = str(Path(__file__).parents[1])
+    sys.path.insert(0, folder)
     yield
-    sys.path.remove(str(folder))
+    sys.path.remove(folder)
 
 
 METHODS = {
@@ -94,7 +80,7 @@ def classification(cohort: Path) -> dict[str, Any]:
             "tile_size": SIZE,
         },
         "normalizer": {"preset": "single:lab"},
-        "network": {"name": "tiny_networks:classifier"},
+        "network": {"name": "cohorts:quick_classifier"},
         "recipe": {
             "epochs": 2,
             "steps_per_epoch": 10,
@@ -112,7 +98,7 @@ def segmentation(cohort: Path) -> dict[str, Any]:
         "columns": {"mask": "mask", "group": "case", "domain": "domain"},
         "classes": ["background", "nucleus"],
     }
-    settings["network"] = {"name": "tiny_networks:segmenter"}
+    settings["network"] = {"name": "cohorts:quick_segmenter"}
     return settings
 
 

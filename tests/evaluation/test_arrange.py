@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from wsi_norm.errors import ConfigError
-from wsi_norm.evaluation.arrange import Condition, arrange
+from wsi_norm.evaluation.arrange import Arranged, arrange
 
 TILES = [("g2", "t1", 0), ("g1", "t3", 1), ("g10", "t1", 1), ("g1", "t2", 0)]
 """Group, item, label; two tiles of one name are of other groups."""
@@ -30,7 +30,7 @@ def table() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def arranged(frame: pd.DataFrame) -> list[Condition]:
+def arranged(frame: pd.DataFrame) -> list[Arranged]:
     return list(arrange(frame, ["p0", "p1"]))
 
 

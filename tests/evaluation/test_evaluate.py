@@ -16,9 +16,9 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from wsi_norm.config import EvaluateConfig
 from wsi_norm.errors import TrainingError
 from wsi_norm.evaluation import evaluate as module
-from wsi_norm.evaluation import runs
+from wsi_norm.evaluation import trials
 from wsi_norm.evaluation.evaluate import evaluate
-from wsi_norm.evaluation.runs import Run
+from wsi_norm.evaluation.trials import Trial
 
 Make = Callable[..., EvaluateConfig]
 ALL = ("none", "fixed lab", "learned", "fixed, network of none")
@@ -36,7 +36,7 @@ def done(
         templates={"method": "fixed lab", "beside": "learned", "images": 3},
     )
     calls: list[tuple[int, int, str]] = []
-    summary = evaluate(config, None, lambda n, of, run: calls.append((n, of, run.name)))
+    summary = evaluate(config, None, lambda n, of, trial: calls.append((n, of, trial.name)))
     return config, summary, calls
 
 
@@ -46,7 +46,7 @@ def predictions_of(config: EvaluateConfig) -> pd.DataFrame:
 
 def stamps(config: EvaluateConfig) -> dict[str, int]:
     """When each run's predictions were written."""
-    files = (config.output / "runs").glob(f"*/{runs.PREDICTIONS}")
+    files = (config.output / "runs").glob(f"*/{trials.PREDICTIONS}")
     return {file.parent.name: file.stat().st_mtime_ns for file in files}
 
 
@@ -142,7 +142,7 @@ def test_who_uses_another_has_its_network_and_its_own_normaliser(done: Any) -> N
     assert not np.allclose(own, other)
     folder = config.output / "runs" / "fixed_network_of_none--0"
     assert not (folder / "network.safetensors").exists()
-    assert (folder / runs.PROFILE).exists()
+    assert (folder / trials.PROFILE).exists()
 
 
 def test_what_is_finished_is_not_done_again(done: Any) -> None:
@@ -197,17 +197,17 @@ def test_an_interrupted_evaluation_goes_on(
 ) -> None:
     _, summary, _ = done
     config = maker(tmp_path)(["none", "fixed lab"], seeds=[0, 1], reference="none")
-    judge = runs.judge
+    judge = trials.judge
     calls = []
 
     def interrupted(*arguments: Any, **named: Any) -> Any:
         calls.append(1)
-        if len(calls) > 3:  # in the second run, after its training
+        if len(calls) > 3:  # in the second trial, after its training
             raise KeyboardInterrupt
         return judge(*arguments, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "judge", interrupted)
+        patch.setattr(trials, "judge", interrupted)
         with pytest.raises(KeyboardInterrupt):
             evaluate(config)
     before = stamps(config)
@@ -268,4 +268,4 @@ def test_a_worker_that_dies_is_one_line(make: Make, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(module, "ProcessPoolExecutor", Pool)
     with pytest.raises(TrainingError, match="a worker ended without a word"):
-        list(module._all([[Run("none", 0)]], make(workers=2), None))
+        list(module._all([[Trial("none", 0)]], make(workers=2), None))

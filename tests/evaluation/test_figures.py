@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -17,9 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from wsi_norm.colorspace import Space
 from wsi_norm.errors import ConfigError
-from wsi_norm.evaluation.figures import colour_move, forest, sensitivity
+from wsi_norm.evaluation.figures import forest, sensitivity
 
 METHODS = ["none", "Reinhard", "costs $5 or $6", "a method whose name is longer than a row is wide"]
 
@@ -42,17 +40,6 @@ FIXED = [
     (f"tile {i:02}", 0.7 + 0.01 * (7 * i % 12), 0.69, 0.83, (i / 12, 0.5, 0.6) if i else None)
     for i in range(12)
 ]
-
-MEAN = {"rgb": (0.7, 0.5, 0.65), "lab": (60.0, 25.0, -15.0), "hsv": (6.2, 0.3, 0.7)}
-STD = {"rgb": (0.1, 0.2, 0.1), "lab": (10.0, 5.0, 5.0), "hsv": (0.2, 0.1, 0.1)}
-SPACES: tuple[Space, ...] = ("rgb", "lab", "hsv")
-
-
-def moments(shift: float) -> dict[Space, tuple[tuple[float, ...], tuple[float, ...]]]:
-    """Means moved by so many of their std; hue stays in [0, 2 pi)."""
-    moved = {s: [m + shift * d for m, d in zip(MEAN[s], STD[s], strict=True)] for s in SPACES}
-    moved["hsv"][0] %= 2 * math.pi
-    return {space: (tuple(moved[space]), STD[space]) for space in SPACES}
 
 
 def texts(figure: Figure) -> list[str]:
@@ -105,13 +92,11 @@ def assert_nothing_overlaps(figure: Figure) -> None:
 def draw(kind: str, path: Path) -> Figure:
     if kind == "forest":
         return forest(SUMMARY, "balanced_accuracy", path, reference="none")
-    if kind == "sensitivity":
-        learned = ("learned layer", 0.79, 0.77, 0.81)
-        return sensitivity(FIXED, learned, path, "dice", normaliser="Reinhard")
-    return colour_move(moments(0.0), moments(1.5), path)
+    learned = ("learned layer", 0.79, 0.77, 0.81)
+    return sensitivity(FIXED, learned, path, "dice", normaliser="Reinhard")
 
 
-KINDS = ("forest", "sensitivity", "colour_move")
+KINDS = ("forest", "sensitivity")
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
@@ -134,8 +119,6 @@ def test_few_rows_have_room_too(tmp_path: Path) -> None:
     assert_nothing_overlaps(forest(SUMMARY[:2], "balanced_accuracy", tmp_path / "a.png"))
     learned = ("learned", 0.79, 0.77, 0.81)
     assert_nothing_overlaps(sensitivity(FIXED[:1], learned, tmp_path / "b.png", "auc"))
-    few = ({"lab": own["lab"]} for own in (moments(0), moments(-3)))
-    assert_nothing_overlaps(colour_move(*few, tmp_path / "c.png"))
 
 
 def test_the_forest_shows_every_method_and_condition(tmp_path: Path) -> None:
@@ -182,59 +165,12 @@ def test_tiles_are_sorted_beside_the_learned_layer(tmp_path: Path) -> None:
     assert coloured == {name: pytest.approx(rgb) for name, _, _, _, rgb in FIXED if rgb}
 
 
-def test_moves_are_in_units_of_the_templates_std(tmp_path: Path) -> None:
-    """Hue goes the short way round: 6.2 + 1.5 * 0.2 rad lies beyond 2 pi."""
-    target = moments(1.5)
-    assert target["hsv"][0][0] < 1
-    figure = colour_move(moments(0.0), target, tmp_path / "a.png")
-    axes = figure.axes[0]
-    assert rows(axes) == [
-        *("RGB  R", "RGB  G", "RGB  B"),
-        *("LAB  L*", "LAB  a*", "LAB  b*"),
-        *("HSV  hue", "HSV  saturation", "HSV  value"),
-    ]
-    said = texts(figure)
-    assert said.count("+1.50") == 9
-    assert {"before", "after", "Move of the mean (units of the template's std)"} <= set(said)
-    wider = {**target, "rgb": (target["rgb"][0], (0.2, 0.2, 0.05))}
-    axes = colour_move(moments(0.0), wider, tmp_path / "a.png").axes[0]
-    segments = axes.collections[-1].get_segments()
-    halves = [float(np.ptp(segment[:, 0])) / 2 for segment in segments]
-    assert halves == pytest.approx([2, 1, 0.5, *[1] * 6])
-
-
-def test_colours_before_and_after(tmp_path: Path) -> None:
-    """RGB is shown as it is; CIELAB by scikit-image's conversion."""
-    from skimage.color import lab2rgb
-
-    axes = draw("colour_move", tmp_path / "a.png").axes[0]
-    patches = [patch for patch in axes.patches if not patch.get_clip_on()]
-    shown = [patch.get_facecolor()[:3] for patch in patches]
-    assert len(shown) == 6
-    assert shown[0] == pytest.approx(MEAN["rgb"])
-    assert shown[1] == pytest.approx(lab2rgb(MEAN["lab"]), abs=2e-3)
-    assert shown[3] == pytest.approx(moments(1.5)["rgb"][0])
-    assert shown[4] == pytest.approx(lab2rgb(moments(1.5)["lab"][0]), abs=2e-3)
-
-
-def test_channels_may_have_other_names(tmp_path: Path) -> None:
-    few = {"lab": moments(0)["lab"]}
-    figure = colour_move(few, few, tmp_path / "a.svg", channels={"lab": ("x", "y", "z")})
-    assert rows(figure.axes[0]) == ["LAB  x", "LAB  y", "LAB  z"]
-    assert texts(figure).count("+0.00") == 3
-
-
 def test_what_cannot_be_drawn(tmp_path: Path) -> None:
     learned = ("learned", 0.7, 0.6, 0.8)
     with pytest.raises(ConfigError, match="no metric 'auc'"):
         forest(SUMMARY, "auc", tmp_path / "a.png")
     with pytest.raises(ConfigError, match="no target tile"):
         sensitivity([], learned, tmp_path / "a.png", "auc")
-    with pytest.raises(ConfigError, match="colour spaces differ"):
-        colour_move(moments(0), {"lab": moments(0)["lab"]}, tmp_path / "a.png")
-    flat = {**moments(0), "lab": (MEAN["lab"], (1.0, 0.0, 1.0))}
-    with pytest.raises(ConfigError, match="std of lab, channel 1, is not positive"):
-        colour_move(flat, moments(0), tmp_path / "a.png")
     with pytest.raises(ConfigError, match=r"a\.pdf: a figure is \.svg or \.png"):
         sensitivity(FIXED, learned, tmp_path / "a.pdf", "auc")
     assert not list(tmp_path.iterdir())

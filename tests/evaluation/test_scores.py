@@ -13,16 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import (
     balanced_accuracy_score,
-    f1_score,
-    jaccard_score,
     roc_auc_score,
 )
 
 from wsi_norm.errors import ConfigError
-from wsi_norm.evaluation import scores
 from wsi_norm.evaluation.scores import (
     METRICS,
-    dice_iou,
     multiplicities,
     score_runs,
     summarise,
@@ -157,15 +153,11 @@ weighted = st.integers(2, 25).flatmap(
 )
 
 
-@pytest.mark.parametrize("way", ["_pairs_by_group", "_pairs_by_item"])
 @given(case=weighted)
 @settings(max_examples=150, deadline=None)
-def test_weighted_auc_is_scikit_learns(way: str, case: tuple[list[Any], ...]) -> None:
+def test_weighted_auc_is_scikit_learns(case: tuple[list[Any], ...]) -> None:
     values, positive, group, multiplicity = (np.array(part) for part in case)
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("_pairs_by_group", "_pairs_by_item"):
-            patch.setattr(scores, name, getattr(scores, way))
-        result = weighted_auc(values / 6, positive, group, multiplicity.astype(float))
+    result = weighted_auc(values / 6, positive, group, multiplicity.astype(float))
     for area, counts in zip(result, multiplicity, strict=True):
         weight = counts[group]
         if weight[positive].sum() and weight[~positive].sum():
@@ -174,21 +166,6 @@ def test_weighted_auc_is_scikit_learns(way: str, case: tuple[list[Any], ...]) ->
             assert area == pytest.approx(own, abs=1e-12)
         else:
             assert np.isnan(area)
-
-
-def test_the_quicker_way_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways are used, each where it is the quicker one, and agree."""
-    rng = np.random.default_rng(0)
-    values, positive, group = rng.random(400), rng.random(400) < 0.3, np.arange(400)
-    counts = rng.integers(1, 4, (300, 400)).astype(float)
-    ways = scores._pairs_by_group, scores._pairs_by_item
-    monkeypatch.setattr(scores, "_pairs_by_group", None)
-    by_item = weighted_auc(values, positive, group, counts)
-    monkeypatch.setattr(scores, "_pairs_by_item", ways[0])
-    np.testing.assert_allclose(by_item, weighted_auc(values, positive, group, counts), atol=1e-12)
-    monkeypatch.setattr(scores, "_pairs_by_group", ways[0])
-    monkeypatch.setattr(scores, "_pairs_by_item", None)
-    assert np.isfinite(weighted_auc(values, positive, group % 5, counts[:, :5])).all()
 
 
 def naive(
@@ -418,26 +395,3 @@ def test_categories_are_as_good_as_text() -> None:
         summarise(frame, "classification", "none", resamples=10),
         summarise(categories, "classification", "none", resamples=10),
     )
-
-
-masks = st.integers(0, 2**12 - 1).map(
-    lambda bits: np.array([bits >> i & 1 for i in range(12)], bool).reshape(3, 4)
-)
-
-
-@given(predicted=masks, truth=masks)
-@settings(deadline=None, max_examples=200)
-def test_dice_and_iou_are_scikit_learns(predicted: Any, truth: Any) -> None:
-    flat = truth.ravel(), predicted.ravel()
-    expected = (f1_score(*flat, zero_division=1.0), jaccard_score(*flat, zero_division=1.0))
-    assert dice_iou(predicted, truth) == pytest.approx(expected, abs=1e-12)
-
-
-def test_empty_masks() -> None:
-    nothing, something = np.zeros((4, 4), bool), np.eye(4, dtype=bool)
-    assert dice_iou(nothing, nothing) == (1.0, 1.0)
-    assert dice_iou(nothing, something) == (0.0, 0.0)
-    with pytest.raises(ValueError, match="bool and of one shape"):
-        dice_iou(nothing, something[:3])
-    with pytest.raises(ValueError, match="bool and of one shape"):
-        dice_iou(nothing.astype(np.uint8), something)

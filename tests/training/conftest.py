@@ -1,5 +1,5 @@
 """Fixtures of labelled cohorts."""
 
-from tests.cohorts import _networks, cohort, settings
+from tests.cohorts import cohort, settings
 
-__all__ = ["_networks", "cohort", "settings"]
+__all__ = ["cohort", "settings"]

@@ -1,4 +1,4 @@
-"""Loss, score, optimiser and the virtual scanners of a task."""
+"""Loss, score and optimiser of a task."""
 
 from __future__ import annotations
 
@@ -10,23 +10,15 @@ import numpy as np
 import pytest
 import torch
 from monai.losses import DiceCELoss
-from sklearn.metrics import f1_score, jaccard_score
+from sklearn.metrics import f1_score
 from torch import nn
 
-from wsi_norm.cohort.tiles import IGNORE, Batch
-from wsi_norm.cohort.virtual_scanner import DEFAULT_RANGE, VirtualScanner
+from tests.cohorts import batch_of
 from wsi_norm.config import TrainConfig
 from wsi_norm.errors import TrainingError
 from wsi_norm.lstainnorm import LStainNorm, Template
 from wsi_norm.training.front import LayerFront, NoFront
-from wsi_norm.training.task import (
-    StainTask,
-    dice_per_item,
-    full_precision,
-    overlap,
-    seeded,
-    simulate,
-)
+from wsi_norm.training.task import StainTask, full_precision
 
 Make = Callable[..., TrainConfig]
 Tensor = torch.Tensor
@@ -34,15 +26,6 @@ Tensor = torch.Tensor
 
 def random(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def batch_of(groups: list[int], *, masks: bool = False, size: int = 8) -> Batch:
-    """Tiles whose pixels depend on their group and place."""
-    number = len(groups)
-    image = torch.randint(60, 250, (number, 3, size, size), generator=random(1), dtype=torch.uint8)
-    label = torch.arange(number) % 2
-    target = torch.randint(2, (number, size, size), generator=random(2)) if masks else label
-    return Batch(image, target, torch.tensor(groups), torch.arange(number))
 
 
 def task_of(config: TrainConfig, front: nn.Module | None = None, **changes: Any) -> StainTask:
@@ -86,29 +69,6 @@ def test_the_loss_of_a_segmenter(settings: Make) -> None:
     dice = (2 * (chance * truth).sum(dims) + 1e-5) / (chance.sum(dims) + truth.sum(dims) + 1e-5)
     entropy = -(truth * logits.log_softmax(1)).sum(1).mean()
     torch.testing.assert_close(loss, (1 - dice).mean() + entropy, rtol=1e-4, atol=1e-5)
-
-
-def test_dice_and_iou_per_item() -> None:
-    found = torch.randint(2, (5, 8, 8), generator=random(3))
-    true = torch.randint(2, (5, 8, 8), generator=random(4))
-    true[1, :3] = IGNORE
-    found[4], true[4] = 0, 0
-    item = torch.tensor([7, 2, 7, 2, 9])
-    logits = nn.functional.one_hot(found, 2).permute(0, 3, 1, 2).float()
-    items, dice, iou = dice_per_item(item, overlap(logits, true))
-    assert items.tolist() == [2, 7, 9]
-    for number, d, i in zip(items.tolist(), dice.tolist(), iou.tolist(), strict=True):
-        own = item == number
-        counted = true[own] != IGNORE
-        f, t = found[own][counted].numpy(), true[own][counted].numpy()
-        assert d == pytest.approx(f1_score(t, f, zero_division=1.0))
-        assert i == pytest.approx(jaccard_score(t, f, zero_division=1.0))
-
-
-def test_classes_above_zero_are_foreground() -> None:
-    logits = nn.functional.one_hot(torch.tensor([[[0, 1, 2, 2]]]), 3).permute(0, 3, 1, 2).float()
-    cells = overlap(logits, torch.tensor([[[1, 2, 0, 2]]]))
-    assert cells.tolist() == [[2, 1, 1]]
 
 
 class Logged(StainTask):
@@ -282,25 +242,3 @@ def test_the_schedule(settings: Make, warmup: int, total: int) -> None:
     assert rates[ramp] == pytest.approx(1)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0, abs=1e-9)
     assert all(rate > 0 for rate in rates)
-
-
-# --- virtual scanners
-
-
-def test_a_group_has_one_scanner_in_any_batch() -> None:
-    batch = batch_of([4, 2, 4, 7])
-    out = simulate(batch, 1.0, 11)
-    part = Batch(*(value[[2, 3]] for value in batch))
-    torch.testing.assert_close(simulate(part, 1.0, 11), out[[2, 3]])
-    for place, group in enumerate([4, 2, 4, 7]):
-        scanner = VirtualScanner.draw(1, seeded(11, group), DEFAULT_RANGE)
-        expected = scanner(batch.image[place : place + 1].float() / 255)
-        torch.testing.assert_close(out[place : place + 1], expected)
-    assert (simulate(batch, 1.0, 12) - out).abs().max() > 0.01
-    torch.testing.assert_close(simulate(batch, 0.0, 11), batch.image.float() / 255)
-
-
-def test_seeds_of_several_numbers() -> None:
-    states = [seeded(*numbers).initial_seed() for numbers in ((0, 1), (1, 0), (0, 1, 2), (0, 2))]
-    assert len({*states}) == 4
-    assert seeded(2**31 - 1, 5).initial_seed() == seeded(2**31 - 1, 5).initial_seed()

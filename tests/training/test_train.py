@@ -100,7 +100,7 @@ def test_a_classifier(cohort: Cohort, settings: Make) -> None:
     assert np.abs(normalized.astype(int) - tiles).max() > 5
     facts = layer.provenance
     assert facts["licence"] == "none"
-    assert facts["training"] == "classification with tiny:classifier, seed 0"
+    assert facts["training"] == "classification with tests.cohorts:classifier, seed 0"
     assert facts["train_domains"] == ["X", "Y"]
     assert facts["train_images"] == 16
     assert facts["recipe"]["epochs"] == 4
@@ -373,8 +373,8 @@ def test_other_settings_in_the_same_folder(cohort: Cohort, settings: Make) -> No
     other = settings(data=data, seed=3, recipe={"epochs": 5}, normalizer={"preset": "paper"})
     output = other.output
     assert refusal(TrainingError, other) == (
-        f"{output}: holds a training with other settings (normalizer.preset was 'mean', now "
-        "'paper'; recipe.epochs was 2, now 5; seed was 0, now 3); choose another output, or start "
+        f"{output}: holds a training with other settings (normalizer.preset: mean != paper; "
+        "recipe.epochs: 2 != 5; seed: 0 != 3); choose another output, or start "
         "anew with --overwrite"
     )
     same = settings(
@@ -428,7 +428,9 @@ def test_a_damaged_last_epoch(cohort: Cohort, settings: Make, damage: bytes) -> 
 
 def test_a_loss_that_is_no_number(cohort: Cohort, settings: Make) -> None:
     cohort(groups=4)
-    config = settings(network={"name": "tiny:exploding"}, data={"validation": {}, "test": {}})
+    config = settings(
+        network={"name": "tests.cohorts:Exploding"}, data={"validation": {}, "test": {}}
+    )
     assert refusal(TrainingError, config) == (
         "the loss became nan at step 0: lower recipe.learning_rate or recipe.layer_learning_rate, "
         "or use precision 32"
@@ -444,7 +446,7 @@ def test_a_loss_that_is_no_number(cohort: Cohort, settings: Make) -> None:
         ({"data": {"train": {"label": "a", "split": "train"}}}, "every training image is of the"),
         ({"data": {"index": "nowhere.csv"}}, "nowhere.csv: cannot read the table"),
         ({"data": {"columns": {"label": "kind"}}}, "no column 'kind'"),
-        ({"network": {"name": "tiny:clasifier"}}, "tiny has no 'clasifier'"),
+        ({"network": {"name": "tests.cohorts:clasifier"}}, "tests.cohorts has no 'clasifier'"),
         ({"network": {"arguments": {"classes": 3}}}, "(2, 2) but is (2, 3)"),
         ({"normalizer": {"preset": "papper"}}, "normalizer: unknown preset 'papper'"),
         ({"normalizer": {"spaces": ["xyz"]}}, "normalizer: spaces must be distinct ones"),

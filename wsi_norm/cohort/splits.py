@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from wsi_norm.cohort.table import Row, Table, in_order, listed, read_folder, read_table, under
+from wsi_norm.cohort.index import Index, in_order, listed, read_folder, read_index, under
 from wsi_norm.config.train import DataConfig, Task
 from wsi_norm.errors import ConfigError
 from wsi_norm.store import TileStore
+from wsi_norm.tables import Row
 
 
 @dataclass(frozen=True)
@@ -87,36 +88,36 @@ def read_splits(data: DataConfig, task: Task, root: Path | None, seed: int) -> S
     StoreError
         A store is missing, incomplete or damaged.
     """
-    table = read_folder(root, data) if data.folder else read_table(root, data)
+    index = read_folder(root, data) if data.folder else read_index(root, data)
     if data.where:
-        table = replace(table, rows=table.matching(data.where, "where"))
-    roles = _roles(table, data, task)
-    splits = _split(table, data, roles, _stores(root, data), seed)
-    _check_apart(table, splits)
+        index = replace(index, rows=index.matching(data.where, "where"))
+    roles = _roles(index, data, task)
+    splits = _split(index, data, roles, _stores(root, data), seed)
+    _check_apart(index, splits)
     if label := roles["label"]:
-        found = {table.cell(entry.row, label) for entry in splits["train"]}
+        found = {index.cell(entry.row, label) for entry in splits["train"]}
         if len(found) == 1:
             raise ConfigError(
-                f"{table.path}: every training image is of the class {found.pop()!r}; two or more "
+                f"{index.path}: every training image is of the class {found.pop()!r}; two or more "
                 "are needed: check data.train and the labels"
             )
         classes = data.classes or tuple(in_order(found))
-        splits = {name: _labelled(table, split, label, classes) for name, split in splits.items()}
+        splits = {name: _labelled(index, split, label, classes) for name, split in splits.items()}
     else:
         classes = _named_classes(data)
-    _check_files(table, splits)
+    _check_files(index, splits)
     images = {name: tuple(entry.image for entry in split) for name, split in splits.items()}
     return Splits(images["train"], images["validation"], images["test"], classes)
 
 
-def _roles(table: Table, data: DataConfig, task: Task) -> dict[str, str | None]:
+def _roles(index: Index, data: DataConfig, task: Task) -> dict[str, str | None]:
     """Which column holds what; None where nothing does, or nothing is needed."""
     roles: dict[str, str | None] = data.columns.model_dump()
     if data.folder:
-        roles = dict.fromkeys(roles) | {name: name for name in table.columns}
+        roles = dict.fromkeys(roles) | {name: name for name in index.columns}
     elif data.stores:  # their table's columns are known by name
-        table.column("row", "labels")
-        known = {name: name for name in ("label", "group", "domain") if name in table.columns}
+        index.column("row", "labels")
+        known = {name: name for name in ("label", "group", "domain") if name in index.columns}
         roles = {role: name or known.get(role) for role, name in roles.items()}
         roles["image"] = "store"
     if task == "classification":
@@ -125,7 +126,7 @@ def _roles(table: Table, data: DataConfig, task: Task) -> dict[str, str | None]:
     else:
         roles |= {"label": None, "mask": roles["mask"] or "mask"}
     return {
-        role: table.column(name, f"columns.{role}") if name is not None else None
+        role: index.column(name, f"columns.{role}") if name is not None else None
         for role, name in roles.items()
     }
 
@@ -143,7 +144,7 @@ def _stores(root: Path | None, data: DataConfig) -> dict[str, tuple[Path, int]]:
 
 
 def _split(
-    table: Table,
+    index: Index,
     data: DataConfig,
     roles: Mapping[str, str | None],
     stores: Mapping[str, tuple[Path, int]],
@@ -151,34 +152,34 @@ def _split(
 ) -> _Entries:
     share = data.validation
     filters = {"validation": share if isinstance(share, dict) else {}, "test": data.test}
-    found = {name: table.matching(f, name) if f else [] for name, f in filters.items()}
+    found = {name: index.matching(f, name) if f else [] for name, f in filters.items()}
     taken = {row.where for rows in found.values() for row in rows}
-    left = [row for row in table.rows if row.where not in taken]
-    train = table.matching(data.train, "train") if data.train else left
+    left = [row for row in index.rows if row.where not in taken]
+    train = index.matching(data.train, "train") if data.train else left
     if not train:
-        raise ConfigError(f"{table.path}: data.validation and data.test leave no row to train on")
+        raise ConfigError(f"{index.path}: data.validation and data.test leave no row to train on")
     splits = {
-        name: [_entry(table, row, roles, stores) for row in rows]
+        name: [_entry(index, row, roles, stores) for row in rows]
         for name, rows in {"train": train, **found}.items()
     }
     if not isinstance(share, dict):
-        drawn = _draw(table, splits["train"], share, seed)
+        drawn = _draw(index, splits["train"], share, seed)
         splits["validation"] = [e for e in splits["train"] if e.image.group in drawn]
         splits["train"] = [e for e in splits["train"] if e.image.group not in drawn]
     return splits
 
 
 def _entry(
-    table: Table,
+    index: Index,
     row: Row,
     roles: Mapping[str, str | None],
     stores: Mapping[str, tuple[Path, int]],
 ) -> _Entry:
     """The image of a row; its label is looked up when the classes are known."""
-    name = table.cell(row, roles["image"] or "")
-    path, number, group = table.base / name, None, name
+    name = index.cell(row, roles["image"] or "")
+    path, number, group = index.base / name, None, name
     if stores:
-        path, number = _tile(table, row, name, stores)
+        path, number = _tile(index, row, name, stores)
         group = path.name.removesuffix(".zarr")  # tiles of a slide belong together
         name = f"{group}:{number}"
     image = LabelledImage(
@@ -186,28 +187,28 @@ def _entry(
         path=path,
         row=number,
         label=None,
-        mask=table.base / table.cell(row, roles["mask"]) if roles["mask"] else None,
-        group=table.cell(row, roles["group"]) if roles["group"] else group,
+        mask=index.base / index.cell(row, roles["mask"]) if roles["mask"] else None,
+        group=index.cell(row, roles["group"]) if roles["group"] else group,
         domain=row.fields[roles["domain"]] if roles["domain"] else "",
     )
     return _Entry(row, image)
 
 
 def _tile(
-    table: Table, row: Row, store: str, stores: Mapping[str, tuple[Path, int]]
+    index: Index, row: Row, store: str, stores: Mapping[str, tuple[Path, int]]
 ) -> tuple[Path, int]:
-    line, name = f"{table.path}: {row.where}", store.removesuffix(".zarr")
+    line, name = f"{index.path}: {row.where}", store.removesuffix(".zarr")
     if name not in stores:
         known = listed(sorted(stores))
         raise ConfigError(f"{line}: the store {store!r} is none of data.stores ({known})")
     path, length = stores[name]
-    number = table.cell(row, "row")
+    number = index.cell(row, "row")
     if not number.isdecimal() or int(number) >= length:
         raise ConfigError(f"{line}: no row {number!r} in {path}, which has rows 0 to {length - 1}")
     return path, int(number)
 
 
-def _draw(table: Table, entries: Sequence[_Entry], share: float, seed: int) -> set[str]:
+def _draw(index: Index, entries: Sequence[_Entry], share: float, seed: int) -> set[str]:
     """A share of the groups, of every domain as near to it as whole groups allow."""
 
     def lot(name: str) -> bytes:  # a digest: no version of a generator changes the draw
@@ -222,7 +223,7 @@ def _draw(table: Table, entries: Sequence[_Entry], share: float, seed: int) -> s
     number = round(share * len(domains))
     if not 0 < number < len(domains):
         raise ConfigError(
-            f"{table.path}: data.validation {share:g} of {len(domains)} training groups leaves "
+            f"{index.path}: data.validation {share:g} of {len(domains)} training groups leaves "
             f"none to {'train' if number else 'validate'} on: too few groups; "
             "give another share or a filter, or more groups"
         )
@@ -233,7 +234,7 @@ def _draw(table: Table, entries: Sequence[_Entry], share: float, seed: int) -> s
     return {group for stratum, groups in strata.items() for group in groups[: parts[stratum]]}
 
 
-def _check_apart(table: Table, splits: _Entries) -> None:
+def _check_apart(index: Index, splits: _Entries) -> None:
     """No image twice, and no group in two splits: results would look better than they are."""
     images: dict[tuple[str, int | None], tuple[str, str]] = {}
     groups: dict[str, tuple[str, str]] = {}
@@ -243,7 +244,7 @@ def _check_apart(table: Table, splits: _Entries) -> None:
             first = images.setdefault((os.path.abspath(image.path), image.row), here)
             if first != here and first[0] == split:
                 raise ConfigError(
-                    f"{table.path}: {image.name} is listed twice in {split} ({first[1]} and "
+                    f"{index.path}: {image.name} is listed twice in {split} ({first[1]} and "
                     f"{where}); remove one"
                 )
             what, remedy = image.name, "make their filters exclude each other"
@@ -253,20 +254,20 @@ def _check_apart(table: Table, splits: _Entries) -> None:
                 remedy = "whole groups belong into one split"
             if first[0] != split:
                 raise ConfigError(
-                    f"{table.path}: {what} is in {first[0]} ({first[1]}) and in {split} "
+                    f"{index.path}: {what} is in {first[0]} ({first[1]}) and in {split} "
                     f"({where}); {remedy}"
                 )
 
 
 def _labelled(
-    table: Table, entries: Sequence[_Entry], column: str, classes: Sequence[str]
+    index: Index, entries: Sequence[_Entry], column: str, classes: Sequence[str]
 ) -> list[_Entry]:
     numbers = {name: number for number, name in enumerate(classes)}
     for row, _ in entries:
-        label = table.cell(row, column)
+        label = index.cell(row, column)
         if label not in numbers:
             raise ConfigError(
-                f"{table.path}: {row.where}: the label {label!r} is none of the classes "
+                f"{index.path}: {row.where}: the label {label!r} is none of the classes "
                 f"{listed(classes)}; add it to data.classes or leave it out with data.where"
             )
     return [_Entry(r, replace(image, label=numbers[r.fields[column]])) for r, image in entries]
@@ -281,7 +282,7 @@ def _named_classes(data: DataConfig) -> tuple[str, ...]:
     raise ConfigError("data.classes: name what the mask values 0, 1, ... mean, background first")
 
 
-def _check_files(table: Table, splits: _Entries) -> None:
+def _check_files(index: Index, splits: _Entries) -> None:
     images = [entry.image for entries in splits.values() for entry in entries]
     files = {
         "images": [image.path for image in images if image.row is None],
@@ -292,6 +293,6 @@ def _check_files(table: Table, splits: _Entries) -> None:
         if missing:
             names = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
             raise ConfigError(
-                f"{table.path}: {len(missing)} of {len(paths)} {kind} are missing: {names}; "
-                f"relative paths start at {table.base}"
+                f"{index.path}: {len(missing)} of {len(paths)} {kind} are missing: {names}; "
+                f"relative paths start at {index.base}"
             )

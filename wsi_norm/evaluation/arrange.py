@@ -6,14 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from wsi_norm.cohort.scores import Float, Int
 from wsi_norm.errors import ConfigError
-
-Float = npt.NDArray[np.float64]
-Int = npt.NDArray[np.int64]
-Run = tuple[str, int]
 
 KEYS = ("method", "seed", "condition", "domain", "group", "item")
 """Columns that every table of predictions has."""
@@ -43,11 +39,11 @@ class Domain:
 
 
 @dataclass(frozen=True)
-class Condition:
+class Arranged:
     """The runs (method, seed) of one condition, and its domains."""
 
     name: str
-    runs: tuple[Run, ...]
+    runs: tuple[tuple[str, int], ...]
     domains: tuple[Domain, ...]
 
     def seeds(self, method: str) -> list[int]:
@@ -59,7 +55,7 @@ class Condition:
         return [self.runs.index((method, seed)) for seed in seeds]
 
 
-def arrange(predictions: pd.DataFrame, columns: Sequence[str]) -> Iterator[Condition]:
+def arrange(predictions: pd.DataFrame, columns: Sequence[str]) -> Iterator[Arranged]:
     """A table of predictions as arrays, condition by condition.
 
     Parameters
@@ -82,11 +78,15 @@ def arrange(predictions: pd.DataFrame, columns: Sequence[str]) -> Iterator[Condi
             _domain(str(domain), part, place[frame["domain"] == domain], names, columns)
             for domain, part in frame.groupby("domain", sort=False, observed=True)
         )
-        yield Condition(str(name), names, tuple(domains))
+        yield Arranged(str(name), names, tuple(domains))
 
 
 def _domain(
-    name: str, frame: pd.DataFrame, run: Int, runs: tuple[Run, ...], columns: Sequence[str]
+    name: str,
+    frame: pd.DataFrame,
+    run: Int,
+    runs: Sequence[tuple[str, int]],
+    columns: Sequence[str],
 ) -> Domain:
     """One domain with its rows in the order of runs, groups and items."""
     group, groups = pd.factorize(frame["group"].astype(str), sort=True)

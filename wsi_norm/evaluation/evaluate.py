@@ -1,4 +1,4 @@
-"""One evaluation: every run, then tables and figures."""
+"""One evaluation: every trial, then tables and figures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import math
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import active_children, get_context
@@ -20,13 +20,13 @@ import torch
 
 from wsi_norm.config import EvaluateConfig
 from wsi_norm.errors import TrainingError
-from wsi_norm.evaluation import figures, tables
-from wsi_norm.evaluation.runs import PROFILE, Run, collect, is_first, perform, runs_of
+from wsi_norm.evaluation import figures, presentation
 from wsi_norm.evaluation.scores import METRICS, score_runs, summarise
+from wsi_norm.evaluation.trials import PROFILE, Trial, collect, is_first, perform, trials_of
 from wsi_norm.slide import read_image
 from wsi_norm.training.train import SUMMARY
 
-Progress = Callable[[int, int, Run], None]
+Progress = Callable[[int, int, Trial], None]
 
 KEEP_BYTES = str(1 << 30)
 """Freed memory below this stays with a worker: page faults cost a sixth of a training's time."""
@@ -56,7 +56,7 @@ def evaluate(
     root
         Folder that relative paths of the data start from; None: the current one.
     progress
-        Called after each run with runs done, runs in all, and the run.
+        Called after each trial with trials done, trials in all, and the trial.
 
     Returns
     -------
@@ -70,35 +70,35 @@ def evaluate(
     TrainingError
         A training diverged, or a worker died. What is finished stays.
     """
-    stages = runs_of(config, root)
-    places = {run: place for place, run in enumerate(itertools.chain(*stages))}
-    folders: dict[Run, Path] = {}
-    for run, folder in _all(stages, config, root):
-        folders[run] = folder
+    stages = trials_of(config, root)
+    places = {trial: place for place, trial in enumerate(itertools.chain(*stages))}
+    folders: dict[Trial, Path] = {}
+    for trial, folder in _all(stages, config, root):
+        folders[trial] = folder
         if progress is not None:
-            progress(len(folders), len(places), run)
+            progress(len(folders), len(places), trial)
     order = {name: place for place, name in enumerate(config.methods)}
-    runs = sorted(folders, key=lambda run: (order[run.method], places[run]))
-    return _report(config, {run: folders[run] for run in runs})
+    trials = sorted(folders, key=lambda trial: (order[trial.method], places[trial]))
+    return _report(config, {trial: folders[trial] for trial in trials})
 
 
-def _report(config: EvaluateConfig, folders: dict[Run, Path]) -> pd.DataFrame:
-    """Write tables and figures of finished runs; the summary."""
+def _report(config: EvaluateConfig, folders: dict[Trial, Path]) -> pd.DataFrame:
+    """Write tables and figures of finished trials; the summary."""
     task, metric = config.training.task, METRICS[config.training.task][0]
-    plain = [run for run in folders if run.target is None]
-    predictions = collect(folders[run] for run in plain)
+    plain = {trial: folder for trial, folder in folders.items() if trial.target is None}
+    predictions = collect(plain.values())
     summary = summarise(predictions, task, config.reference, resamples=config.resamples)
     scores = score_runs(predictions, task)
     predictions.to_csv(config.output / "predictions.csv.gz", index=False)
-    tables.write_csv(summary, config.output / "summary.csv")
-    tables.write_csv(scores, config.output / "scores.csv")
+    presentation.write_csv(summary, config.output / "summary.csv")
+    presentation.write_csv(scores, config.output / "scores.csv")
     figures.forest(summary, metric, config.output / f"{metric}.svg", reference=config.reference)
     parts = {
-        "Scores": tables.markdown(summary, reference=config.reference),
-        "Per domain": tables.domain_table(scores, metric),
-        "Validation": _validation(config, plain, folders),
-        "The normalisers themselves": _profiles(config, plain, folders),
-        "What was learned": _learned(config, plain, folders),
+        "Scores": presentation.markdown(summary, reference=config.reference),
+        "Per domain": presentation.domain_table(scores, metric),
+        "Validation": _validation(config, plain),
+        "The normalisers themselves": _profiles(config, plain),
+        "What was learned": _learned(config, plain),
     }
     if config.templates is not None:
         parts["Choice of the target image"] = _templates(config, folders, summary)
@@ -108,23 +108,23 @@ def _report(config: EvaluateConfig, folders: dict[Run, Path]) -> pd.DataFrame:
 
 
 def _all(
-    stages: list[list[Run]], config: EvaluateConfig, root: Path | None
-) -> Iterator[tuple[Run, Path]]:
-    """Runs and their folders as they are done, several at a time, one CPU thread each."""
+    stages: list[list[Trial]], config: EvaluateConfig, root: Path | None
+) -> Iterator[tuple[Trial, Path]]:
+    """Trials and their folders as they are done, several at a time, one CPU thread each."""
     if config.workers > 1:
         yield from _in_workers(stages, config, root)
         return
     threads = torch.get_num_threads()
     try:
-        for run in itertools.chain(*stages):
-            yield run, perform(run, config, root, 1)
+        for trial in itertools.chain(*stages):
+            yield trial, perform(trial, config, root, 1)
     finally:
         torch.set_num_threads(threads)
 
 
 def _in_workers(
-    stages: list[list[Run]], config: EvaluateConfig, root: Path | None
-) -> Iterator[tuple[Run, Path]]:
+    stages: list[list[Trial]], config: EvaluateConfig, root: Path | None
+) -> Iterator[tuple[Trial, Path]]:
     for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"):
         os.environ.setdefault(name, KEEP_BYTES)
     with ProcessPoolExecutor(
@@ -135,7 +135,7 @@ def _in_workers(
     ) as pool:
         try:
             for stage in stages:
-                futures = {pool.submit(perform, run, config, root, 1): run for run in stage}
+                futures = {pool.submit(perform, trial, config, root, 1): trial for trial in stage}
                 for future in as_completed(futures):
                     yield futures[future], future.result()
         except KeyboardInterrupt:
@@ -152,14 +152,14 @@ def _in_workers(
             raise
 
 
-def _validation(config: EvaluateConfig, runs: Iterable[Run], folders: dict[Run, Path]) -> str:
+def _validation(config: EvaluateConfig, folders: dict[Trial, Path]) -> str:
     """What each method scored where its epoch was selected: all that a choice may rest on."""
     seen: dict[str, list[float]] = {}
-    for run in runs:
-        if config.methods[run.method].uses is None:
-            scores = json.loads((folders[run] / SUMMARY).read_text())["scores"]
+    for trial, folder in folders.items():
+        if config.methods[trial.method].uses is None:
+            scores = json.loads((folder / SUMMARY).read_text())["scores"]
             if scores["validation_selected"] is not None:
-                seen.setdefault(run.method, []).append(scores["validation_selected"])
+                seen.setdefault(trial.method, []).append(scores["validation_selected"])
     cells = [
         [
             method,
@@ -167,20 +167,20 @@ def _validation(config: EvaluateConfig, runs: Iterable[Run], folders: dict[Run, 
         ]
         for method, values in seen.items()
     ]
-    return tables.table(["Method", "Best epoch: mean (SD)"], cells) if cells else ""
+    return presentation.table(["Method", "Best epoch: mean (SD)"], cells) if cells else ""
 
 
-def _profiles(config: EvaluateConfig, runs: Iterable[Run], folders: dict[Run, Path]) -> str:
+def _profiles(config: EvaluateConfig, folders: dict[Trial, Path]) -> str:
     """The numbers of each method's normaliser, of its first seed; profiles.csv."""
     rows: list[dict[str, Any]] = []
-    for run in runs:
-        if is_first(run, config):
-            facts = json.loads((folders[run] / PROFILE).read_text())
+    for trial, folder in folders.items():
+        if is_first(trial, config):
+            facts = json.loads((folder / PROFILE).read_text())
             facts["degenerate"] = "; ".join(f"{k}: {v}" for k, v in facts["degenerate"].items())
-            rows.append({"method": run.method, **facts})
+            rows.append({"method": trial.method, **facts})
     if not rows:
         return ""
-    tables.write_csv(pd.DataFrame(rows), config.output / "profiles.csv")
+    presentation.write_csv(pd.DataFrame(rows), config.output / "profiles.csv")
     cells = [
         [
             row["method"],
@@ -191,33 +191,33 @@ def _profiles(config: EvaluateConfig, runs: Iterable[Run], folders: dict[Run, Pa
     note = f"Two virtual scans of a tile differ by {rows[0]['pair_ciede2000_before']:.2f} before."
     if rows[0]["probe_chance"] is not None:
         note += f" The probe's chance level is {rows[0]['probe_chance']:g}."
-    return tables.table(["Method", *PROFILE_COLUMNS.values()], cells) + "\n\n" + note
+    return presentation.table(["Method", *PROFILE_COLUMNS.values()], cells) + "\n\n" + note
 
 
-def _learned(config: EvaluateConfig, runs: Iterable[Run], folders: dict[Run, Path]) -> str:
+def _learned(config: EvaluateConfig, folders: dict[Trial, Path]) -> str:
     """Moves of the template and ablations, means over seeds."""
     moves: list[dict[str, Any]] = []
     ablations: list[dict[str, Any]] = []
-    for run in runs:
-        if config.methods[run.method].uses is not None:
+    for trial, folder in folders.items():
+        if config.methods[trial.method].uses is not None:
             continue  # it has learned nothing of its own
-        facts = json.loads((folders[run] / SUMMARY).read_text())
-        moves += _moves(run.method, facts.get("learned", {}).get("target", {}))
+        facts = json.loads((folder / SUMMARY).read_text())
+        moves += _moves(trial.method, facts.get("learned", {}).get("target", {}))
         ablations += [
-            {"method": run.method, "variant": variant, **scores}
+            {"method": trial.method, "variant": variant, **scores}
             for variant, scores in facts.get("ablation", {}).items()
         ]
     parts = []
     if moves:
         header = ["Method", "Channel", "Mean: template", "learned", "Move, in template SD"]
-        parts.append(tables.table([*header, "SD, times"], _move_cells(moves), left=2))
+        parts.append(presentation.table([*header, "SD, times"], _move_cells(moves), left=2))
     if ablations:
         mean = pd.DataFrame(ablations).groupby(["method", "variant"], sort=False).mean()
         cells = [
             [method, variant, f"{row['clean']:.3f}", f"{row['simulated']:.3f}"]
             for (method, variant), row in mean.iterrows()
         ]
-        parts.append(tables.table(["Method", "Variant", "clean", "simulated"], cells, left=2))
+        parts.append(presentation.table(["Method", "Variant", "clean", "simulated"], cells, left=2))
     return "\n\n".join(parts)
 
 
@@ -254,12 +254,12 @@ def _move_cells(moves: list[dict[str, Any]]) -> list[Sequence[str]]:
     ]
 
 
-def _templates(config: EvaluateConfig, folders: dict[Run, Path], summary: pd.DataFrame) -> str:
+def _templates(config: EvaluateConfig, folders: dict[Trial, Path], summary: pd.DataFrame) -> str:
     """Table and figure of a fixed normaliser with many targets beside the learned layer."""
     assert config.templates is not None
     task, metric = config.training.task, METRICS[config.training.task][0]
-    labels = {run.target: run.label for run in folders if run.target is not None}
-    predictions = collect(folder for run, folder in folders.items() if run.target is not None)
+    labels = {trial.target: trial.label for trial in folders if trial.target is not None}
+    predictions = collect(folder for trial, folder in folders.items() if trial.target is not None)
     predictions["method"] = predictions["target"].map(labels)
     fixed = summarise(predictions, task, None, resamples=config.resamples)
     fixed = fixed[fixed["metric"] == metric]
@@ -279,11 +279,11 @@ def _templates(config: EvaluateConfig, folders: dict[Run, Path], summary: pd.Dat
         metric,
         normaliser=config.templates.method,
     )
-    tables.write_csv(fixed, config.output / "templates.csv")
+    presentation.write_csv(fixed, config.output / "templates.csv")
     spread = clean["mean"]
     note = (
         f"{len(spread)} target images: {spread.min():.3f} to {spread.max():.3f}, mean "
         f"{spread.mean():.3f}, SD {spread.std():.3f}. {config.templates.beside}: "
         f"{learned['mean']:.3f} [{learned['low']:.3f}, {learned['high']:.3f}]."
     )
-    return tables.markdown(fixed, metric) + "\n" + note
+    return presentation.markdown(fixed, metric) + "\n" + note

@@ -1,4 +1,4 @@
-"""Scores and colours as figures: SVG or PNG by the name's suffix, readable at a width of 800 px.
+"""Scores as figures: SVG or PNG by the name's suffix, readable at a width of 800 px.
 
 Figures are made without pyplot, so that no backend is chosen for the whole process. Colours are
 those of Okabe and Ito, which colour-blind readers tell apart; shapes differ too.
@@ -6,28 +6,23 @@ those of Okabe and Ito, which colour-blind readers tell apart; shapes differ too
 
 from __future__ import annotations
 
-import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
-from wsi_norm.colorspace import CONVERSIONS, HUE, Space
 from wsi_norm.errors import ConfigError
-from wsi_norm.evaluation.tables import interval, metric_name
+from wsi_norm.evaluation.presentation import interval, metric_name
 
 Triple = Sequence[float]
 Fixed = tuple[str, float, float, float, Triple | None]
 Learned = tuple[str, float, float, float]
-Moments = Mapping[Space, tuple[Triple, Triple]]
 
 WIDTH_IN = 8.0
 DPI = 200
@@ -155,120 +150,8 @@ def sensitivity(
         return _save(figure, path)
 
 
-def colour_move(
-    template: Moments,
-    target: Moments,
-    path: Path,
-    *,
-    channels: Mapping[Space, Sequence[str]] | None = None,
-) -> Figure:
-    """Draw how far a learned target has moved from the template it began with.
-
-    Parameters
-    ----------
-    template, target
-        Mean and std of three channels per colour space, in the channels' own units. Moves are in
-        units of the template's std; hue moves the short way round. The bars are one std to both
-        sides.
-    path
-        Ends in .svg or .png.
-    channels
-        Names of the three channels per space; None for those of `wsi_norm.colorspace`.
-
-    Raises
-    ------
-    ConfigError
-        The two have other spaces, or a template's std is not positive.
-    """
-    if not template or set(template) != set(target):
-        raise ConfigError(f"colour spaces differ: {sorted(template)} and {sorted(target)}")
-    moves = {space: _moves(space, template[space], target[space]) for space in template}
-    names = channels or {space: CONVERSIONS[space].channels for space in template}
-    rows = [f"{space.upper()}  {name}" for space in template for name in names[space]]
-    values = np.concatenate([moves[space] for space in template])
-    y = np.arange(len(rows), dtype=float)
-    with rc_context(STYLE):
-        figure, axes = _rows(rows, 0.3, banded=3)
-        axes.barh(y, 2, left=-1, height=0.5, color="#CFCFCF", zorder=1, label="template ± 1 std")
-        axes.errorbar(
-            values[:, 0],
-            y,
-            xerr=values[:, 1],
-            fmt="o",
-            color=ORANGE,
-            capsize=3,
-            zorder=3,
-            label="learned target ± 1 std",
-        )
-        axes.axvline(0, color=GREY, lw=1, zorder=2)
-        for place, (move, spread) in enumerate(values):
-            axes.annotate(
-                f"{move:+.2f}",
-                (max(move + spread, 1), place),
-                (6, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=8.5,
-                color=ORANGE,
-            )
-        axes.margins(x=0.1)
-        axes.set_xlabel("Move of the mean (units of the template's std)")
-        _legend(axes, 2, None)
-        _patches(axes, template, target)
-        return _save(figure, path)
-
-
-def _moves(
-    space: Space, template: tuple[Triple, Triple], target: tuple[Triple, Triple]
-) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """(3, 2): move of the mean, and the target's std, in units of the template's std."""
-    rows = []
-    for channel in range(3):
-        unit = template[1][channel]
-        if not unit > 0:
-            raise ConfigError(f"the template's std of {space}, channel {channel}, is not positive")
-        move = target[0][channel] - template[0][channel]
-        if (space, channel) == HUE:
-            move = math.remainder(move, 2 * math.pi)
-        rows.append((move / unit, target[1][channel] / unit))
-    return np.array(rows, float)
-
-
-def _patches(axes: Axes, template: Moments, target: Moments) -> None:
-    """Mean colours before and after, beside each space's rows."""
-    beside = axes.get_yaxis_transform()
-    for column, (title, moments) in enumerate((("before", template), ("after", target))):
-        left = 1.03 + 0.1 * column
-        axes.text(left + 0.045, 1, title, transform=axes.transAxes, ha="center", va="bottom")
-        for place, space in enumerate(template):
-            axes.add_patch(
-                Rectangle(
-                    (left, 3 * place - 0.4),
-                    0.09,
-                    2.8,
-                    transform=beside,
-                    facecolor=_rgb(space, moments[space][0]),
-                    edgecolor=GREY,
-                    linewidth=0.5,
-                    clip_on=False,
-                )
-            )
-
-
-def _rgb(space: Space, mean: Triple) -> tuple[float, float, float]:
-    """A mean of any space as RGB in [0, 1]."""
-    pixel = torch.tensor(list(mean), dtype=torch.float64).reshape(1, 3, 1, 1)
-    red, green, blue = CONVERSIONS[space].to_rgb(pixel).clamp(0, 1).flatten().tolist()
-    return red, green, blue
-
-
-def _rows(
-    names: Sequence[str], height: float, *, swatches: bool = False, banded: int = 1
-) -> tuple[Figure, Axes]:
-    """A figure with one named row (of `height` inches) per name, from the top; every other shaded.
-
-    `banded` rows together are shaded alike.
-    """
+def _rows(names: Sequence[str], height: float, *, swatches: bool = False) -> tuple[Figure, Axes]:
+    """A figure with a named row (of `height` inches) per name, from the top; every other shaded."""
     labels = ["\n".join(textwrap.wrap(name, 30)) or name for name in names]
     lines = max(label.count("\n") + 1 for label in labels)
     size = (WIDTH_IN, 1.2 + len(names) * max(height, 0.17 * lines + 0.05))
@@ -279,8 +162,8 @@ def _rows(
     axes.tick_params(axis="y", length=0, pad=20 if swatches else 6)
     axes.grid(axis="x", color="#DDDDDD", lw=0.8)
     axes.set_axisbelow(True)
-    for place in range(0, len(names), 2 * banded):
-        axes.axhspan(place - 0.5, place - 0.5 + banded, color=PALE, lw=0, zorder=0)
+    for place in range(0, len(names), 2):
+        axes.axhspan(place - 0.5, place + 0.5, color=PALE, lw=0, zorder=0)
     return figure, axes
 
 

@@ -11,13 +11,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from wsi_norm.cohort.tiles import Batch, LabelledTiles, loader, whole_groups
+from wsi_norm.cohort.batches import Batch, loader, whole_groups
+from wsi_norm.cohort.conditions import simulate
+from wsi_norm.cohort.tiles import LabelledTiles
 from wsi_norm.errors import ConfigError
 from wsi_norm.evaluation import quality
 from wsi_norm.evaluation.probe import colour_features, domain_probe, rich_features
 from wsi_norm.lstainnorm.background import white_of
 from wsi_norm.training.front import Front
-from wsi_norm.training.task import simulate
 
 Floats = npt.NDArray[np.float64]
 

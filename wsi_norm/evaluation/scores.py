@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from numba import njit
 
+from wsi_norm.cohort.scores import Float, Int, drawn_balanced_accuracy, nanmean
+from wsi_norm.config.train import Task
 from wsi_norm.errors import ConfigError
-from wsi_norm.evaluation.arrange import KEYS, Condition, Domain, Float, Int, arrange
+from wsi_norm.evaluation.arrange import KEYS, Arranged, Domain, arrange
 
-Task = Literal["classification", "segmentation"]
 Mask = npt.NDArray[np.bool_]
 
 METRICS: dict[str, tuple[str, ...]] = {
@@ -29,8 +31,6 @@ METRICS: dict[str, tuple[str, ...]] = {
 """Metrics of each task, in the order of the tables."""
 
 PERCENTILES = (2.5, 97.5)
-BLOCK = 256
-"""Resamples of single items that are held at once."""
 
 
 def score_runs(predictions: pd.DataFrame, task: Task) -> pd.DataFrame:
@@ -113,19 +113,19 @@ def summarise(
 class _Summary:
     """Point values (runs, domains) and resampled means over domains (runs, resamples)."""
 
-    def __init__(self, condition: Condition, metric: str, draws: list[Float], seed: int) -> None:
+    def __init__(self, condition: Arranged, metric: str, draws: list[Float], seed: int) -> None:
         domains = condition.domains
         self.condition, self.metric, self.seed = condition, metric, seed
         self.resamples = len(draws[0])
         once = [np.ones((1, len(domain.groups))) for domain in domains]
         self.point = self._values(once)[..., 0]
-        self.drawn = _nanmean(self._values(draws), axis=1)
+        self.drawn = nanmean(self._values(draws), axis=1)
 
     def row(self, method: str, reference: str | None) -> dict[str, Any]:
         """One row of the summary."""
         condition, seeds = self.condition, self.condition.seeds(method)
         point = self.point[condition.rows(method, seeds)]
-        means = _nanmean(point, axis=1)
+        means = nanmean(point, axis=1)
         domains = condition.domains
         return {
             "method": method,
@@ -133,7 +133,7 @@ class _Summary:
             "metric": self.metric,
             "mean": float(means.mean()),
             "sd": float(means.std(ddof=1)) if len(seeds) > 1 else np.nan,
-            "worst": float(_worst(point).mean()),
+            "worst": float(np.fmin.reduce(point, axis=1).mean()),
             **dict(
                 zip(("low", "high"), self._interval(self._resampled(method, seeds)), strict=True)
             ),
@@ -159,7 +159,7 @@ class _Summary:
                 "seed in common, so they cannot be compared"
             )
         own, other = (
-            _nanmean(self.point[self.condition.rows(name, seeds)], axis=1)
+            nanmean(self.point[self.condition.rows(name, seeds)], axis=1)
             for name in (method, reference)
         )
         drawn = self._resampled(method, seeds) - self._resampled(reference, seeds)
@@ -195,9 +195,12 @@ def multiplicities(kind: str, names: Sequence[object], resamples: int, seed: int
 
 def _score(domain: Domain, metric: str, multiplicity: Float) -> Float:
     """A metric of every run, (runs, resamples), if groups count as often as (resamples, G) says."""
-    if metric in METRICS["segmentation"]:
-        return _mean_of_images(domain, METRICS["segmentation"].index(metric), multiplicity)
-    return _CLASSIFICATION[metric](domain, multiplicity)
+    if metric == "balanced_accuracy":
+        found = domain.values.argmax(axis=2)
+        return drawn_balanced_accuracy(found, domain.labels, domain.group, multiplicity)
+    if metric == "auc":
+        return _auc(domain, multiplicity)
+    return _mean_of_images(domain, METRICS["segmentation"].index(metric), multiplicity)
 
 
 def _mean_of_images(domain: Domain, column: int, multiplicity: Float) -> Float:
@@ -205,17 +208,6 @@ def _mean_of_images(domain: Domain, column: int, multiplicity: Float) -> Float:
     sums = [_count(domain.group, count, values) for values in domain.values[..., column]]
     drawn: Float = np.stack(sums) @ multiplicity.T / (multiplicity @ _count(domain.group, count))
     return drawn
-
-
-def _balanced_accuracy(domain: Domain, multiplicity: Float) -> Float:
-    runs, _, classes = domain.values.shape
-    shape = (len(domain.groups), classes)
-    cell, cells = domain.group * classes + domain.labels, shape[0] * classes
-    hits = (domain.values.argmax(axis=2) == domain.labels).astype(float)
-    right = np.stack([_count(cell, cells, own) for own in hits]).reshape(runs, *shape)
-    drawn = multiplicity @ _count(cell, cells).reshape(shape)
-    recall = np.where(drawn > 0, multiplicity @ right / np.maximum(drawn, 1), np.nan)
-    return _nanmean(recall, axis=2)
 
 
 def _auc(domain: Domain, multiplicity: Float) -> Float:
@@ -227,13 +219,7 @@ def _auc(domain: Domain, multiplicity: Float) -> Float:
         ]
         for k in ([1] if classes == 2 else range(classes))
     ]
-    return _nanmean(np.array(each), axis=0)
-
-
-_CLASSIFICATION: Mapping[str, Callable[[Domain, Float], Float]] = {
-    "balanced_accuracy": _balanced_accuracy,
-    "auc": _auc,
-}
+    return nanmean(np.array(each), axis=0)
 
 
 def weighted_auc(scores: Float, positive: Mask, group: Int, multiplicity: Float) -> Float:
@@ -248,74 +234,31 @@ def weighted_auc(scores: Float, positive: Mask, group: Int, multiplicity: Float)
     multiplicity
         (resamples, G).
     """
-    order = np.argsort(scores, kind="stable")
-    scores, positive, group = scores[order], positive[order], group[order]
-    ends = [np.searchsorted(scores, scores[positive], side) for side in ("left", "right")]
-    count = multiplicity.shape[1]
-    # G^2 multiplications against n steps of a sum along the sorted items.
-    beats = _pairs_by_group if count**2 < 100 * len(scores) else _pairs_by_item
-    pairs = multiplicity @ _count(group[positive], count)
-    pairs *= multiplicity @ _count(group[~positive], count)
-    won = beats(np.stack(ends), positive, group, multiplicity)
-    area: Float = np.divide(won, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
-    return area
+    order = np.argsort(scores)
+    return _areas(scores[order], positive[order], group[order], multiplicity)
 
 
-def _pairs_by_group(ends: Int, positive: Mask, group: Int, multiplicity: Float) -> Float:
-    """Weighted pairs that the positive item wins: a quadratic form in the multiplicities."""
-    member = np.eye(multiplicity.shape[1])[group]
-    below = _below(member * ~positive[:, None], ends)
-    won: Float = ((multiplicity @ (member[positive].T @ below)) * multiplicity).sum(axis=1)
-    return won
-
-
-def _pairs_by_item(ends: Int, positive: Mask, group: Int, multiplicity: Float) -> Float:
-    """The same by a cumulative sum per resample, for many groups."""
-    won = []
-    for first in range(0, len(multiplicity), BLOCK):
-        weights = multiplicity[first : first + BLOCK].T[group]
-        below = _below(weights * ~positive[:, None], ends)
-        won.append((weights[positive] * below).sum(axis=0))
-    return np.concatenate(won)
-
-
-def _below(negatives: Float, ends: Int) -> Float:
-    """Weight of negative items below each positive one, (positives, columns); ties count half."""
-    total = np.zeros((len(negatives) + 1, negatives.shape[1]))
-    np.cumsum(negatives, axis=0, out=total[1:])
-    below: Float = (total[ends[0]] + total[ends[1]]) / 2
-    return below
-
-
-def dice_iou(predicted: Mask, truth: Mask) -> tuple[float, float]:
-    """Dice and IoU of two bool masks (H, W); 1 and 1 if both are empty.
-
-    Raises
-    ------
-    ValueError
-        They differ in shape, or are not bool.
-    """
-    if predicted.shape != truth.shape or predicted.dtype != bool or truth.dtype != bool:
-        raise ValueError(
-            f"masks must be bool and of one shape, not {predicted.dtype} {predicted.shape} "
-            f"and {truth.dtype} {truth.shape}"
-        )
-    both = int(np.count_nonzero(predicted & truth))
-    either = int(np.count_nonzero(predicted | truth))
-    return (2 * both / (both + either), both / either) if either else (1.0, 1.0)
-
-
-def _nanmean(values: Float, axis: int) -> Float:
-    """Mean of what is not NaN; NaN, and no warning, where nothing is."""
-    known = ~np.isnan(values)
-    count, total = known.sum(axis=axis), np.where(known, values, 0).sum(axis=axis)
-    mean: Float = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
-    return mean
-
-
-def _worst(point: Float) -> Float:
-    lowest: Float = np.fmin.reduce(point, axis=1)
-    return lowest
+@njit()
+def _areas(scores: Float, positive: Mask, group: Int, multiplicity: Float) -> Float:
+    """One walk along ascending scores per resample: in arrays it is items x resamples of memory."""
+    areas = np.full(len(multiplicity), np.nan)
+    for resample in range(len(multiplicity)):
+        won = positives = below = tied = beside = 0.0
+        for item in range(len(scores)):
+            weight = multiplicity[resample, group[item]]
+            if item and scores[item] != scores[item - 1]:
+                below, tied, beside = below + tied, 0.0, 0.0
+            if positive[item]:
+                won += weight * (below + tied / 2)
+                beside += weight
+                positives += weight
+            else:
+                won += weight * beside / 2
+                tied += weight
+        pairs = positives * (below + tied)
+        if pairs > 0:
+            areas[resample] = won / pairs
+    return areas
 
 
 def _count(index: Int, size: int, weights: Float | None = None) -> Float:

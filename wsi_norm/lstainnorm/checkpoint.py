@@ -128,7 +128,7 @@ def open_checkpoint(
     return Checkpoint(layer.eval(), hashlib.sha256(data).hexdigest())
 
 
-def load_weights(path: Path) -> Any:
+def load_weights(path: str | Path) -> Any:
     """What a file of `torch.save` holds, on the CPU; nothing in it is run.
 
     Raises
@@ -136,7 +136,7 @@ def load_weights(path: Path) -> Any:
     CheckpointError
         It is missing or damaged, or would run code.
     """
-    return _unpickled(path, _bytes(path))
+    return _unpickled(Path(path), _bytes(Path(path)))
 
 
 def _build(facts: Mapping[str, Any], state: Mapping[str, Tensor]) -> StainLayer:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from wsi_norm.config import compare
 from wsi_norm.geometry import Level, TileGrid
 
 
@@ -137,23 +138,5 @@ def differences(stored: StoreMeta, wanted: Settings) -> list[str]:
 
     Versions count only while a store is unfinished: a finished one is not written to again.
     """
-    before, after = _flat(stored.settings().model_dump()), _flat(wanted.model_dump())
-    keys = sorted(before.keys() | after.keys())
-    if stored.complete:
-        versions = ("package_version", "software.", "slide.reader_version")
-        keys = [key for key in keys if not key.startswith(versions)]
-    return [
-        f"{key}: {before.get(key)} != {after.get(key)}"
-        for key in keys
-        if before.get(key) != after.get(key)
-    ]
-
-
-def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in data.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
+    versions = ("package_version", "software", "slide.reader_version") if stored.complete else ()
+    return compare.differences(stored.settings().model_dump(), wanted.model_dump(), versions)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wsi_norm.cohort.conditions import CONDITIONS
 from wsi_norm.cohort.tiles import LabelledTiles
 from wsi_norm.lstainnorm import LStainNorm, StainLayer
 from wsi_norm.lstainnorm.fusion import ColourAttention, PaperFusion, ProductFusion
@@ -51,7 +52,7 @@ def ablation(
             condition: round(
                 mean_score(judge(front, network, tiles, strength=strength, seed=seed)), 4
             )
-            for condition, strength in (("clean", 0.0), ("simulated", 1.0))
+            for condition, strength in CONDITIONS.items()
         }
     return scores
 

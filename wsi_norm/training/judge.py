@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from wsi_norm.cohort.tiles import LabelledTiles, loader, whole_groups
-from wsi_norm.training.task import dice_per_item, overlap, simulate
+from wsi_norm.cohort.batches import loader, whole_groups
+from wsi_norm.cohort.conditions import simulate
+from wsi_norm.cohort.scores import balanced_accuracy, dice_per_item, overlap
+from wsi_norm.cohort.tiles import LabelledTiles
 
 Row = dict[str, Any]
 
@@ -66,10 +68,8 @@ def mean_score(rows: list[Row]) -> float:
     """Balanced accuracy of rows of classification; mean Dice of rows of segmentation."""
     if "dice" in rows[0]:
         return float(np.mean([row["dice"] for row in rows]))
-    labels = np.array([row["label"] for row in rows])
     chances = np.array([[row[f"p{k}"] for k in range(_classes(row))] for row in rows])
-    right = chances.argmax(1) == labels
-    return float(np.mean([right[labels == label].mean() for label in np.unique(labels)]))
+    return balanced_accuracy(chances.argmax(1), [row["label"] for row in rows])
 
 
 def _classes(row: Row) -> int:

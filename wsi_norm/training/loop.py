@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import logging
-import pickle
 import signal
 import threading
 import warnings
@@ -20,10 +19,11 @@ from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoi
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from wsi_norm.cohort.tiles import LabelledTiles, loader, training_batches, whole_groups
+from wsi_norm.cohort.batches import loader, training_batches, whole_groups
+from wsi_norm.cohort.tiles import LabelledTiles
 from wsi_norm.config import TrainConfig
-from wsi_norm.errors import ConfigError, TrainingError
-from wsi_norm.lstainnorm.checkpoint import DAMAGE
+from wsi_norm.errors import CheckpointError, ConfigError, TrainingError
+from wsi_norm.lstainnorm.checkpoint import load_weights
 from wsi_norm.training.judge import TILES_AT_ONCE
 from wsi_norm.training.task import StainTask
 
@@ -220,8 +220,8 @@ def is_first_process() -> bool:
 def _weights(path: Path) -> Any:
     """Weights of a kept epoch."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-    except (*DAMAGE, pickle.UnpicklingError) as error:
+        return load_weights(path)["state_dict"]
+    except CheckpointError as error:
         raise TrainingError(
             f"{path}: damaged, so the training cannot go on; start anew with --overwrite"
         ) from error

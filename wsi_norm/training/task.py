@@ -7,21 +7,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
 from monai.losses.dice import DiceCELoss
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics.functional.classification import multiclass_accuracy
 
-from wsi_norm.cohort.augment import augment, scan
-from wsi_norm.cohort.tiles import IGNORE, Batch
+from wsi_norm.cohort.augment import augment
+from wsi_norm.cohort.batches import Batch
+from wsi_norm.cohort.conditions import CONDITIONS, seeded, simulate
+from wsi_norm.cohort.scores import balanced_accuracy, dice_per_item, overlap
 from wsi_norm.config import TrainConfig
 from wsi_norm.errors import TrainingError
 from wsi_norm.lstainnorm.moments import numbered
 from wsi_norm.training.front import LayerFront
-
-EPS = 1e-7
 
 
 class StainTask(pl.LightningModule):
@@ -89,7 +87,8 @@ class StainTask(pl.LightningModule):
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Collects what the epoch's score is computed from."""
-        strength = 1.0 if self.config.recipe.select_under_scanners else 0.0
+        scanned = self.config.recipe.select_under_scanners
+        strength = CONDITIONS["simulated" if scanned else "clean"]
         with full_precision(batch.image):
             image = simulate(batch, strength, self.config.seed)
         logits = self(image, batch.group)
@@ -105,12 +104,9 @@ class StainTask(pl.LightningModule):
         seen = torch.cat(self._seen)
         self._seen.clear()
         if self.config.task == "classification":
-            found, true = seen.unbind(1)
-            recalls = multiclass_accuracy(found, true, self.classes, average="none")
-            there = torch.bincount(true, minlength=self.classes) > 0  # as in `judge`
-            score = recalls[there].mean()
+            score = balanced_accuracy(*seen.cpu().unbind(1))
         else:
-            score = dice_per_item(seen[:, 0], seen[:, 1:])[1].mean()
+            score = float(dice_per_item(seen[:, 0], seen[:, 1:])[1].mean())
         self.log("validation/score", score, prog_bar=True)
 
     def on_train_epoch_end(self) -> None:
@@ -166,44 +162,3 @@ class StainTask(pl.LightningModule):
 def full_precision(image: Tensor) -> torch.autocast:
     """Mixed precision is for the network: colours are transformed as they will be in a run."""
     return torch.autocast(image.device.type, enabled=False)
-
-
-def simulate(batch: Batch, strength: float, seed: int) -> Tensor:
-    """Float images of a batch, each group as from its own virtual scanner; strength 0: as it is.
-
-    A group's scanner depends on the seed and the group's number alone, not on the batch.
-    """
-    image = batch.image.float() / 255
-    if strength == 0:
-        return image
-    numbers, unit = numbered(batch.group)
-    result = torch.empty_like(image)
-    for place, number in enumerate(numbers.tolist()):
-        own = unit == place
-        one = torch.zeros(int(own.sum()), dtype=torch.long)
-        result[own] = scan(image[own], one, strength, seeded(seed, number))
-    return result
-
-
-def seeded(*numbers: int) -> torch.Generator:
-    """A generator that depends on all the numbers (torch's own seed keeps 32 bits)."""
-    (state,) = np.random.SeedSequence(numbers).generate_state(1)
-    return torch.Generator().manual_seed(int(state))
-
-
-def overlap(logits: Tensor, mask: Tensor) -> Tensor:
-    """(B, 3): pixels found and true, found only, missed; classes above 0 are foreground."""
-    counted = mask != IGNORE
-    found, true = (logits.argmax(1) > 0) & counted, (mask > 0) & counted
-    cells = (found & true, found & ~true, ~found & true)
-    return torch.stack([cell.sum(dim=(-2, -1)) for cell in cells], dim=1)
-
-
-def dice_per_item(item: Tensor, cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Items, their Dice and IoU, from overlaps (N, 3) of their tiles; 1 where both are empty."""
-    items, place = numbered(item)
-    total = torch.zeros(len(items), 3, dtype=torch.double, device=cells.device)
-    hit, extra, missed = total.index_add(0, place, cells.double()).unbind(1)
-    union = hit + extra + missed
-    dice = torch.where(union > 0, 2 * hit / (union + hit).clamp_min(1), 1.0)
-    return items, dice, torch.where(union > 0, hit / union.clamp_min(1), 1.0)

@@ -14,10 +14,13 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
+from wsi_norm.cohort.batches import training_batches
+from wsi_norm.cohort.conditions import CONDITIONS
 from wsi_norm.cohort.masks import check_masks, check_sizes
 from wsi_norm.cohort.splits import Splits, read_splits
-from wsi_norm.cohort.tiles import LabelledTiles, training_batches
+from wsi_norm.cohort.tiles import LabelledTiles
 from wsi_norm.config import TrainConfig, read_yaml
+from wsi_norm.config.compare import differences
 from wsi_norm.errors import TrainingError
 from wsi_norm.lstainnorm import LStainNorm, save_checkpoint
 from wsi_norm.training.ablation import ablation, learned_facts
@@ -168,7 +171,7 @@ def _finish(
     task.to(device_of(config) if judged else "cpu").eval()
     scores = {"validation_selected": best}
     for name in ("validation", "test") if judged else ():
-        for condition, strength in (("clean", 0.0), ("simulated", 1.0)):
+        for condition, strength in CONDITIONS.items():
             if len(tiles[name]):
                 rows = judge(
                     task.front, task.network, tiles[name], strength=strength, seed=config.seed
@@ -234,17 +237,23 @@ def _prepare_folder(config: TrainConfig, overwrite: bool) -> None:
         raise TrainingError(f"{folder}: cannot write there: {error.strerror}") from error
     if not (folder / LAST).exists():  # nothing has been learned there yet
         return
-    before, now = _flat(read_yaml(folder / SETTINGS)), _flat(config.model_dump(mode="json"))
-    different = [
-        f"{key} was {before.get(key)!r}, now {now.get(key)!r}"
-        for key in sorted({*before, *now})
-        if before.get(key) != now.get(key) and not key.startswith(MAY_DIFFER)
-    ]
-    if different:
+    if different := changes(config):
         raise TrainingError(
             f"{folder}: holds a training with other settings ({'; '.join(different[:5])}); "
             "choose another output, or start anew with --overwrite"
         )
+
+
+def changes(config: TrainConfig) -> list[str]:
+    """What differs from the training in the folder of the results, but for what may.
+
+    Raises
+    ------
+    ConfigError
+        No settings are there, or they are damaged.
+    """
+    before = read_yaml(config.output / SETTINGS)
+    return differences(before, config.model_dump(mode="json"), MAY_DIFFER)
 
 
 def _write_settings(config: TrainConfig) -> None:
@@ -253,18 +262,6 @@ def _write_settings(config: TrainConfig) -> None:
         (config.output / SETTINGS).write_text(settings)
     except OSError as error:
         raise TrainingError(f"{config.output}: cannot write there: {error.strerror}") from error
-
-
-def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
-    """{"recipe.epochs": 10, ...} of nested settings."""
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, dict) and value:
-            flat |= _flat(value, f"{name}.")
-        else:
-            flat[name] = value
-    return flat
 
 
 def layer_of(task: StainTask) -> LStainNorm | None:

@@ -1,4 +1,4 @@
-"""The runs of an evaluation: one training per method, seed and domain left out; what each gives."""
+"""The trials of an evaluation: a training per method, seed and domain left out; what each gives."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from typing import Any
 
 import pandas as pd
 import torch
-from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch import nn
 
+from wsi_norm.cohort.conditions import CONDITIONS
 from wsi_norm.cohort.splits import Splits, read_splits
 from wsi_norm.cohort.tiles import LabelledTiles
-from wsi_norm.config import EvaluateConfig, TrainConfig, read_yaml
+from wsi_norm.config import EvaluateConfig, TrainConfig
 from wsi_norm.config.evaluate import folder_name, merge
 from wsi_norm.errors import ConfigError, TrainingError, WsiNormError
 from wsi_norm.evaluation.profile import profile
 from wsi_norm.training.front import build_front
 from wsi_norm.training.judge import judge
 from wsi_norm.training.network import build_network
-from wsi_norm.training.train import MAY_DIFFER, NETWORK, SETTINGS, check_splits, cut, train
+from wsi_norm.training.train import NETWORK, changes, check_splits, cut, train
 
-PREDICTIONS, PROFILE, IDENTITY = "predictions.csv", "profile.json", "run.json"
+PREDICTIONS, PROFILE, IDENTITY = "predictions.csv", "profile.json", "identity.json"
 
 
 @dataclass(frozen=True)
-class Run:
+class Trial:
     """One training and what it predicts.
 
     Attributes
@@ -65,31 +65,31 @@ class Run:
         return ", ".join(parts)
 
 
-def runs_of(config: EvaluateConfig, root: Path | None) -> list[list[Run]]:
-    """All runs, in stages: those of a stage need only those of the stages before it.
+def trials_of(config: EvaluateConfig, root: Path | None) -> list[list[Trial]]:
+    """All trials, in stages: those of a stage need only those of the stages before it.
 
     Raises
     ------
     ConfigError
-        The data do not fit the settings, or two runs would share a folder.
+        The data do not fit the settings, or two trials would share a folder.
     """
     folds = _domains(config, root) if config.leave_out else [""]
-    first: list[Run] = []
-    second: list[Run] = []
+    first: list[Trial] = []
+    second: list[Trial] = []
     for name, method in config.methods.items():
-        runs = [Run(name, seed, fold) for seed in config.seeds for fold in folds]
-        (first if method.uses is None else second).extend(runs)
+        trials = [Trial(name, seed, fold) for seed in config.seeds for fold in folds]
+        (first if method.uses is None else second).extend(trials)
     if config.templates is not None:
         first += [
-            Run(config.templates.method, seed, "", target, label)
+            Trial(config.templates.method, seed, "", target, label)
             for target, label in _labels(template_images(config, root)).items()
             for seed in config.templates.seeds
         ]
-    taken: dict[str, Run] = {}
-    for run in first + second:
-        other = taken.setdefault(run.name.casefold(), run)
-        if other != run:
-            raise ConfigError(f"{other} and {run} would share a folder: rename one of them")
+    taken: dict[str, Trial] = {}
+    for trial in first + second:
+        other = taken.setdefault(trial.name.casefold(), trial)
+        if other != trial:
+            raise ConfigError(f"{other} and {trial} would share a folder: rename one of them")
     return [stage for stage in (first, second) if stage]
 
 
@@ -104,14 +104,14 @@ def template_images(config: EvaluateConfig, root: Path | None) -> list[str]:
     return list(chosen.values())[::step][: config.templates.images]
 
 
-def perform(run: Run, config: EvaluateConfig, root: Path | None, threads: int | None) -> Path:
+def perform(trial: Trial, config: EvaluateConfig, root: Path | None, threads: int | None) -> Path:
     """Train (or take what `uses` names), predict under every condition, profile the normaliser.
 
-    A run whose predictions are there is not done again, if its settings are the same.
+    A trial whose predictions are there is not done again, if its settings are the same.
 
     Returns
     -------
-    Folder of the run, with predictions.csv and profile.json.
+    Folder of the trial, with predictions.csv and profile.json.
 
     Raises
     ------
@@ -120,43 +120,53 @@ def perform(run: Run, config: EvaluateConfig, root: Path | None, threads: int | 
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    folder = config.output / "runs" / run.name
-    settings = _settings(run, config, folder)
-    identity = _identity(run, config, settings)
-    if not _is_done(folder, identity, is_first(run, config)):
+    folder = config.output / "runs" / trial.name
+    settings = _settings(trial, config, folder)
+    identity = _identity(trial, config, settings)
+    if not _is_done(folder, identity, is_first(trial, config)):
         (folder / IDENTITY).unlink(missing_ok=True)  # what is written from here on is unfinished
         try:
-            _do(run, config, settings, root)
+            _do(trial, config, settings, root)
         except WsiNormError as error:
-            raise type(error)(f"{run}: {error}") from error
+            raise type(error)(f"{trial}: {error}") from error
         (folder / IDENTITY).write_text(json.dumps(identity, indent=1) + "\n")
     return folder
 
 
-def _do(run: Run, config: EvaluateConfig, settings: TrainConfig, root: Path | None) -> None:
-    splits = read_splits(settings.data, settings.task, root, run.seed)
-    if run.fold:
-        splits = leave_out(splits, run.fold)
+def _do(trial: Trial, config: EvaluateConfig, settings: TrainConfig, root: Path | None) -> None:
+    splits = read_splits(settings.data, settings.task, root, trial.seed)
+    if trial.fold:
+        splits = leave_out(splits, trial.fold)
     check_splits(splits, settings)
-    front, network, tiles = _trained(run, config, settings, splits)
-    _predict(run, config, front, network, tiles["test"]).to_csv(
+    front, network, tiles = _trained(trial, config, settings, splits)
+    _predict(trial, config, front, network, tiles["test"]).to_csv(
         settings.output / PREDICTIONS, index=False
     )
-    if is_first(run, config):
+    if is_first(trial, config):
         facts = profile(front, tiles, config.scanner_strength)
         (settings.output / PROFILE).write_text(json.dumps(facts, indent=1) + "\n")
 
 
 def _predict(
-    run: Run, config: EvaluateConfig, front: nn.Module, network: nn.Module, tiles: LabelledTiles
+    trial: Trial, config: EvaluateConfig, front: nn.Module, network: nn.Module, tiles: LabelledTiles
 ) -> pd.DataFrame:
-    """What the run predicts, under every condition; all runs see the same virtual scanners."""
-    who = {"method": run.method, "target": run.target or "", "seed": run.seed, "fold": run.fold}
-    strengths = {"clean": 0.0, "simulated": config.scanner_strength}
+    """What the trial predicts, under every condition; all trials see the same virtual scanners."""
+    who = {
+        "method": trial.method,
+        "target": trial.target or "",
+        "seed": trial.seed,
+        "fold": trial.fold,
+    }
     rows = [
         {**who, "condition": condition, **row}
         for condition in config.conditions
-        for row in judge(front, network, tiles, seed=0, strength=strengths[condition])
+        for row in judge(
+            front,
+            network,
+            tiles,
+            seed=0,
+            strength=CONDITIONS[condition] * config.scanner_strength,
+        )
     ]
     predictions = pd.DataFrame(rows)
     if predictions.isna().any(axis=None):
@@ -191,7 +201,7 @@ def leave_out(splits: Splits, domain: str) -> Splits:
 
 
 def collect(folders: Iterable[Path]) -> pd.DataFrame:
-    """Predictions of all runs."""
+    """Predictions of all trials."""
     kinds = {"fold": str, "domain": str, "group": str, "item": str, "target": str, "method": str}
     frames = [
         pd.read_csv(folder / PREDICTIONS, dtype=kinds, keep_default_na=False) for folder in folders
@@ -199,11 +209,11 @@ def collect(folders: Iterable[Path]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def _settings(run: Run, config: EvaluateConfig, folder: Path) -> TrainConfig:
-    change: dict[str, Any] = {"seed": run.seed, "output": str(folder)}
-    if run.target is not None:
-        change = merge(change, {"normalizer": {"target": run.target}})
-    return config.of(run.method, **change)
+def _settings(trial: Trial, config: EvaluateConfig, folder: Path) -> TrainConfig:
+    change: dict[str, Any] = {"seed": trial.seed, "output": str(folder)}
+    if trial.target is not None:
+        change = merge(change, {"normalizer": {"target": trial.target}})
+    return config.of(trial.method, **change)
 
 
 def _domains(config: EvaluateConfig, root: Path | None) -> list[str]:
@@ -229,39 +239,39 @@ def _labels(targets: Sequence[str]) -> dict[str, str]:
     return {target: f"target {number}" for number, target in enumerate(targets)}
 
 
-def _identity(run: Run, config: EvaluateConfig, settings: TrainConfig) -> dict[str, Any]:
-    """All that a run's results depend on but the data."""
-    uses = config.methods[run.method].uses
+def _identity(trial: Trial, config: EvaluateConfig, settings: TrainConfig) -> dict[str, Any]:
+    """All that a trial's results depend on but the data."""
+    uses = config.methods[trial.method].uses
     identity = {
         "training": settings.model_dump(mode="json", exclude={"output"}),
         "uses": uses,
-        "fold": run.fold,
+        "fold": trial.fold,
         "conditions": list(config.conditions),
         "strength": config.scanner_strength,
     }
     if uses is not None:
-        used = config.of(uses, seed=run.seed)
+        used = config.of(uses, seed=trial.seed)
         identity["network of"] = used.model_dump(mode="json", exclude={"output"})
     return identity
 
 
 def _trained(
-    run: Run, config: EvaluateConfig, settings: TrainConfig, splits: Splits
+    trial: Trial, config: EvaluateConfig, settings: TrainConfig, splits: Splits
 ) -> tuple[nn.Module, nn.Module, dict[str, LabelledTiles]]:
     folder = settings.output
-    uses = config.methods[run.method].uses
+    uses = config.methods[trial.method].uses
     if uses is None:
         trained = train(
             settings,
             splits=splits,
-            overwrite=_is_other(folder, settings),
-            judged=is_first(run, config),
+            overwrite=_is_other(settings),
+            judged=is_first(trial, config),
         )
         return trained.task.front, trained.task.network, trained.tiles
     folder.mkdir(parents=True, exist_ok=True)
     tiles = cut(splits, settings)
-    front = build_front(settings.normalizer, tiles["train_cuts"], run.seed)
-    base = config.output / "runs" / Run(uses, run.seed, run.fold).name
+    front = build_front(settings.normalizer, tiles["train_cuts"], trial.seed)
+    base = config.output / "runs" / Trial(uses, trial.seed, trial.fold).name
     height, width = tiles["test"].pixels(0).shape[:2]
     network = build_network(
         settings.network.name,
@@ -274,30 +284,17 @@ def _trained(
     return front, network, tiles
 
 
-def _is_other(folder: Path, settings: TrainConfig) -> bool:
+def _is_other(settings: TrainConfig) -> bool:
     """Whether what was trained in the folder, perhaps in part, had other settings."""
     try:
-        before = TrainConfig.model_validate(read_yaml(folder / SETTINGS))
-    except (ConfigError, ValidationError):
+        return bool(changes(settings))
+    except ConfigError:
         return True
-    return _that_matter(before) != _that_matter(settings)
 
 
-def _that_matter(settings: TrainConfig) -> dict[str, Any]:
-    """Settings without those that do not change what is learned."""
-    facts = settings.model_dump(mode="json")
-    for name in MAY_DIFFER:
-        *sections, key = name.split(".")
-        part = facts
-        for section in sections:
-            part = part[section]
-        part.pop(key, None)
-    return facts
-
-
-def is_first(run: Run, config: EvaluateConfig) -> bool:
-    """Whether this run stands for its method where one is enough."""
-    return run.seed == config.seeds[0] and not run.fold and run.target is None
+def is_first(trial: Trial, config: EvaluateConfig) -> bool:
+    """Whether this trial stands for its method where one is enough."""
+    return trial.seed == config.seeds[0] and not trial.fold and trial.target is None
 
 
 def _is_done(folder: Path, identity: dict[str, Any], profiled: bool) -> bool:

@@ -1,36 +1,24 @@
-"""A table of images: rows of a CSV, or of a folder as if it had one. No pixels, no splits."""
+"""The index of a cohort: a CSV, or a folder as if it had one. No pixels, no splits."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from wsi_norm.config.reading import nearest
 from wsi_norm.config.train import DataConfig
 from wsi_norm.errors import ConfigError
+from wsi_norm.tables import Row, Table, read_table
 
 _IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 
 
-class Row(NamedTuple):
-    """A row and where it stands."""
-
-    where: str
-    """"line 7", or the file in its folder"""
-    fields: Mapping[str, str]
-
-
 @dataclass(frozen=True)
-class Table:
-    """Rows of a CSV, or of a folder as if it had one; `base` is where their paths start."""
+class Index(Table):
+    """A row per image; `base` is where paths in it start."""
 
-    path: Path
     base: Path
-    columns: Sequence[str]
-    rows: Sequence[Row]
 
     def column(self, name: str, setting: str) -> str:
         """`name`, if it is a column."""
@@ -64,8 +52,8 @@ class Table:
         return found
 
 
-def read_folder(root: Path | None, data: DataConfig) -> Table:
-    """A folder with a sub-folder per class, as a table; ConfigError if it is none."""
+def read_folder(root: Path | None, data: DataConfig) -> Index:
+    """A folder with a sub-folder per class, as an index; ConfigError if it is none."""
     assert data.folder is not None
     folder = under(root, data.folder)
     if not folder.is_dir():
@@ -82,44 +70,15 @@ def read_folder(root: Path | None, data: DataConfig) -> Table:
             rows.append(Row(name.as_posix(), fields))
     if not rows:
         raise ConfigError(f"{folder}: no images in it; expected one sub-folder per class")
-    return Table(folder, folder, ("image", "label", "group"), rows)
+    return Index(folder, ("image", "label", "group"), rows, folder)
 
 
-def read_table(root: Path | None, data: DataConfig) -> Table:
+def read_index(root: Path | None, data: DataConfig) -> Index:
     """The CSV that `data` names; ConfigError if it cannot be read, or is no table."""
     named = data.index or data.labels
     assert named is not None, "DataConfig has seen to it"
-    path = under(root, named)
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, skipinitialspace=True, strict=True)
-            lines = [(reader.line_num, [cell.strip() for cell in line]) for line in reader]
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 ({error.reason}); save it as CSV UTF-8") from error
-    except (OSError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigError(f"{path}: cannot read the table: {reason}") from error
-    lines = [(number, line) for number, line in lines if any(line)]  # spreadsheets leave blanks
-    if len(lines) < 2:
-        what = "no rows below its first line" if lines else "an empty file"
-        raise ConfigError(f"{path}: {what}; expected a line of column names, then one per image")
-    header = lines[0][1]
-    for separator in ";\t":
-        if len(header) == 1 and separator in header[0]:
-            raise ConfigError(
-                f"{path}: columns are separated by {separator!r}; save it with commas"
-            )
-    for name in header:
-        if name and header.count(name) > 1:
-            raise ConfigError(f"{path}: line 1 names {name!r} twice; it holds the columns' names")
-    for number, line in lines[1:]:
-        if len(line) != len(header):
-            raise ConfigError(
-                f"{path}: line {number} has {len(line)} fields but line 1 names {len(header)} "
-                "columns; quote fields that hold commas"
-            )
-    rows = [Row(f"line {n}", dict(zip(header, line, strict=True))) for n, line in lines[1:]]
-    return Table(path, path.parent, header, rows)
+    table = read_table(under(root, named), "a line of column names, then one per image")
+    return Index(table.path, table.columns, table.rows, table.path.parent)
 
 
 def under(root: Path | None, path: Path) -> Path:

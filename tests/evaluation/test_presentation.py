@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from wsi_norm.errors import ConfigError
-from wsi_norm.evaluation.tables import BETTER, WORSE, domain_table, markdown, write_csv
+from wsi_norm.evaluation.presentation import BETTER, WORSE, domain_table, markdown, write_csv
 
 NAN = float("nan")
 

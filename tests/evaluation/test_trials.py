@@ -1,4 +1,4 @@
-"""Which runs an evaluation has, what each is called, who is left out, what counts as done."""
+"""Which trials an evaluation has, what each is called, who is left out, what counts as done."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from safetensors.torch import load_file
 from wsi_norm.cohort.splits import LabelledImage, Splits
 from wsi_norm.config import EvaluateConfig
 from wsi_norm.errors import ConfigError, TrainingError
-from wsi_norm.evaluation import runs as module
-from wsi_norm.evaluation.runs import (
+from wsi_norm.evaluation import trials as module
+from wsi_norm.evaluation.trials import (
     PREDICTIONS,
-    Run,
+    Trial,
     collect,
     leave_out,
     perform,
-    runs_of,
     template_images,
+    trials_of,
 )
 
 Make = Callable[..., EvaluateConfig]
@@ -40,21 +40,26 @@ def groups(images: tuple[LabelledImage, ...]) -> set[str]:
     return {image.group for image in images}
 
 
-# --- which runs
+# --- which trials
 
 
 def test_stages_and_names(make: Make) -> None:
     methods = {"a, b": {}, "uses it": {"uses": "a, b", "change": {"normalizer": {"learn": False}}}}
-    first, second = runs_of(make(methods, seeds=[3, 1]), None)
-    assert first == [Run("a, b", 3), Run("a, b", 1)]
-    assert second == [Run("uses it", 3), Run("uses it", 1)]
-    assert [run.name for run in first + second] == ["a_b--3", "a_b--1", "uses_it--3", "uses_it--1"]
+    first, second = trials_of(make(methods, seeds=[3, 1]), None)
+    assert first == [Trial("a, b", 3), Trial("a, b", 1)]
+    assert second == [Trial("uses it", 3), Trial("uses it", 1)]
+    assert [trial.name for trial in first + second] == [
+        "a_b--3",
+        "a_b--1",
+        "uses_it--3",
+        "uses_it--1",
+    ]
 
 
 def test_folds_are_the_domains_of_training_and_validation(make: Make) -> None:
-    (runs,) = runs_of(make(["none"], leave_out=True), None)
-    assert [run.fold for run in runs] == ["A", "B", "C"]  # D is the test split's
-    assert [run.name for run in runs] == ["none--0--A", "none--0--B", "none--0--C"]
+    (trials,) = trials_of(make(["none"], leave_out=True), None)
+    assert [trial.fold for trial in trials] == ["A", "B", "C"]  # D is the test split's
+    assert [trial.name for trial in trials] == ["none--0--A", "none--0--B", "none--0--C"]
 
 
 def test_targets_are_of_other_groups_each(make: Make) -> None:
@@ -62,10 +67,10 @@ def test_targets_are_of_other_groups_each(make: Make) -> None:
     config = make(templates=templates)
     images = [Path(name).name for name in template_images(config, None)]
     assert images == ["A0_0.png", "A2_0.png", "B1_0.png", "C0_0.png"]
-    (runs,) = runs_of(config, None)
-    aimed = [run for run in runs if run.target]
+    (trials,) = trials_of(config, None)
+    aimed = [trial for trial in trials if trial.target]
     assert len(aimed) == 4 * 2
-    assert {run.method for run in aimed} == {"fixed lab"}
+    assert {trial.method for trial in aimed} == {"fixed lab"}
     assert aimed[0].name == "fixed_lab--0--A0_0"
     many = make(templates=templates | {"images": 50})
     assert len(template_images(many, None)) == 9  # as many as there are groups to train on
@@ -98,10 +103,10 @@ def test_domains_that_cannot_be_left_out(
     table.to_csv(tmp_path / "index.csv", index=False)
     config = make(["none"], {"data": {"index": str(tmp_path / "index.csv")}}, leave_out=True)
     if message is None:
-        assert [run.fold for run in runs_of(config, None)[0]] == ["B", "C", "X"]
+        assert [trial.fold for trial in trials_of(config, None)[0]] == ["B", "C", "X"]
         return
     with pytest.raises(ConfigError, match=message):
-        runs_of(config, None)
+        trials_of(config, None)
 
 
 # --- leaving out
@@ -140,7 +145,7 @@ def test_there_is_always_something_to_select_on() -> None:
 
 def test_a_run_and_one_that_uses_it(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     config = make(["none", "fixed, network of none"])
-    base = perform(Run("none", 0), config, None, 1)
+    base = perform(Trial("none", 0), config, None, 1)
     seen: list[Any] = []
     judge = module.judge
 
@@ -149,7 +154,7 @@ def test_a_run_and_one_that_uses_it(make: Make, monkeypatch: pytest.MonkeyPatch)
         return judge(front, network, *rest, **named)
 
     monkeypatch.setattr(module, "judge", watched)
-    folder = perform(Run("fixed, network of none", 0), config, None, 1)
+    folder = perform(Trial("fixed, network of none", 0), config, None, 1)
     weights = load_file(base / "network.safetensors")
     for front, state in seen:
         assert front == "LayerFront"
@@ -158,12 +163,12 @@ def test_a_run_and_one_that_uses_it(make: Make, monkeypatch: pytest.MonkeyPatch)
     assert len(seen) == len(config.conditions)
     assert not (folder / "config.yaml").exists()  # nothing was trained there
     kept = (folder / PREDICTIONS).stat().st_mtime_ns
-    assert perform(Run("fixed, network of none", 0), config, None, 1) == folder
+    assert perform(Trial("fixed, network of none", 0), config, None, 1) == folder
     assert (folder / PREDICTIONS).stat().st_mtime_ns == kept
-    # a run without its record, its predictions or its profile is not finished
+    # a trial without its record, its predictions or its profile is not finished
     for name in (module.IDENTITY, PREDICTIONS, module.PROFILE):
         (folder / name).unlink()
-        perform(Run("fixed, network of none", 0), config, None, 1)
+        perform(Trial("fixed, network of none", 0), config, None, 1)
         assert (folder / name).exists()
     assert len(seen) == 4 * len(config.conditions)
 
@@ -172,7 +177,7 @@ def test_an_unfinished_training_goes_on_and_another_is_replaced(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = make(["none"])
-    folder = perform(Run("none", 0), config, None, 1)
+    folder = perform(Trial("none", 0), config, None, 1)
     asked: list[bool] = []
     train = module.train
 
@@ -182,13 +187,13 @@ def test_an_unfinished_training_goes_on_and_another_is_replaced(
 
     monkeypatch.setattr(module, "train", watched)
     (folder / PREDICTIONS).unlink()
-    perform(Run("none", 0), config, None, 1)
-    perform(Run("none", 0), make(["none"], {"provenance": {"licence": "other"}}), None, 1)
-    perform(Run("none", 0), make(["none"], {"recipe": {"batch_size": 6}}), None, 1)
+    perform(Trial("none", 0), config, None, 1)
+    perform(Trial("none", 0), make(["none"], {"provenance": {"licence": "other"}}), None, 1)
+    perform(Trial("none", 0), make(["none"], {"recipe": {"batch_size": 6}}), None, 1)
     assert asked == [False, False, True]
     (folder / "config.yaml").write_text("task: [")
     (folder / PREDICTIONS).unlink()
-    perform(Run("none", 0), config, None, 1)
+    perform(Trial("none", 0), config, None, 1)
     assert asked[3:] == [True]
     shutil.rmtree(folder)
 
@@ -196,12 +201,12 @@ def test_an_unfinished_training_goes_on_and_another_is_replaced(
 def test_errors_name_the_run(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     config = make({"bad": {"change": {"data": {"tile_size": 100}}}})
     with pytest.raises(ConfigError) as caught:
-        perform(Run("bad", 0), config, None, 1)
+        perform(Trial("bad", 0), config, None, 1)
     assert str(caught.value).startswith("method 'bad', seed 0: ")
     assert "smaller than data.tile_size 100" in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert str(Run("m", 1, "A")) == "method 'm', seed 1, without domain 'A'"
-    assert str(Run("m", 1, "", "x/y.png", "y")) == "method 'm', seed 1, target 'y'"
+    assert str(Trial("m", 1, "A")) == "method 'm', seed 1, without domain 'A'"
+    assert str(Trial("m", 1, "", "x/y.png", "y")) == "method 'm', seed 1, target 'y'"
 
 
 def test_predictions_must_be_numbers(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,7 +214,7 @@ def test_predictions_must_be_numbers(make: Make, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(module, "judge", lambda *_, **__: rows)
     config = make(["none"])
     with pytest.raises(TrainingError, match=r"method 'none', seed 0: .* predicts NaN"):
-        perform(Run("none", 0), config, None, 1)
+        perform(Trial("none", 0), config, None, 1)
     assert not (config.output / "runs/none--0" / module.IDENTITY).exists()
 
 
