@@ -74,7 +74,7 @@ def print_summary(summary: RunSummary, output: Path) -> None:
     """A line per slide and a line for the run, on stdout."""
     width = max(len(slide.name) for slide in summary.slides)
     for slide in summary.slides:
-        notes = ", ".join(f"{tiles} {flag.label}" for flag, tiles in slide.flagged.items())
+        notes = ", ".join(f"{tiles} {flag.label}" for flag, tiles in slide.flagged.items() if tiles)
         detail = f" ({notes})" if notes else ""
         rate = f", {slide.tiles_per_second:.1f} tiles/s" if slide.tiles_written else ""
         click.echo(f"{slide.name:{width}}  {slide.status:8} {slide.tiles:>7} tiles{detail}{rate}")

@@ -65,12 +65,12 @@ class SlideResult:
     @property
     def unreadable(self) -> int:
         """Tiles that could not be read."""
-        return self.counts.get(TileFlag.UNREADABLE.key, 0)
+        return self.flagged[TileFlag.UNREADABLE]
 
     @property
     def flagged(self) -> dict[TileFlag, int]:
-        """Tiles per flag, of the flags that any tile carries."""
-        return {flag: tiles for flag in TileFlag if (tiles := self.counts.get(flag.key, 0))}
+        """Tiles that carry each flag."""
+        return {flag: self.counts.get(flag.key, 0) for flag in TileFlag}
 
     @property
     def ok(self) -> bool:
