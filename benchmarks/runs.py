@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
-from distributed import Client
+import torch
 
 from benchmarks.machine import Clock
 from benchmarks.slides import MPP_UM
 from wsi_norm.config import run_config
 from wsi_norm.lstainnorm.checkpoint import sha256_of
-from wsi_norm.pipeline import (
-    Model,
-    Prepared,
-    Seconds,
-    ShardResult,
-    SlideJob,
-    estimate,
-    process_shard,
-    shards,
-)
-from wsi_norm.pipeline.kept import kept_normalizer
-from wsi_norm.runner import drive
-from wsi_norm.sources import SlideSource
-from wsi_norm.store import Counts, TileStore
+from wsi_norm.pipeline import Model, Prepared, ShardResult, SlideJob, estimate
+from wsi_norm.pipeline.kept import kept_normalizer, kept_slide, kept_store
+from wsi_norm.pipeline.shards import peak_memory_bytes
+from wsi_norm.pipeline.tiles import read_tiles
+from wsi_norm.runner import Event, ShardWritten, SlidePlanned
+from wsi_norm.runner.checks import check_output, named_model
+from wsi_norm.runner.cluster import workers as workers_of
+from wsi_norm.runner.drive import Drive, Tasks
+from wsi_norm.sources import SlideSource, find_slides
+from wsi_norm.stages import Seconds
+from wsi_norm.store import Counts, TileFlag, TileStore
 
 NOOP_SHARDS = 1_000
 
@@ -39,33 +38,29 @@ def normalize(
     only: str | None = None,
     **settings: str,
 ) -> dict[str, Any]:
-    """`wsi_norm.run`; `only` puts "decode" or "decode_and_write" in place of a shard's whole work.
+    """A run without its report; `only` puts "decode" or "decode_and_write" in a shard's place.
 
     The steady figures run from the first slide's plan to the last shard. Before that come the
     start of Python, of the workers, of the layer in each (`ready_at`), and the plan.
     """
     clock, ready = Clock(), Clock()
-    if only is not None:
-        drive.process_shard = {"decode": decode, "decode_and_write": decode_and_write}[only]
-        drive.finish = finish_unchecked
-    start = drive._Drive.run
 
-    def with_warm_workers(self: Any, client: Client) -> None:
-        client.run(warm_up, self.slides[0].job)
-        ready.tick()
-        start(self, client)
-
-    def on_event(event: drive.Event) -> None:
-        if isinstance(event, drive.SlidePlanned) and not clock.ticks:
+    def on_event(event: Event) -> None:
+        if isinstance(event, SlidePlanned) and not clock.ticks:
             clock.tick()
-        elif isinstance(event, drive.ShardWritten):
+        elif isinstance(event, ShardWritten):
             clock.tick(event.tiles)
 
-    drive._Drive.run = with_warm_workers
     settings |= {"output": output, "statistics": statistics}
-    config = run_config(mpp=MPP_UM, device="cpu", report=False, workers=workers, **settings)
-    summary = drive.run(slides, config, on_event)
-    failed = [slide.error for slide in summary.slides if slide.status != "done"]
+    config = run_config(mpp=MPP_UM, device="cpu", workers=workers, **settings)
+    check_output(config.output)
+    model, _ = named_model(config)
+    drive = Drive(config, model, find_slides(slides, None, False), on_event, TASKS[only])
+    with workers_of(config) as client:
+        client.run(warm_up, drive.jobs[0])
+        ready.tick()
+        drive.run(client)
+    failed = [slide.error for slide in drive.results() if slide.status != "done"]
     if failed:
         raise RuntimeError(failed[0])
     return {
@@ -73,7 +68,7 @@ def normalize(
         "ready_at": ready.ticks[0][0],
         "later_tiles": clock.ticks[-1][1] - clock.ticks[1][1],
         "later_s": clock.ticks[-1][0] - clock.ticks[1][0],
-        "peak_worker_mb": max(summary.peak_memory_bytes.values()) / 2**20,
+        "peak_worker_mb": max(drive.peak_memory_bytes.values()) / 2**20,
     }
 
 
@@ -85,47 +80,60 @@ def warm_up(job: SlideJob) -> None:
     normalizer.normalize(tile, normalizer.measure(tile))
 
 
-class Identity:
-    """In place of a Normalizer."""
-
-    def normalize(self, tiles: np.ndarray, *_: object) -> tuple[np.ndarray, np.ndarray]:
-        """Leave the tiles as they are."""
-        return tiles, np.ones(len(tiles), np.bool_)
-
-
 def decode_and_write(job: SlideJob, shard: int) -> ShardResult:
-    shards.kept_normalizer = lambda *_: Identity()
-    return process_shard(job, shard)
+    """A shard as it is."""
+    store, tiles = _read(job, shard)
+    store.write_shard(shard, tiles, np.zeros(len(tiles), np.uint8))
+    return _result(shard, len(tiles))
 
 
 def decode(job: SlideJob, shard: int) -> ShardResult:
-    TileStore.write_shard = lambda *_: None
-    return decode_and_write(job, shard)
+    """A shard's tiles, and nothing else."""
+    return _result(shard, len(_read(job, shard)[1]))
+
+
+def _read(job: SlideJob, shard: int) -> tuple[TileStore, np.ndarray]:
+    torch.set_num_threads(1)
+    layout = kept_store(job.store)
+    tiles = [layout.grid.tile_at(x, y) for x, y in layout.coords[layout.store.rows(shard)].tolist()]
+    return layout.store, read_tiles(kept_slide(job, layout.store.meta), layout.grid, tiles)[0]
+
+
+def _result(shard: int, tiles: int) -> ShardResult:
+    return ShardResult(
+        shard=shard,
+        tiles=tiles,
+        unreadable=(),
+        first_read_error=None,
+        worker=f"{platform.node()}:{os.getpid()}",
+        peak_memory_bytes=peak_memory_bytes(),
+    )
 
 
 def finish_unchecked(job: SlideJob) -> Counts:
-    return Counts(tiles=1, unreadable=0, passed_through=0, edge=0)
+    """One readable tile, so that the slide is done."""
+    return {"tiles": 1, TileFlag.UNREADABLE.key: 0}
 
 
 def schedule(tasks: int, workers: int) -> dict[str, Any]:
     """No-op shards through a run's submission window: ms a task, memory of this process."""
-    drive.prepare, drive.process_shard, drive.finish = noop_prepare, noop_shard, finish_unchecked
     config = run_config(output=Path("nowhere"), workers=workers, device="cpu")
     slides = [SlideSource(Path(f"{i}.svs"), str(i)) for i in range(max(1, tasks // NOOP_SHARDS))]
     clock, memory, me = Clock(), [], psutil.Process()
     every = max(1, tasks // 20)
     done = 0
 
-    def on_event(event: drive.Event) -> None:
+    def on_event(event: Event) -> None:
         nonlocal done
-        done += isinstance(event, drive.ShardWritten)
-        if isinstance(event, drive.ShardWritten) and done % every == 0:
+        done += isinstance(event, ShardWritten)
+        if isinstance(event, ShardWritten) and done % every == 0:
             clock.tick(every)
             memory.append(me.memory_info().rss / 2**20)
 
-    run = drive._Drive(config, Model(None, sha256_of(None)), slides, on_event)
-    with drive.workers(config) as client:
-        run.run(client)
+    noops = Tasks(noop_prepare, noop_shard, finish_unchecked)
+    drive = Drive(config, Model(None, sha256_of(None)), slides, on_event, noops)
+    with workers_of(config) as client:
+        drive.run(client)
     times = clock.ticks
     middle = len(times) // 2
     return {
@@ -150,6 +158,13 @@ def noop_prepare(job: SlideJob) -> Prepared:
 
 def noop_shard(job: SlideJob, shard: int) -> ShardResult:
     return ShardResult(shard=shard, tiles=64, unreadable=(), first_read_error=None)
+
+
+TASKS = {
+    None: Tasks(),
+    "decode": Tasks(process_shard=decode, finish=finish_unchecked),
+    "decode_and_write": Tasks(process_shard=decode_and_write, finish=finish_unchecked),
+}
 
 
 def _ms(start: tuple[float, int], end: tuple[float, int]) -> float:

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from wsi_norm.report import RunSummary, SlideResult
 from wsi_norm.runner import Event, ShardWritten, SlidePlanned, WaitingForWorkers
+from wsi_norm.stages import Stage
 
 
 class Progress:
@@ -73,22 +74,12 @@ def print_summary(summary: RunSummary, output: Path) -> None:
     """A line per slide and a line for the run, on stdout."""
     width = max(len(slide.name) for slide in summary.slides)
     for slide in summary.slides:
-        notes = [
-            f"{count} {what}"
-            for count, what in (
-                (slide.unreadable, "unreadable"),
-                (slide.passed_through, "passed through"),
-                (slide.edge, "at the edge"),
-            )
-            if count
-        ]
-        detail = f" ({', '.join(notes)})" if notes else ""
+        notes = ", ".join(f"{tiles} {flag.label}" for flag, tiles in slide.flagged.items() if tiles)
+        detail = f" ({notes})" if notes else ""
         rate = f", {slide.tiles_per_second:.1f} tiles/s" if slide.tiles_written else ""
         click.echo(f"{slide.name:{width}}  {slide.status:8} {slide.tiles:>7} tiles{detail}{rate}")
-    totals = summary.totals()
-    stages = ", ".join(
-        f"{name} {totals[f'seconds_{name}']:.1f} s" for name in ("reading", "computing", "writing")
-    )
+    wall = summary.spent.wall
+    stages = ", ".join(f"{stage} {wall.get(stage, 0.0):.1f} s" for stage in Stage)
     click.echo(
         f"{summary.tiles_written} tiles in {summary.seconds:.1f} s "
         f"({summary.tiles_per_second:.1f} tiles/s; over all workers: {stages})"

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from wsi_norm.lstainnorm import load_checkpoint
-from wsi_norm.lstainnorm.checkpoint import sha256_of
 from wsi_norm.report import RunSummary, SlideResult
+from wsi_norm.stages import Seconds, Stage
 from wsi_norm.store import (
     ModelMeta,
     SlideMeta,
@@ -28,15 +27,12 @@ GOOD = SlideResult(
     store="/o/a.zarr",
     status="done",
     warnings=("one", "two; three"),
-    tiles=100,
-    passed_through=3,
-    edge=10,
+    counts={"tiles": 100, "unreadable": 0, "passed_through": 3, "edge": 10},
     seconds=4.0,
-    seconds_planning=0.25,
-    seconds_reading=1.23456,
-    seconds_computing=2.0,
-    seconds_writing=0.5,
-    cpu_seconds={"planning": 0.2, "reading": 1.0, "computing": 1.9, "writing": 0.25},
+    spent=Seconds(
+        wall=dict(zip(Stage, (0.25, 1.23456, 2.0, 0.5), strict=True)),
+        cpu=dict(zip(Stage, (0.2, 1.0, 1.9, 0.25), strict=True)),
+    ),
     tiles_written=60,
 )
 DAMAGED = SlideResult(
@@ -45,11 +41,10 @@ DAMAGED = SlideResult(
     store="/o/c.zarr",
     status="damaged",
     error="/s/c.svs: 2 of 50 tiles cannot be read",
-    tiles=50,
-    unreadable=2,
+    counts={"tiles": 50, "unreadable": 2, "passed_through": 0, "edge": 0},
     unreadable_at=((960, 1440), (1200, 1440)),
     seconds=1.0,
-    seconds_reading=1.0,
+    spent=Seconds({Stage.READING: 1.0}),
     tiles_written=50,
 )
 FAILED = SlideResult(
@@ -101,7 +96,7 @@ def make_summary_fixture() -> Callable[..., RunSummary]:
 
 
 def store_meta() -> StoreMeta:
-    """Of a slide of 6400 x 4800 px with tiles of 16 px, normalised by the packaged checkpoint."""
+    """Of a slide of 6400 x 4800 px with tiles of 16 px, normalised by a checkpoint."""
     return StoreMeta(
         package_version="0",
         slide=SlideMeta(
@@ -133,7 +128,7 @@ def store_meta() -> StoreMeta:
         ),
         tissue=TissueMeta(segmenter="otsu", min_tissue=0.1, regions_sha256=None),
         model=ModelMeta(
-            sha256=sha256_of(),
+            sha256="2" * 64,
             preset="paper",
             statistics="slide",
             background="preserve",
@@ -184,17 +179,24 @@ def stored(store_path: Path) -> SlideResult:
         store=str(store_path),
         status="damaged",
         error="/s/case.svs: 25 of 30 tiles cannot be read",
-        tiles=30,
-        unreadable=25,
-        edge=5,
+        counts={"tiles": 30, "unreadable": 25, "passed_through": 0, "edge": 5},
         unreadable_at=((0, 4000),),
         seconds=2.0,
-        seconds_planning=1.0,
+        spent=Seconds({Stage.PLANNING: 1.0}),
         tiles_written=30,
     )
 
 
 @pytest.fixture
-def packaged() -> dict[str, Any]:
-    """What a summary says of the packaged checkpoint."""
-    return {"checkpoint": "packaged", "sha256": sha256_of(), **load_checkpoint().config.to_dict()}
+def trained() -> dict[str, Any]:
+    """What a summary says of a checkpoint."""
+    return {
+        "checkpoint": "/m/model.safetensors",
+        "sha256": "2" * 64,
+        "preset": "paper",
+        "target": {
+            "mean": {"rgb": [0.7, 0.5, 0.6], "lab": [61.5, 29.25, -14.5]},
+            "std": {"rgb": [0.1, 0.1, 0.1], "lab": [14.5, 7.75, 6.25]},
+        },
+        "provenance": {"training": "5 epochs", "licence": "CC0"},
+    }

@@ -1,12 +1,17 @@
 """RunSummary and SlideResult: totals, speed and exit status."""
 
+import csv
 import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
+import wsi_norm
 from wsi_norm.report import RunSummary, SlideResult, Status, write_json
 
 MakeSummary = Callable[..., RunSummary]
@@ -33,7 +38,7 @@ def test_totals(
 
 
 def result(status: Status, unreadable: int = 0) -> SlideResult:
-    return SlideResult("n", "s", "o", status, tiles=5, unreadable=unreadable)
+    return SlideResult("n", "s", "o", status, counts={"tiles": 5, "unreadable": unreadable})
 
 
 @pytest.mark.parametrize(
@@ -76,3 +81,53 @@ def test_every_status_counts_as_whole_or_not() -> None:
 def test_no_time_is_no_speed(make_summary: MakeSummary, good: SlideResult) -> None:
     assert SlideResult("n", "s", "o", "done", tiles_written=5).tiles_per_second == 0
     assert make_summary(good, seconds=0.0).tiles_per_second == 0
+
+
+ANOTHER_FLAG = """
+import sys
+from pathlib import Path
+import numpy as np
+from wsi_norm.report import RunSummary, SlideResult, write_report
+from wsi_norm.store import TileFlag, TileStore
+from wsi_norm_cli.progress import print_summary
+
+folder, path = Path(sys.argv[1]), sys.argv[2]
+store = TileStore.open(path)
+flags = np.where(np.arange(len(store)) < 7, TileFlag.OUT_OF_FOCUS, 0).astype(np.uint8)
+store.write_shard(0, store[:], flags)
+store.reopen()
+counts = store.finish().counts
+slide = SlideResult("case", "/s/case.svs", path, "done", counts=counts)
+summary = RunSummary((slide,), 1.0, 0.0, 1, {}, {}, {}, {}, "2026-01-02T03:04:05+00:00")
+write_report(summary, folder)
+print_summary(summary, folder)
+"""
+
+
+def test_another_flag_is_a_line_in_the_store(tmp_path: Path, store_path: Path) -> None:
+    """Counts, files, report and terminal name it: the package is copied, with that line added."""
+    copy, line = tmp_path / "copy", '    EDGE = 4, "at the edge"\n'
+    shutil.copytree(Path(wsi_norm.__file__).parent, copy / "wsi_norm")
+    metadata = copy / "wsi_norm/store/metadata.py"
+    text = metadata.read_text("utf-8")
+    assert text.count(line) == 1
+    metadata.write_text(text.replace(line, f'{line}    OUT_OF_FOCUS = 8, "blurred"\n'), "utf-8")
+    done = subprocess.run(
+        [sys.executable, "-c", ANOTHER_FLAG, tmp_path, store_path],
+        cwd=copy,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert "30 tiles (7 blurred)" in done.stdout
+    with (tmp_path / "slides.csv").open(newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["out_of_focus"], row["unreadable"]) == ("7", "0")
+    document = json.loads((tmp_path / "run.json").read_text("utf-8"))
+    assert document["slides"][0]["out_of_focus"] == document["totals"]["out_of_focus"] == 7
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert '<th scope="col">out of focus</th>' in page
+    assert '<th scope="colgroup" colspan="5">Tiles</th>' in page
+    assert "30, 7 blurred" in page
+    stored = json.loads((store_path / "zarr.json").read_text("utf-8"))["attributes"]["wsi_norm"]
+    assert stored["counts"]["out_of_focus"] == 7

@@ -87,8 +87,23 @@ def test_the_message_is_the_error_then_the_warnings_then_the_status(damaged: Sli
 
 def test_damage_has_a_remedy_and_errors_bring_their_own(damaged: SlideResult) -> None:
     assert "--overwrite" in words.remedy(damaged)
-    assert "could be read" in words.remedy(replace(damaged, unreadable=0))
+    assert "could be read" in words.remedy(replace(damaged, counts={"tiles": 50}))
     assert words.remedy(replace(damaged, status="failed")) == ""
+
+
+@pytest.mark.parametrize(
+    ("provenance", "expected"),
+    [
+        ({}, "not stated"),
+        ({"training": ""}, "not stated"),
+        ({"training": "none: a template"}, "no"),
+        ({"training": "5 epochs"}, "yes"),
+    ],
+)
+def test_the_provenance_says_whether_it_was_trained(
+    provenance: dict[str, str], expected: str
+) -> None:
+    assert words.trained(provenance) == expected
 
 
 def test_every_status_has_its_words() -> None:

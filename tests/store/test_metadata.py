@@ -131,6 +131,7 @@ def attribute(store: Path) -> dict[str, Any]:
         (("format_version",), 2),
         (("codec",), "jpeg"),
         (("complete",), "perhaps"),
+        (("counts",), {"tiles": "many"}),
         (("white",), [0.9, 0.9]),
         (("slide", "mpp_source"), "guessed"),
         (("tiling", "level"), None),

@@ -4,14 +4,7 @@
 closes the store. All three run anywhere, given paths and settings.
 """
 
-from wsi_norm.pipeline.job import (
-    Estimate,
-    Model,
-    Prepared,
-    Seconds,
-    ShardResult,
-    SlideJob,
-)
+from wsi_norm.pipeline.job import Estimate, Model, Prepared, ShardResult, SlideJob
 from wsi_norm.pipeline.shards import process_shard
 from wsi_norm.pipeline.slides import estimate, finish, prepare, versions
 
@@ -19,7 +12,6 @@ __all__ = [
     "Estimate",
     "Model",
     "Prepared",
-    "Seconds",
     "ShardResult",
     "SlideJob",
     "estimate",

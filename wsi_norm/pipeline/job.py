@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from wsi_norm.config import RunConfig
 from wsi_norm.sources import SlideSource
+from wsi_norm.stages import Seconds
 
 
 @dataclass(frozen=True)
@@ -38,37 +37,6 @@ class SlideJob:
     store: Path
     config: RunConfig
     model: Model
-
-
-@dataclass
-class Seconds:
-    """Where the time of tasks went, by stage.
-
-    Attributes
-    ----------
-    wall, cpu
-        Seconds on the clock, and of them those that the task's own thread was computing: the rest
-        it waited for a disk, a device or another process.
-    """
-
-    wall: dict[str, float] = field(default_factory=dict)
-    cpu: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def spent(self, stage: str) -> Iterator[None]:
-        """Add the time of a `with` block to a stage."""
-        wall, cpu = time.perf_counter(), time.thread_time()
-        try:
-            yield
-        finally:
-            spent = time.perf_counter() - wall, time.thread_time() - cpu
-            self.add(Seconds({stage: spent[0]}, {stage: spent[1]}))
-
-    def add(self, other: Seconds) -> None:
-        """Add other tasks' seconds."""
-        for own, more in ((self.wall, other.wall), (self.cpu, other.cpu)):
-            for stage, spent in more.items():
-                own[stage] = own.get(stage, 0.0) + spent
 
 
 @dataclass(frozen=True)

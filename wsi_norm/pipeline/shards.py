@@ -14,9 +14,10 @@ import torch
 from wsi_norm.errors import ReadError, SlideError
 from wsi_norm.geometry import Tile, TileGrid
 from wsi_norm.lstainnorm import Statistics
-from wsi_norm.pipeline.job import Seconds, ShardResult, SlideJob
+from wsi_norm.pipeline.job import ShardResult, SlideJob
 from wsi_norm.pipeline.kept import kept_normalizer, kept_slide, kept_store, release_slide
 from wsi_norm.pipeline.tiles import read_tiles
+from wsi_norm.stages import Seconds, Stage
 from wsi_norm.store import StoreMeta, TileFlag
 
 UInt8 = npt.NDArray[np.uint8]
@@ -29,16 +30,16 @@ def process_shard(job: SlideJob, shard: int) -> ShardResult:
     store, grid = layout.store, layout.grid
     tiles = [grid.tile_at(x, y) for x, y in layout.coords[store.rows(shard)].tolist()]
     seconds = Seconds()
-    with seconds.spent("reading"):
+    with seconds.spent(Stage.READING):
         try:
             pixels, errors = read_tiles(kept_slide(job, store.meta), grid, tiles)
         except SlideError:
             release_slide()
             raise
-    with seconds.spent("computing"):
+    with seconds.spent(Stage.COMPUTING):
         readable = np.array([error is None for error in errors])
         done, usable = _normalize(job, store.meta, pixels, readable)
-    with seconds.spent("writing"):
+    with seconds.spent(Stage.WRITING):
         store.write_shard(shard, done, _flags(grid, tiles, errors, usable))
     failed = [index for index, error in enumerate(errors) if error is not None]
     return ShardResult(

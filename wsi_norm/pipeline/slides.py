@@ -12,17 +12,19 @@ import torch
 
 from wsi_norm.errors import StoreError, UnreadableSlideError
 from wsi_norm.geometry import TileGrid
-from wsi_norm.pipeline.job import Estimate, Prepared, Seconds, SlideJob
+from wsi_norm.pipeline.job import Estimate, Prepared, SlideJob
 from wsi_norm.pipeline.kept import kept_normalizer
 from wsi_norm.pipeline.tiles import measure_slide, read_tiles, spread
 from wsi_norm.plan import SlidePlan, plan_grid, plan_slide, regions_sha256
 from wsi_norm.slide import Slide, open_slide
+from wsi_norm.stages import Seconds, Stage
 from wsi_norm.store import (
     Counts,
     ModelMeta,
     Settings,
     SlideMeta,
     StoreMeta,
+    TileFlag,
     TileStore,
     TilingMeta,
     TissueMeta,
@@ -57,7 +59,7 @@ def prepare(job: SlideJob) -> Prepared:
     """
     torch.set_num_threads(1)
     seconds = Seconds()
-    with seconds.spent("planning"), ThreadPoolExecutor(1) as beside, _open(job) as slide:
+    with seconds.spent(Stage.PLANNING), ThreadPoolExecutor(1) as beside, _open(job) as slide:
         beside.submit(kept_normalizer, job.model, job.config)  # loads while the slide is planned
         store = None if job.config.overwrite else _existing(job, slide)
         if store is None:
@@ -87,9 +89,10 @@ def finish(job: SlideJob) -> Counts:
     if store.meta.counts is not None:
         return store.meta.counts
     counts = store.count()
-    if counts.unreadable > job.config.max_unreadable * counts.tiles:
+    tiles, unreadable = counts["tiles"], counts[TileFlag.UNREADABLE.key]
+    if unreadable > job.config.max_unreadable * tiles:
         raise UnreadableSlideError(
-            f"{job.source.path}: {counts.unreadable} of {counts.tiles} tiles cannot be read; "
+            f"{job.source.path}: {unreadable} of {tiles} tiles cannot be read; "
             "copy the slide again, or accept it with --max-unreadable"
         )
     store.finish()

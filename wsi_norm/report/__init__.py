@@ -2,11 +2,10 @@
 
 from wsi_norm.report.files import CSV_COLUMNS, profile_table, write_csv, write_json, write_report
 from wsi_norm.report.html import write_html
-from wsi_norm.report.results import STAGES, RunSummary, SlideResult, Status
+from wsi_norm.report.results import RunSummary, SlideResult, Status
 
 __all__ = [
     "CSV_COLUMNS",
-    "STAGES",
     "RunSummary",
     "SlideResult",
     "Status",

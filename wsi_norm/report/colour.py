@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wsi_norm.lstainnorm import Template
-
 AXES = (("L*", 0.0, 100.0), ("a*", -60.0, 60.0), ("b*", -60.0, 60.0))
 """Channel, and the range that is drawn: the same everywhere, so that slides can be compared."""
+
+Moments = Mapping[str, Any]
+"""`mean` and `std`, each per colour space: a slide's statistics, or a target."""
 
 GOLDEN = 0.6180339887498949
 """Multiples of it, modulo 1, spread evenly: dots of near values do not hide each other."""
@@ -31,7 +32,7 @@ class Channel:
     """One channel of a slide and of the target."""
 
     name: str
-    slide: Span | None
+    slide: Span
     target: Span | None
 
 
@@ -57,52 +58,50 @@ class Strip:
     dots: tuple[Dot, ...]
 
 
-def channels(statistics: Mapping[str, Any] | None, target: Template | None) -> tuple[Channel, ...]:
+def channels(statistics: Moments | None, target: Moments | None) -> tuple[Channel, ...]:
     """L*, a* and b* of a slide beside the target; empty if the slide was not measured."""
-    if not statistics or "lab" not in statistics["mean"]:
+    slide, aim = _spans(statistics), _spans(target)
+    if slide is None:
         return ()
-    slide = _spans(statistics["mean"]["lab"], statistics["std"]["lab"])
-    aim = _target(target)
-    return tuple(Channel(AXES[i][0], slide[i], aim[i]) for i in range(3))
+    return tuple(
+        Channel(name, slide[i], aim[i] if aim else None) for i, (name, _, _) in enumerate(AXES)
+    )
 
 
 def strips(
-    slides: Iterable[tuple[int, str, Sequence[Channel]]], target: Template | None
+    slides: Iterable[tuple[int, str, Sequence[Channel]]], target: Moments | None
 ) -> tuple[Strip, ...]:
     """Every measured slide (index, name, channels) on each axis; empty for fewer than two."""
     measured = [(index, name, own) for index, name, own in slides if own]
     if len(measured) < 2:
         return ()
-    aim = _target(target)
+    aim = _spans(target)
     return tuple(
-        Strip(name, low, high, aim[i], tuple(_dots(measured, i)))
+        Strip(name, low, high, aim[i] if aim else None, tuple(_dots(measured, i)))
         for i, (name, low, high) in enumerate(AXES)
     )
 
 
-def swatch(moments: Mapping[str, Any] | Template | None) -> str | None:
+def swatch(moments: Moments | None) -> str | None:
     """Mean colour as `#rrggbb`; None without one."""
-    mean = moments.mean if isinstance(moments, Template) else (moments or {}).get("mean", {})
-    if "rgb" not in mean:
+    if not moments or "rgb" not in moments["mean"]:
         return None
-    return "#" + "".join(f"{round(255 * min(max(value, 0.0), 1.0)):02x}" for value in mean["rgb"])
+    rgb = moments["mean"]["rgb"]
+    return "#" + "".join(f"{round(255 * min(max(value, 0.0), 1.0)):02x}" for value in rgb)
 
 
 def _dots(measured: Iterable[tuple[int, str, Sequence[Channel]]], channel: int) -> Iterable[Dot]:
     for index, name, own in measured:
         span = own[channel].slide
-        assert span is not None
         yield Dot(index, name, span.mean, span.at, round(15 + 70 * (index * GOLDEN % 1), 1))
 
 
-def _target(target: Template | None) -> Sequence[Span | None]:
-    if target is None or "lab" not in target.mean:
-        return (None, None, None)
-    return _spans(target.mean["lab"], target.std["lab"])
-
-
-def _spans(mean: Sequence[float], std: Sequence[float]) -> list[Span]:
-    return [_span(*moments) for moments in zip(mean, std, AXES, strict=True)]
+def _spans(moments: Moments | None) -> list[Span] | None:
+    """One per channel; None where CIELAB was not measured."""
+    if not moments or "lab" not in moments["mean"]:
+        return None
+    lab = moments["mean"]["lab"], moments["std"]["lab"]
+    return [_span(*channel) for channel in zip(*lab, AXES, strict=True)]
 
 
 def _span(mean: float, std: float, axis: tuple[str, float, float]) -> Span:

@@ -6,27 +6,20 @@ import csv
 import json
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from wsi_norm.report.html import write_html
-from wsi_norm.report.results import RunSummary, SlideResult
+from wsi_norm.report.results import COUNTED, TIMED, RunSummary, SlideResult
 
 CSV_COLUMNS = (
     "name",
     "status",
     "error",
     "warnings",
-    "tiles",
-    "unreadable",
-    "passed_through",
-    "edge",
+    *COUNTED,
     "seconds",
-    "seconds_planning",
-    "seconds_reading",
-    "seconds_computing",
-    "seconds_writing",
+    *TIMED.values(),
     "tiles_per_second",
     "slide",
     "store",
@@ -66,7 +59,7 @@ def write_json(summary: RunSummary, path: Path) -> Path:
         "versions": dict(summary.versions),
         "platform": platform.platform(),
         "slides": [
-            {**asdict(slide), "tiles_per_second": round(slide.tiles_per_second, 2)}
+            {**slide.columns(), "tiles_per_second": round(slide.tiles_per_second, 2)}
             for slide in summary.slides
         ],
     }
@@ -103,8 +96,7 @@ def write_csv(slides: Sequence[SlideResult], path: Path) -> Path:
 
 
 def _row(slide: SlideResult) -> dict[str, Any]:
-    row = {column: getattr(slide, column) for column in CSV_COLUMNS}
-    row["warnings"] = "; ".join(slide.warnings)
+    row = {**slide.columns(), "warnings": "; ".join(slide.warnings)}
     return {
-        key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()
+        key: round(row[key], 3) if isinstance(row[key], float) else row[key] for key in CSV_COLUMNS
     }

@@ -11,9 +11,11 @@ from typing import Any
 import jinja2
 
 from wsi_norm.report import words
-from wsi_norm.report.colour import Channel, channels, strips, swatch
-from wsi_norm.report.facts import ModelFacts, StoreFacts, read_model, read_store
+from wsi_norm.report.colour import Channel, Moments, channels, strips, swatch
+from wsi_norm.report.facts import StoreFacts, read_store
 from wsi_norm.report.results import RunSummary, SlideResult, Status
+from wsi_norm.stages import Stage
+from wsi_norm.store import TileFlag
 
 POSITIONS_SHOWN = 20
 
@@ -58,7 +60,6 @@ class Page:
 
     summary: RunSummary
     cards: tuple[Card, ...]
-    model: ModelFacts
 
     @cached_property
     def problems(self) -> list[Problem]:
@@ -91,9 +92,19 @@ class Page:
         return any(card.store for card in self.cards)
 
     @property
+    def provenance(self) -> Mapping[str, Any]:
+        """Where the checkpoint comes from."""
+        return self.summary.model.get("provenance") or {}
+
+    @property
     def checkpoint(self) -> Mapping[str, Any]:
-        """The layer's settings, and whether it was trained."""
-        return {**self.summary.model, "trained": self.model.trained}
+        """What normalised the tiles and, if that is a checkpoint, whether it was trained."""
+        facts = dict(self.summary.model)
+        for shown_elsewhere in ("target", "provenance"):
+            facts.pop(shown_elsewhere, None)
+        if facts.get("sha256"):
+            facts["trained"] = words.trained(self.provenance)
+        return facts
 
     @property
     def memory(self) -> Mapping[str, str]:
@@ -106,34 +117,30 @@ def write_html(summary: RunSummary, path: Path) -> Path:
 
     Every store is opened once. A store that cannot be opened leaves its slide without pictures.
     """
-    page = _page(summary)
+    target = summary.model.get("target")
+    page = Page(summary, tuple(_cards(summary.slides, target)))
     text = _template().render(
         page=page,
         summary=summary,
         words=words,
+        flags=TileFlag,
+        stages=Stage,
         strips=strips(
-            ((card.index, card.slide.name, card.channels) for card in page.cards),
-            page.model.target,
+            ((card.index, card.slide.name, card.channels) for card in page.cards), target
         ),
-        target_swatch=swatch(page.model.target),
+        target=target,
+        target_swatch=swatch(target),
         positions_shown=POSITIONS_SHOWN,
     )
     path.write_text(text, encoding="utf-8", errors="backslashreplace")
     return path
 
 
-def _page(summary: RunSummary) -> Page:
-    stores = [read_store(slide) for slide in summary.slides]
-    model = read_model(summary, stores)
-    return Page(summary, tuple(_cards(summary.slides, stores, model)), model)
-
-
-def _cards(
-    slides: Iterable[SlideResult], stores: Iterable[StoreFacts | None], model: ModelFacts
-) -> Iterable[Card]:
-    for index, (slide, store) in enumerate(zip(slides, stores, strict=True), start=1):
+def _cards(slides: Iterable[SlideResult], target: Moments | None) -> Iterable[Card]:
+    for index, slide in enumerate(slides, start=1):
+        store = read_store(slide)
         measured = store.meta.statistics if store else None
-        yield Card(index, slide, store, channels(measured, model.target))
+        yield Card(index, slide, store, channels(measured, target))
 
 
 def _template() -> jinja2.Template:

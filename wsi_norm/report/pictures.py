@@ -13,7 +13,8 @@ from PIL import Image, ImageDraw
 
 UInt8 = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
-Box = tuple[float, float, float, float]
+Shares = tuple[float, float, float, float]
+"""x0, y0, x1, y1 as shares of a picture's width and height."""
 
 EDGE_PX = 200
 """Longer edge of a picture."""
@@ -41,7 +42,7 @@ def picture(thumbnail: UInt8) -> Picture:
     return _encode(_shrink(thumbnail))
 
 
-def picture_with_tissue(thumbnail: UInt8, tissue: Mask, unreadable: Iterable[Box]) -> Picture:
+def picture_with_tissue(thumbnail: UInt8, tissue: Mask, unreadable: Iterable[Shares]) -> Picture:
     """A picture of a thumbnail with the outline of the tissue, and with unreadable tiles.
 
     Parameters
@@ -51,13 +52,13 @@ def picture_with_tissue(thumbnail: UInt8, tissue: Mask, unreadable: Iterable[Box
     tissue
         bool, of any size: it covers what the thumbnail covers.
     unreadable
-        x0, y0, x1, y1 of each tile, as shares of the thumbnail's width and height.
+        Where each of these tiles lies.
     """
     small = _shrink(thumbnail)
     draw = ImageDraw.Draw(small)
     draw.bitmap((0, 0), _outline(tissue, small.size), TISSUE_COLOUR)
-    for box in unreadable:
-        draw.rectangle(_to_px(box, small.size), outline=UNREADABLE_COLOUR)
+    for tile in unreadable:
+        draw.rectangle(_to_px(tile, small.size), outline=UNREADABLE_COLOUR)
     return _encode(small)
 
 
@@ -76,9 +77,9 @@ def _outline(tissue: Mask, size: tuple[int, int]) -> Image.Image:
     return Image.fromarray(inside & ~surrounded)
 
 
-def _to_px(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
+def _to_px(tile: Shares, size: tuple[int, int]) -> tuple[int, int, int, int]:
     x0, y0, x1, y1 = (
-        min(round(share * length), length - 1) for share, length in zip(box, size * 2, strict=True)
+        min(round(share * length), length - 1) for share, length in zip(tile, size * 2, strict=True)
     )
     return x0, y0, max(x0, x1), max(y0, y1)
 

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from wsi_norm.stages import Seconds, Stage
+from wsi_norm.store import TileFlag
+
 Status = Literal["done", "damaged", "empty", "skipped", "failed", "interrupted", "planned"]
-STAGES = ("planning", "reading", "computing", "writing")
+
+COUNTED = ("tiles", *(flag.key for flag in TileFlag))
+"""Columns of numbers of tiles: in all, and per flag."""
+
+TIMED = {stage: f"seconds_{stage}" for stage in Stage}
+"""Columns of seconds, by stage."""
 
 
 @dataclass(frozen=True)
@@ -22,14 +30,14 @@ class SlideResult:
         "skipped": finished by an earlier run; "failed"; "interrupted"; "planned": a dry run.
     error, warnings
         One line each; `traceback` is for bug reports.
-    tiles, unreadable, passed_through, edge
-        Numbers of tiles, in all and per flag.
+    counts
+        Numbers of tiles, in all and per flag; what is missing is zero.
     unreadable_at
         (x, y) in level-0 px of the tiles that this run could not read.
     seconds
-        From first to last task; `seconds_*` are summed over workers.
-    cpu_seconds
-        Per stage: those of `seconds_*` in which the task itself was computing.
+        From first to last task.
+    spent
+        Where they went, summed over workers.
     expected_bytes, expected_seconds
         Of a dry run; seconds of one worker.
     """
@@ -41,20 +49,28 @@ class SlideResult:
     error: str | None = None
     traceback: str | None = None
     warnings: tuple[str, ...] = ()
-    tiles: int = 0
-    unreadable: int = 0
-    passed_through: int = 0
-    edge: int = 0
+    counts: Mapping[str, int] = field(default_factory=dict)
     unreadable_at: tuple[tuple[int, int], ...] = ()
     seconds: float = 0.0
-    seconds_planning: float = 0.0
-    seconds_reading: float = 0.0
-    seconds_computing: float = 0.0
-    seconds_writing: float = 0.0
-    cpu_seconds: Mapping[str, float] = field(default_factory=dict)
+    spent: Seconds = field(default_factory=Seconds)
     tiles_written: int = 0
     expected_bytes: int | None = None
     expected_seconds: float | None = None
+
+    @property
+    def tiles(self) -> int:
+        """Tiles in all."""
+        return self.counts.get("tiles", 0)
+
+    @property
+    def unreadable(self) -> int:
+        """Tiles that could not be read."""
+        return self.flagged[TileFlag.UNREADABLE]
+
+    @property
+    def flagged(self) -> dict[TileFlag, int]:
+        """Tiles that carry each flag."""
+        return {flag: self.counts.get(flag.key, 0) for flag in TileFlag}
 
     @property
     def ok(self) -> bool:
@@ -65,6 +81,18 @@ class SlideResult:
     def tiles_per_second(self) -> float:
         """Tiles written by this run per second of its time on the slide."""
         return self.tiles_written / self.seconds if self.seconds else 0.0
+
+    def columns(self) -> dict[str, Any]:
+        """All of it by the names that it has in files: one per flag and per stage."""
+        facts = dict(vars(self))
+        del facts["counts"], facts["spent"]
+        return {
+            **facts,
+            **{key: self.counts.get(key, 0) for key in COUNTED},
+            **{column: self.spent.wall.get(stage, 0.0) for stage, column in TIMED.items()},
+            "cpu_seconds": dict(self.spent.cpu),
+            "tiles_per_second": self.tiles_per_second,
+        }
 
 
 @dataclass(frozen=True)
@@ -81,8 +109,11 @@ class RunSummary:
         Tasks that could run at once, at most.
     peak_memory_bytes
         Largest resident memory of each worker that wrote a shard, by host and process.
-    settings, model, versions
-        What it was asked to do, by which checkpoint, with which packages.
+    settings, versions
+        What it was asked to do, with which packages.
+    model
+        What normalised the tiles: checkpoint, sha256, configuration, `target` (mean and std per
+        colour space, or None) and `provenance`.
     interrupted
         It was stopped; the same command continues it.
     """
@@ -115,31 +146,31 @@ class RunSummary:
         """Over the whole run, workers' start included."""
         return self.tiles_written / self.seconds if self.seconds else 0.0
 
+    @property
+    def spent(self) -> Seconds:
+        """Where the time of all slides' tasks went."""
+        spent = Seconds()
+        for slide in self.slides:
+            spent.add(slide.spent)
+        return spent
+
     def totals(self) -> dict[str, Any]:
         """Slides per status, tiles per flag, seconds per stage."""
-        fields = ("tiles", "tiles_written", "unreadable", "passed_through", "edge")
         statuses = [slide.status for slide in self.slides]
+        wall = self.spent.wall
         return {
             "slides": {status: statuses.count(status) for status in sorted(set(statuses))},
-            **{name: _sum(self.slides, name) for name in fields},
-            **{
-                f"seconds_{name}": round(_sum(self.slides, f"seconds_{name}"), 3) for name in STAGES
-            },
+            "tiles_written": self.tiles_written,
+            **{key: sum(slide.counts.get(key, 0) for slide in self.slides) for key in COUNTED},
+            **{column: round(wall.get(stage, 0.0), 3) for stage, column in TIMED.items()},
         }
 
     def stages(self) -> dict[str, tuple[float, float]]:
         """Wall and CPU seconds per stage over all workers, and those in which workers waited."""
-        spent = {
-            stage: (
-                float(_sum(self.slides, f"seconds_{stage}")),
-                sum(slide.cpu_seconds.get(stage, 0.0) for slide in self.slides),
-            )
-            for stage in STAGES
-        }
+        spent = self.spent
         there = self.threads * (self.seconds - self.seconds_starting)
-        spent["waiting"] = max(0.0, there - sum(wall for wall, _ in spent.values())), 0.0
-        return spent
-
-
-def _sum(slides: Iterable[SlideResult], name: str) -> Any:
-    return sum(getattr(slide, name) for slide in slides)
+        waiting = max(0.0, there - sum(spent.wall.values()))
+        return {
+            **{str(s): (spent.wall.get(s, 0.0), spent.cpu.get(s, 0.0)) for s in Stage},
+            "waiting": (waiting, 0.0),
+        }

@@ -64,6 +64,14 @@ def remedy(slide: SlideResult) -> str:
     return "Every tile could be read. Compare the file with its original, by size or checksum."
 
 
+def trained(provenance: Mapping[str, Any]) -> str:
+    """Yes, no or not stated, by the provenance's `training` ("none..." says no)."""
+    stated = provenance.get("training")
+    if not stated:
+        return "not stated"
+    return "no" if str(stated).startswith("none") else "yes"
+
+
 def count(number: int) -> str:
     """1234567 as 1,234,567."""
     return f"{number:,}"

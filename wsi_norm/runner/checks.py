@@ -31,6 +31,8 @@ def named_model(config: RunConfig) -> tuple[Model, dict[str, Any]]:
         "checkpoint": str(config.ckpt) if config.ckpt else "packaged",
         "sha256": model.sha256,
         **layer.config.to_dict(),
+        "target": layer.target.to_dict(),
+        "provenance": layer.provenance,
     }
 
 

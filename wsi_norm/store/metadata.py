@@ -7,7 +7,7 @@ clock time and no path of the machine stands here, so equal runs give equal byte
 from __future__ import annotations
 
 from enum import IntFlag
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -16,14 +16,37 @@ from wsi_norm.geometry import Level, TileGrid
 
 
 class TileFlag(IntFlag):
-    """Bits of the array `flags`."""
+    """Bits of the array `flags`. Counts, files, progress and report take the names from here.
 
-    UNREADABLE = 1
+    Attributes
+    ----------
+    label
+        In words for people, after a number of tiles.
+    """
+
+    label: str
+
+    UNREADABLE = 1, "unreadable"
     """The source could not be decoded; the tile is white."""
-    PASSED_THROUGH = 2
+    PASSED_THROUGH = 2, "passed through"
     """There were no usable statistics; the tile is as the slide has it."""
-    EDGE = 4
+    EDGE = 4, "at the edge"
     """The tile reaches beyond the slide; white there."""
+
+    def __new__(cls, bit: int, label: str) -> Self:
+        """A bit and its label."""
+        flag = int.__new__(cls, bit)
+        flag._value_, flag.label = bit, label
+        return flag
+
+    @property
+    def key(self) -> str:
+        """In files, for programs."""
+        return str(self.name).lower()
+
+
+Counts = dict[str, int]
+"""Tiles in all (`tiles`), and tiles that carry each flag (by its key)."""
 
 
 class _Frozen(BaseModel):
@@ -91,15 +114,6 @@ class ModelMeta(_Frozen):
     statistics: Literal["slide", "tile"]
     background: Literal["preserve", "normalize"]
     provenance: dict[str, Any]
-
-
-class Counts(_Frozen):
-    """Tiles in all, and tiles that carry each flag."""
-
-    tiles: int
-    unreadable: int
-    passed_through: int
-    edge: int
 
 
 class Settings(_Frozen):

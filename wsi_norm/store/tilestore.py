@@ -265,17 +265,13 @@ class TileStore:
             litter.unlink(missing_ok=True)
 
     def count(self) -> Counts:
-        """Tiles per flag."""
+        """Tiles in all, and per flag."""
         try:
             flags = self.flags
         except READ_ERRORS as error:
             raise StoreError(f"{self.path}: flags: {error}; run the command again") from error
-        return Counts(
-            tiles=len(self),
-            unreadable=int(np.count_nonzero(flags & TileFlag.UNREADABLE)),
-            passed_through=int(np.count_nonzero(flags & TileFlag.PASSED_THROUGH)),
-            edge=int(np.count_nonzero(flags & TileFlag.EDGE)),
-        )
+        per_flag = {flag.key: int(np.count_nonzero(flags & flag)) for flag in TileFlag}
+        return {"tiles": len(self), **per_flag}
 
     def finish(self) -> StoreMeta:
         """Check that every shard is in, count the flags and mark the store complete.

@@ -1,0 +1,33 @@
+"""What a run tells as it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from wsi_norm.report import SlideResult
+
+
+@dataclass(frozen=True)
+class SlidePlanned:
+    """A slide's tiles are known; `tiles` of them are still to be written."""
+
+    name: str
+    tiles: int
+
+
+@dataclass(frozen=True)
+class ShardWritten:
+    """A shard of a slide is in its store."""
+
+    name: str
+    tiles: int
+
+
+@dataclass(frozen=True)
+class WaitingForWorkers:
+    """There is no worker yet: jobs of a cluster may be queued."""
+
+
+Event = WaitingForWorkers | SlidePlanned | ShardWritten | SlideResult
+OnEvent = Callable[[Event], None]

@@ -1,0 +1,113 @@
+"""`run`: from the names of slides to their stores, the report, and what happened."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from wsi_norm.config import RunConfig
+from wsi_norm.errors import StoreError
+from wsi_norm.pipeline import versions
+from wsi_norm.pipeline.slides import SOFTWARE
+from wsi_norm.report import RunSummary, profile_table, write_report
+from wsi_norm.runner.checks import absolute_config, check_output, named_model
+from wsi_norm.runner.cluster import workers
+from wsi_norm.runner.drive import Drive
+from wsi_norm.runner.events import OnEvent
+from wsi_norm.sources import find_slides
+
+PACKAGES = (
+    "wsi-norm",
+    *SOFTWARE,
+    "dask",
+    "distributed",
+    "openslide-python",
+    "openslide-bin",
+    "tiffslide",
+    "tifffile",
+    "simplejpeg",
+)
+"""What the report gives the versions of."""
+
+
+def run(
+    slides: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    config: RunConfig | None = None,
+    on_event: OnEvent | None = None,
+) -> RunSummary:
+    """Normalise slides into stores: what `wsi-norm run` does.
+
+    Worker processes import the calling script, so call this under `if __name__ == "__main__":`.
+
+    Parameters
+    ----------
+    slides
+        Files, folders, DICOM folders or glob patterns, in addition to those of the config.
+    config
+        Settings; None takes the defaults.
+    on_event
+        Called in this thread as slides are planned, shards written and slides finished.
+
+    Returns
+    -------
+    RunSummary
+        One slide's failure is in its result and never stops the others.
+
+    Raises
+    ------
+    ConfigError, CheckpointError
+        Before any slide is touched: nothing to do, no such device, no place to write, ...
+    KeyboardInterrupt
+        Interrupted; the report is written, and the same call continues.
+    """
+    if not isinstance(config, RunConfig | None):
+        raise TypeError(f"config must be a RunConfig (see run_config), not {type(config).__name__}")
+    config = absolute_config(config or RunConfig())
+    slides = [slides] if isinstance(slides, str | os.PathLike) else slides
+    started, clock = datetime.now(UTC), time.perf_counter()
+    names = [os.fspath(slide) for slide in slides] + list(config.slides)
+    sources = find_slides(names, config.slides_csv, config.recursive)
+    model, facts = named_model(config)
+    if not config.dry_run:
+        check_output(config.output)
+    drive = Drive(config, model, sources, on_event)
+    interrupted, starting = False, 0.0
+    try:
+        with workers(config) as client:
+            starting = time.perf_counter() - clock
+            drive.run(client)
+    except KeyboardInterrupt:
+        interrupted = True
+        drive.interrupt()
+    summary = RunSummary(
+        slides=drive.results(),
+        seconds=time.perf_counter() - clock,
+        seconds_starting=starting,
+        threads=drive.threads,
+        peak_memory_bytes=drive.peak_memory_bytes,
+        settings=config.model_dump(mode="json"),
+        model=facts,
+        versions=versions(PACKAGES),
+        started=started.isoformat(timespec="seconds"),
+        interrupted=interrupted,
+    )
+    if not config.dry_run:
+        _write(summary, config)
+    if interrupted:
+        raise KeyboardInterrupt
+    return summary
+
+
+def _write(summary: RunSummary, config: RunConfig) -> None:
+    """What stands beside the stores, as far as it is asked for."""
+    try:
+        if config.report:
+            write_report(summary, config.output)
+        if config.profile:
+            (config.output / "profile.md").write_text(profile_table(summary), encoding="utf-8")
+    except OSError as error:
+        raise StoreError(
+            f"{config.output}: the stores are written, but not the report: {error}"
+        ) from error
