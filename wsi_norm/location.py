@@ -52,7 +52,7 @@ def size(place: Path) -> int:
     """Bytes of an object; 0 where there is none."""
     try:
         return place.stat().st_size
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return 0
 
 

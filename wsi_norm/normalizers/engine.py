@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import re
 import threading
 import warnings
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from wsi_norm.errors import ConfigError
 from wsi_norm.lstainnorm.background import tissue_weight, white_of
 from wsi_norm.lstainnorm.layer import LStainNorm
 from wsi_norm.lstainnorm.template import MomentPool, Statistics, Triple, as_batch, to_float, triple
+from wsi_norm.machine import resolve_device
 
 if TYPE_CHECKING:
     from wsi_norm.normalizers.fused import FusedLayer
@@ -210,25 +210,6 @@ def _fused(layer: LStainNorm, device: torch.device, engine: Engine) -> FusedLaye
     from wsi_norm.normalizers.fused import FusedLayer
 
     return FusedLayer(layer)
-
-
-def resolve_device(device: str) -> torch.device:
-    """The torch device that "auto", "cpu", "cuda" or "cuda:i" names here."""
-    if device == "auto":
-        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-    if device == "cpu":
-        return torch.device("cpu")
-    match = re.fullmatch(r"cuda(?::(\d+))?", device)
-    if match is None:
-        raise ConfigError(f"device {device!r} is none of auto, cpu, cuda, cuda:0, cuda:1 ...")
-    if not torch.cuda.is_available():
-        raise ConfigError(f"device {device!r}: this PyTorch sees no CUDA device; use --device cpu")
-    index = int(match[1] or 0)
-    if index >= torch.cuda.device_count():
-        raise ConfigError(
-            f"device {device!r}: only {torch.cuda.device_count()} CUDA device(s) here"
-        )
-    return torch.device("cuda", index)
 
 
 def _fitting_batch(device: torch.device, pixels: int) -> int:

@@ -13,7 +13,7 @@ from wsi_norm.pipeline.job import (
     SlideJob,
 )
 from wsi_norm.pipeline.shards import process_shard
-from wsi_norm.pipeline.slides import estimate, finish, prepare, versions
+from wsi_norm.pipeline.slides import estimate, finish, prepare
 
 __all__ = [
     "Estimate",
@@ -26,5 +26,4 @@ __all__ = [
     "finish",
     "prepare",
     "process_shard",
-    "versions",
 ]

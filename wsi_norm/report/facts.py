@@ -16,7 +16,6 @@ from wsi_norm.lstainnorm.checkpoint import sha256_of
 from wsi_norm.report.pictures import Box, Picture, picture, picture_with_tissue
 from wsi_norm.report.results import RunSummary, SlideResult
 from wsi_norm.store import StoreMeta, TileFlag, TileStore
-from wsi_norm.store.tilestore import READ_ERRORS
 
 WITHOUT_STORE = ("failed", "interrupted", "planned")
 """With these, a store of that name may be another slide's or another run's."""
@@ -81,7 +80,7 @@ def read_store(slide: SlideResult) -> StoreFacts | None:
             tissue_share=float(tissue.mean()),
             unreadable_at=unreadable,
         )
-    except (StoreError, *READ_ERRORS):
+    except StoreError:
         return None
 
 

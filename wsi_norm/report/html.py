@@ -10,6 +10,7 @@ from typing import Any
 
 import jinja2
 
+from wsi_norm.location import write_text
 from wsi_norm.report import words
 from wsi_norm.report.colour import Channel, channels, strips, swatch
 from wsi_norm.report.facts import ModelFacts, StoreFacts, read_model, read_store
@@ -118,8 +119,7 @@ def write_html(summary: RunSummary, path: Path) -> Path:
         target_swatch=swatch(page.model.target),
         positions_shown=POSITIONS_SHOWN,
     )
-    path.write_text(text, encoding="utf-8", errors="backslashreplace")
-    return path
+    return write_text(path, text)
 
 
 def _page(summary: RunSummary) -> Page:

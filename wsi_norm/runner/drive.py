@@ -16,6 +16,8 @@ from distributed.scheduler import KilledWorker
 
 from wsi_norm.config import RunConfig
 from wsi_norm.errors import StoreError, WsiNormError
+from wsi_norm.location import write_text
+from wsi_norm.machine import versions
 from wsi_norm.pipeline import (
     Estimate,
     Model,
@@ -27,7 +29,6 @@ from wsi_norm.pipeline import (
     finish,
     prepare,
     process_shard,
-    versions,
 )
 from wsi_norm.report import STAGES, RunSummary, SlideResult, profile_table, write_report
 from wsi_norm.runner.checks import absolute_config, absolute_source, check_output, named_model
@@ -151,8 +152,7 @@ def run(
             if config.report:
                 write_report(summary, config.output)
             if config.profile:
-                text = profile_table(summary)
-                (config.output / "profile.md").write_text(text, encoding="utf-8")
+                write_text(config.output / "profile.md", profile_table(summary))
         except OSError as error:
             raise StoreError(
                 f"{config.output}: the stores are written, but not the report: {error}"
