@@ -610,6 +610,43 @@ def test_whatever_is_damaged_it_is_one_of_our_errors(
     assert "\n" not in said
 
 
+@pytest.mark.parametrize("name", ["tiles", "flags", "coords", "thumbnail"])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("shape", None),
+        ("shape", ["x"]),
+        ("data_type", "uint9"),
+        ("fill_value", 2**70),
+        ("chunk_grid", {"name": "regular", "configuration": {"chunk": [1]}}),
+        ("codecs", []),
+        ("codecs", [{"name": "no such codec"}]),
+        ("codecs", 5),
+        ("zarr_format", 4),
+        ("more", {"must_understand": True}),
+    ],
+)
+def test_damaged_metadata_of_an_array_name_it(
+    tmp_path: Path, name: str, key: str, value: Any
+) -> None:
+    path = finished(tmp_path / "case.zarr").path
+    file = path / name / "zarr.json"
+    file.write_text(json.dumps({**json.loads(file.read_bytes()), key: value}))
+    with pytest.raises(StoreError, match=f"{path}: {name}: .*; delete the store"):
+        TileStore.open(path)
+
+
+def test_tiles_of_no_size(tmp_path: Path) -> None:
+    """zarr divides by them."""
+    path = finished(tmp_path / "case.zarr").path
+    file = path / "tiles" / "zarr.json"
+    document = json.loads(file.read_bytes())
+    document["codecs"][0]["configuration"]["chunk_shape"] = [0, SIZE, SIZE, 3]
+    file.write_text(json.dumps(document))
+    with pytest.raises(StoreError, match=f"{path}: tiles: "):
+        TileStore.open(path)
+
+
 @pytest.mark.parametrize("bug", [TypeError, IndexError, KeyError, AttributeError, AssertionError])
 def test_a_bug_is_no_damage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bug: type[Exception]
