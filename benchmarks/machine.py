@@ -19,6 +19,8 @@ from typing import Any
 
 import psutil
 
+from wsi_norm.machine import available_cores, memory_bytes
+
 PACKAGES = """
 wsi-norm torch kornia numba numpy zarr simplejpeg dask distributed openslide-python openslide-bin
 tiffslide tifffile imagecodecs opencv-python-headless torchstain stainx fastslide wsi-patching
@@ -30,11 +32,10 @@ CPU_EVERY_S = 0.4
 
 def facts() -> dict[str, Any]:
     """CPU, cores, RAM, versions and date."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "cpu": _cpu_model(),
-        "cores": cores,
-        "ram_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "cores": available_cores(),
+        "ram_gib": round(memory_bytes() / 2**30, 1),
         "system": platform.system(),
         "python": platform.python_version(),
         "versions": _versions(),

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import importlib
 import io
-import signal
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
 
 import click
 
 from wsi_norm.errors import WsiNormError
+from wsi_norm.machine import interrupt_on_sigterm
 
 COMMANDS = {
     "run": "Normalise slides into zarr stores.",
@@ -74,7 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point: one line per error on stderr, and the exit status of the contract."""
     arguments = sys.argv[1:] if arguments is None else arguments
     verbose = any(argument in {"-v", "--verbose"} for argument in arguments)
-    signal.signal(signal.SIGTERM, _terminate)
+    interrupt_on_sigterm()
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show is no failure
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -94,8 +93,3 @@ def main(arguments: list[str] | None = None) -> None:
         click.echo(f"error: {error}", err=True)
         status = EXIT_USAGE
     sys.exit(status if isinstance(status, int) else 0)
-
-
-def _terminate(*_: Any) -> None:
-    """SIGTERM, as SLURM sends it before the time limit, ends a run as Ctrl-C does: resumable."""
-    raise KeyboardInterrupt

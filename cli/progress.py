@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +10,7 @@ from typing import Self
 import click
 from tqdm import tqdm
 
+from wsi_norm.location import free_bytes
 from wsi_norm.report import RunSummary, SlideResult
 from wsi_norm.runner import Event, ShardWritten, SlidePlanned, WaitingForWorkers
 from wsi_norm.stages import Stage
@@ -98,10 +98,9 @@ def print_plan(summary: RunSummary, output: Path) -> None:
                 f"{slide.expected_seconds or 0:>7.0f} s of one worker"
             )
     size = sum(slide.expected_bytes or 0 for slide in summary.slides)
-    place = next(path for path in (output.absolute(), *output.absolute().parents) if path.exists())
-    free = shutil.disk_usage(place).free
+    free = free_bytes(output)
     verdict = "fits" if size < free else "DOES NOT FIT"
     click.echo(
         f"{sum(slide.tiles for slide in summary.slides)} tiles, about {size / 1e9:.2f} GB; "
-        f"{free / 1e9:.2f} GB free at {place}: {verdict}"
+        f"{free / 1e9:.2f} GB free at {output}: {verdict}"
     )

@@ -37,5 +37,7 @@ def command(stores: tuple[Path, ...]) -> int:
 
 
 def _stores_in(path: Path) -> list[Path]:
-    inside = [] if path.suffix == ".zarr" else sorted(path.glob("*.zarr"))
+    from wsi_norm.location import listing
+
+    inside = [] if path.suffix == ".zarr" else listing(path, "*.zarr")
     return inside or [path]

@@ -1,15 +1,26 @@
-"""Where a file is: a path of this machine, or a URL that fsspec can open."""
+"""Where a file is: a path of this machine, or a URL that fsspec can open; and what is done there.
+
+Stores and reports touch their place through these functions alone, so that a place of another kind
+is a change here. So far only paths are written to; slides are read from URLs, too.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 from upath import UPath
 
 from wsi_norm.errors import ConfigError
 
 Location = Path | UPath
+
+Stamp = tuple[int, int, int]
 
 
 def location(name: str | Location | os.PathLike[str]) -> Location:
@@ -27,3 +38,105 @@ def location(name: str | Location | os.PathLike[str]) -> Location:
         return UPath(text)
     except ValueError as error:
         raise ConfigError(f"{text}: {error}; check the part before '://'") from error
+
+
+# What follows raises OSError and nothing else where a place does not do what is asked of it.
+
+
+def exists(place: Path) -> bool:
+    """Whether an object or a folder is there."""
+    return os.path.exists(place)
+
+
+def size(place: Path) -> int:
+    """Bytes of an object; 0 where there is none."""
+    try:
+        return place.stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+
+
+def stamp(place: Path) -> Stamp | None:
+    """What changes when an object is written anew; None where there is none."""
+    try:
+        status = place.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def read_bytes(place: Path) -> bytes:
+    """A whole object."""
+    return place.read_bytes()
+
+
+def read_tail(place: Path, length: int) -> tuple[int, bytes]:
+    """The size of an object, and its last `length` bytes (all of them, if it has fewer)."""
+    with place.open("rb") as stream:
+        whole = stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, whole - length))
+        return whole, stream.read()
+
+
+def write_whole(place: Path, pieces: Iterable[Any]) -> Path:
+    """Write an object that appears under its name only when whole, with its folder.
+
+    Whatever happens, an older object of that name stays until then. Nothing is synced to disk by
+    force. A writer that is killed leaves a `*.partial` file, which `sweep` removes.
+    """
+    place.parent.mkdir(parents=True, exist_ok=True)
+    draft = place.with_name(f"{place.name}.{uuid4().hex}.partial")
+    try:
+        with draft.open("xb") as stream:
+            stream.writelines(pieces)
+        draft.replace(place)
+    finally:
+        draft.unlink(missing_ok=True)
+    return place
+
+
+def write_text(place: Path, text: str) -> Path:
+    """As `write_whole`, in UTF-8; of a file name that is not, its bytes are shown escaped."""
+    return write_whole(place, [text.encode("utf-8", errors="backslashreplace")])
+
+
+def listing(folder: Path, pattern: str) -> list[Path]:
+    """What in a folder has a name like the pattern, sorted."""
+    return sorted(folder.glob(pattern))
+
+
+def remove(place: Path) -> None:
+    """Remove an object, if it is there."""
+    place.unlink(missing_ok=True)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder with all that is in it, if it is there."""
+    if exists(folder):
+        shutil.rmtree(folder)
+
+
+def publish(draft: Path, folder: Path) -> None:
+    """Give a finished folder its name, in place of what had it."""
+    remove_tree(folder)
+    draft.rename(folder)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left behind, in all folders below."""
+    for litter in folder.rglob("*.partial"):
+        remove(litter)
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder, and find out whether objects can be made in it; OSError if not."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes that can be written there; the folder need not exist yet."""
+    folder = folder.absolute()
+    there = next(place for place in (folder, *folder.parents) if exists(place))
+    return shutil.disk_usage(there).free

@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import pytest
-from wsi_norm_cli import main as module
 from wsi_norm_cli.main import COMMANDS, cli, main
 
 from wsi_norm.errors import ConfigError
@@ -91,8 +90,3 @@ def test_an_interrupt_is_130(
     monkeypatch.setattr(cli, "main", interrupt)
     assert status("run") == 130
     assert "run the same command again" in capsys.readouterr().err
-
-
-def test_sigterm_is_an_interrupt() -> None:
-    with pytest.raises(KeyboardInterrupt):
-        module._terminate()

@@ -18,7 +18,7 @@ from torch import Tensor
 from wsi_norm.errors import ConfigError
 from wsi_norm.lstainnorm import LayerConfig, LStainNorm, Statistics, Template, make_layer
 from wsi_norm.normalizers import engine as module
-from wsi_norm.normalizers.engine import BYTES_PER_PIXEL, Engine, Normalizer, resolve_device
+from wsi_norm.normalizers.engine import BYTES_PER_PIXEL, Engine, Normalizer
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -413,23 +413,11 @@ def test_it_never_trains() -> None:
 
 
 def test_the_cpu_is_there_always() -> None:
-    assert resolve_device("cpu") == torch.device("cpu")
     assert Normalizer(normalizer().layer, "cpu").device == torch.device("cpu")
-
-
-@pytest.mark.parametrize("name", ["gpu", "cuda:x", "cuda:-1", "cpu:1", "", "CUDA", "mps", "0"])
-def test_unknown_devices_are_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match="auto, cpu, cuda"):
-        resolve_device(name)
 
 
 def without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-
-
-def with_two_cuda_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
 
 
 @pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:3"])
@@ -444,22 +432,7 @@ def test_without_cuda_the_error_names_the_remedy(
 
 def test_auto_without_cuda_is_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     without_cuda(monkeypatch)
-    assert resolve_device("auto") == torch.device("cpu")
     assert Normalizer(normalizer().layer).device == torch.device("cpu")
-
-
-@pytest.mark.parametrize(
-    ("name", "index"), [("auto", 0), ("cuda", 0), ("cuda:0", 0), ("cuda:1", 1)]
-)
-def test_cuda_devices_by_index(monkeypatch: pytest.MonkeyPatch, name: str, index: int) -> None:
-    with_two_cuda_devices(monkeypatch)
-    assert resolve_device(name) == torch.device("cuda", index)
-
-
-def test_a_cuda_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    with_two_cuda_devices(monkeypatch)
-    with pytest.raises(ConfigError, match="only 2 CUDA"):
-        resolve_device("cuda:2")
 
 
 @pytest.mark.parametrize(

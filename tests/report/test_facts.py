@@ -36,6 +36,15 @@ def test_a_damaged_store_gives_nothing(stored: SlideResult, store_path: Path, ar
     assert read_store(stored) is None
 
 
+def test_a_bug_is_no_damaged_store(stored: SlideResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(*_: Any) -> Any:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr("wsi_norm.report.facts.picture", wrong)
+    with pytest.raises(ValueError, match="a bug"):
+        read_store(stored)
+
+
 def test_no_store_gives_nothing(stored: SlideResult, store_path: Path) -> None:
     shutil.rmtree(store_path)
     assert read_store(stored) is None

@@ -107,8 +107,9 @@ def test_all_three_are_written_and_replaced(
         assert ("/s/d.svs" in paths[2].read_text("utf-8")) == (failed in slides)
         assert len(json.loads(paths[0].read_text("utf-8"))["slides"]) == len(slides)
         assert len(read_csv(paths[1])) == len(slides)
-    with pytest.raises(OSError, match="gone"):
-        write_report(make_summary(good), tmp_path / "gone")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in paths)
+    with pytest.raises(OSError, match=r"run\.json"):
+        write_report(make_summary(good), paths[0])
 
 
 def test_a_name_that_is_no_text_is_still_written(

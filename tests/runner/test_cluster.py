@@ -11,8 +11,8 @@ from distributed import Client, LocalCluster
 
 from wsi_norm import RunConfig, run
 from wsi_norm.errors import ConfigError
+from wsi_norm.machine import available_cores
 from wsi_norm.runner.cluster import (
-    available_cores,
     described_cluster,
     gpu_cluster,
     gpu_threads,

@@ -129,7 +129,9 @@ def attribute(store: Path) -> dict[str, Any]:
     ("keys", "value"),
     [
         (("format_version",), 2),
-        (("codec",), "jpeg"),
+        (("codec",), 5),
+        (("model", "background"), "lost"),
+        (("model", "statistics"), "cohort"),
         (("complete",), "perhaps"),
         (("counts",), {"tiles": "many"}),
         (("white",), [0.9, 0.9]),

@@ -3,20 +3,19 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import zarr
-from hypothesis import Phase, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from wsi_norm.errors import StoreError
 from wsi_norm.store import (
-    Codec,
     ModelMeta,
     SlideMeta,
     StoreMeta,
@@ -32,7 +31,7 @@ SIZE, PER_SHARD = 16, 4
 MASK_DOWNSAMPLE = (16.0, 15.0)
 
 
-def make_meta(codec: Codec = "zstd", per_shard: int = PER_SHARD) -> StoreMeta:
+def make_meta(codec: str = "zstd", per_shard: int = PER_SHARD) -> StoreMeta:
     return StoreMeta(
         package_version="0",
         slide=SlideMeta(
@@ -78,7 +77,7 @@ def make_meta(codec: Codec = "zstd", per_shard: int = PER_SHARD) -> StoreMeta:
     )
 
 
-def make_store(path: Path, number: int, codec: Codec = "zstd", per_shard: int = PER_SHARD) -> Any:
+def make_store(path: Path, number: int, codec: str = "zstd", per_shard: int = PER_SHARD) -> Any:
     rng = np.random.default_rng(1)
     return TileStore.create(
         path,
@@ -144,7 +143,7 @@ class StoreAndModel(RuleBasedStateMachine):
         per_shard=st.sampled_from([1, 2, 4]),
         codec=st.sampled_from(["zstd", "zstd", "blosc", "none"]),
     )
-    def create(self, number: int, per_shard: int, codec: Codec) -> None:
+    def create(self, number: int, per_shard: int, codec: str) -> None:
         self.per_shard = per_shard
         self.shards = [
             range(start, min(start + per_shard, number)) for start in range(0, number, per_shard)
@@ -302,7 +301,7 @@ TestStoreAndModel = StoreAndModel.TestCase
 
 
 @pytest.mark.parametrize("codec", ["zstd", "blosc", "none"])
-def test_plain_zarr_reads_it(tmp_path: Path, codec: Codec) -> None:
+def test_plain_zarr_reads_it(tmp_path: Path, codec: str) -> None:
     store = make_store(tmp_path / "case.zarr", 10, codec)
     fill(store)
     store.finish()
@@ -368,7 +367,7 @@ def test_attributes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("codec", "expected"), [("zstd", "zstd"), ("blosc", "blosc")])
-def test_tiles_are_compressed_as_asked(tmp_path: Path, codec: Codec, expected: str) -> None:
+def test_tiles_are_compressed_as_asked(tmp_path: Path, codec: str, expected: str) -> None:
     make_store(tmp_path / "case.zarr", 1, codec)
     document = json.loads((tmp_path / "case.zarr" / "tiles" / "zarr.json").read_text())
     (sharding,) = document["codecs"]
@@ -476,19 +475,19 @@ def test_indexing(tmp_path: Path) -> None:
 def test_wrong_shapes_are_refused(tmp_path: Path) -> None:
     store = make_store(tmp_path / "case.zarr", 10)
     tiles, flags = content(store, 0, 0)
-    for shard, given in ((2, tiles), (0, tiles[:2]), (0, tiles[:, :8]), (0, tiles[..., :1])):
+    for shard, wrong in ((2, tiles), (0, tiles[:2]), (0, tiles[:, :8]), (0, tiles[..., :1])):
         with pytest.raises(ValueError, match="shard"):
-            store.write_shard(shard, given, flags)
-    for given in (flags[:2], flags[:, None], np.uint8(0)):
+            store.write_shard(shard, wrong, flags)
+    for wrong in (flags[:2], flags[:, None], np.uint8(0)):
         with pytest.raises(ValueError, match=r"shard 0 .* flags"):
-            store.write_shard(0, tiles, given)
+            store.write_shard(0, tiles, wrong)
     assert store.missing_shards() == [0, 1, 2]
 
 
 # --- damage
 
 
-def finished(path: Path, codec: Codec = "zstd") -> TileStore:
+def finished(path: Path, codec: str = "zstd") -> TileStore:
     store = make_store(path, 10, codec)
     fill(store)
     store.finish()
@@ -496,7 +495,7 @@ def finished(path: Path, codec: Codec = "zstd") -> TileStore:
 
 
 @pytest.mark.parametrize("codec", ["zstd", "blosc", "none"])
-def test_a_changed_pixel_byte_is_damage(tmp_path: Path, codec: Codec) -> None:
+def test_a_changed_pixel_byte_is_damage(tmp_path: Path, codec: str) -> None:
     store = finished(tmp_path / "case.zarr", codec)
     assert store.damage() == []
     file = tile_object(store.path, 1)
@@ -544,6 +543,135 @@ def test_a_store_without_its_flags_does_not_become_complete(tmp_path: Path, chan
         store.finish()
     store.write_shard(1, *content(store, 1, 1))
     store.finish()
+
+
+@pytest.mark.parametrize("codec", ["zstd", "blosc", "none"])
+def test_reading_damaged_bytes_names_store_and_array(tmp_path: Path, codec: str) -> None:
+    store = finished(tmp_path / "case.zarr", codec)
+    for name in ("tiles", "flags", "coords", "tissue_fraction", "tissue_mask", "thumbnail"):
+        for file in (store.path / name / "c").rglob("*"):
+            if file.is_file():
+                flip(file, 0)
+    read: dict[str, Callable[[], Any]] = {
+        "tiles": lambda: store[0],
+        "flags": lambda: store.flags,
+        "coords": lambda: store.coords,
+        "tissue_fraction": lambda: store.tissue_fraction,
+        "tissue_mask": lambda: store.tissue_mask,
+        "thumbnail": lambda: store.thumbnail,
+    }
+    for read_also in (lambda: store[-2], lambda: store[2:9], lambda: list(store)):
+        with pytest.raises(StoreError, match=f"{store.path}: tiles: .*checksum"):
+            read_also()
+    for name, it in read.items():
+        with pytest.raises(StoreError, match=f"{store.path}: {name}: .*checksum"):
+            it()
+    with pytest.raises(StoreError, match=f"{store.path}: flags: "):
+        store.count()
+    assert store.missing_shards() == []
+    assert store.missing_shards(unreadable_too=True) == [0, 1, 2]
+
+
+@pytest.fixture(scope="module")
+def one_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return finished(tmp_path_factory.mktemp("damage") / "case.zarr").path
+
+
+CHANGES: dict[str, Callable[[bytes, int, int], bytes]] = {
+    "a byte changed": lambda data, at, bits: data[:at] + bytes([data[at] ^ bits]) + data[at + 1 :],
+    "a byte lost": lambda data, at, _: data[:at] + data[at + 1 :],
+    "cut": lambda data, at, _: data[:at],
+    "other JSON": lambda _, at, __: [b"null", b"[]", b"{}", b"0", b'"x"', b"\xff\xfe"][at % 6],
+}
+
+
+@given(data=st.data(), change=st.sampled_from(sorted(CHANGES)), bits=st.sampled_from([1, 16, 32]))
+@settings(max_examples=100, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+def test_whatever_is_damaged_it_is_one_of_our_errors(
+    one_store: Path, data: st.DataObject, change: str, bits: int
+) -> None:
+    """In any file of a store; what can be read still is no error."""
+    file = one_store / data.draw(st.sampled_from(sorted(files(one_store))))
+    whole = file.read_bytes()
+    said = f"{one_store}: nothing"
+    try:
+        file.write_bytes(CHANGES[change](whole, data.draw(st.integers(0, len(whole) - 1)), bits))
+        store = TileStore.open(one_store, allow_partial=True)
+        store.missing_shards(unreadable_too=True)
+        store.damage()
+    except StoreError as error:
+        said = str(error)
+    finally:
+        file.write_bytes(whole)
+    assert said.startswith(f"{one_store}: ")
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize("name", ["tiles", "flags", "coords", "thumbnail"])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("shape", None),
+        ("shape", ["x"]),
+        ("data_type", "uint9"),
+        ("fill_value", 2**70),
+        ("chunk_grid", {"name": "regular", "configuration": {"chunk": [1]}}),
+        ("codecs", []),
+        ("codecs", [{"name": "no such codec"}]),
+        ("codecs", 5),
+        ("zarr_format", 4),
+        ("more", {"must_understand": True}),
+    ],
+)
+def test_damaged_metadata_of_an_array_name_it(
+    tmp_path: Path, name: str, key: str, value: Any
+) -> None:
+    path = finished(tmp_path / "case.zarr").path
+    file = path / name / "zarr.json"
+    file.write_text(json.dumps({**json.loads(file.read_bytes()), key: value}))
+    with pytest.raises(StoreError, match=f"{path}: {name}: .*; delete the store"):
+        TileStore.open(path)
+
+
+def test_tiles_of_no_size(tmp_path: Path) -> None:
+    """zarr divides by them."""
+    path = finished(tmp_path / "case.zarr").path
+    file = path / "tiles" / "zarr.json"
+    document = json.loads(file.read_bytes())
+    document["codecs"][0]["configuration"]["chunk_shape"] = [0, SIZE, SIZE, 3]
+    file.write_text(json.dumps(document))
+    with pytest.raises(StoreError, match=f"{path}: tiles: "):
+        TileStore.open(path)
+
+
+@pytest.mark.parametrize("bug", [TypeError, IndexError, KeyError, AttributeError, AssertionError])
+def test_a_bug_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bug: type[Exception]
+) -> None:
+    store = finished(tmp_path / "case.zarr")
+
+    def wrong(*_: Any) -> Any:
+        raise bug("a bug")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(zarr.Array, "__getitem__", wrong)
+        for use in (
+            store.damage,
+            store.count,
+            lambda: store[0],
+            lambda: store.missing_shards(unreadable_too=True),
+        ):
+            with pytest.raises(bug, match="a bug"):
+                use()
+    monkeypatch.setattr(TileStore, "has_shard", wrong)
+    with pytest.raises(bug, match="a bug"):
+        store.damage()
+
+
+@pytest.mark.parametrize("index", ["0", 1.0, None])
+def test_what_is_no_index_is_no_damage(tmp_path: Path, index: Any) -> None:
+    with pytest.raises((IndexError, TypeError)):
+        finished(tmp_path / "case.zarr")[index]
 
 
 def test_a_damaged_shard_is_written_again(tmp_path: Path) -> None:
@@ -603,14 +731,12 @@ def test_old_tiles_never_stand_beside_new_flags(
     fill(store)
     tiles, flags = content(store, 1, 1)
     store.write_shard(1, tiles, flags | TileFlag.UNREADABLE)
-    written = encoding.write
 
-    def only_flags(file: Path, pieces: Any) -> None:
-        if "tiles" in file.parts:
-            raise OSError(5, "the writer dies")
-        written(file, pieces)
+    def half(*_: Any) -> Iterator[bytes]:
+        yield b"half a shard"
+        raise OSError(5, "the writer dies")
 
-    monkeypatch.setattr(encoding, "write", only_flags)
+    monkeypatch.setattr(encoding, "encode_tiles", half)
     with pytest.raises(StoreError):
         store.write_shard(1, tiles, flags & ~np.uint8(TileFlag.UNREADABLE))
     assert store.missing_shards() == [1]

@@ -23,13 +23,11 @@ from wsi_norm.errors import TrainingError
 from wsi_norm.evaluation import figures, presentation
 from wsi_norm.evaluation.scores import METRICS, score_runs, summarise
 from wsi_norm.evaluation.trials import PROFILE, Trial, collect, is_first, perform, trials_of
+from wsi_norm.machine import malloc_environment
 from wsi_norm.slide import read_image
 from wsi_norm.training.train import SUMMARY
 
 Progress = Callable[[int, int, Trial], None]
-
-KEEP_BYTES = str(1 << 30)
-"""Freed memory below this stays with a worker: page faults cost a sixth of a training's time."""
 
 PROFILE_COLUMNS = {
     "pair_ciede2000": "Pair CIEDE2000",
@@ -125,8 +123,7 @@ def _all(
 def _in_workers(
     stages: list[list[Trial]], config: EvaluateConfig, root: Path | None
 ) -> Iterator[tuple[Trial, Path]]:
-    for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"):
-        os.environ.setdefault(name, KEEP_BYTES)
+    os.environ.update(malloc_environment())
     with ProcessPoolExecutor(
         config.workers,
         mp_context=get_context("spawn"),

@@ -6,7 +6,7 @@ closes the store. All three run anywhere, given paths and settings.
 
 from wsi_norm.pipeline.job import Estimate, Model, Prepared, ShardResult, SlideJob
 from wsi_norm.pipeline.shards import process_shard
-from wsi_norm.pipeline.slides import estimate, finish, prepare, versions
+from wsi_norm.pipeline.slides import estimate, finish, prepare
 
 __all__ = [
     "Estimate",
@@ -18,5 +18,4 @@ __all__ = [
     "finish",
     "prepare",
     "process_shard",
-    "versions",
 ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +13,7 @@ import torch
 from wsi_norm.errors import ReadError, SlideError
 from wsi_norm.geometry import Tile, TileGrid
 from wsi_norm.lstainnorm import Statistics
+from wsi_norm.machine import peak_memory_bytes
 from wsi_norm.pipeline.job import ShardResult, SlideJob
 from wsi_norm.pipeline.kept import kept_normalizer, kept_slide, kept_store, release_slide
 from wsi_norm.pipeline.tiles import read_tiles
@@ -51,18 +51,6 @@ def process_shard(job: SlideJob, shard: int) -> ShardResult:
         worker=f"{platform.node()}:{os.getpid()}",
         peak_memory_bytes=peak_memory_bytes(),
     )
-
-
-def peak_memory_bytes() -> int:
-    """Largest resident memory of this process so far."""
-    if sys.platform == "win32":
-        import psutil
-
-        return int(psutil.Process().memory_info().peak_wset)
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _normalize(

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 
 import torch
 
+from wsi_norm.choices import CODECS
 from wsi_norm.errors import StoreError, UnreadableSlideError
 from wsi_norm.geometry import TileGrid
+from wsi_norm.location import exists, free_bytes
+from wsi_norm.machine import versions
 from wsi_norm.pipeline.job import Estimate, Prepared, SlideJob
 from wsi_norm.pipeline.kept import kept_normalizer
 from wsi_norm.pipeline.tiles import measure_slide, read_tiles, spread
@@ -44,9 +45,6 @@ SOFTWARE = (
     "scikit-image",
 )
 """Packages whose version can change a byte of the result."""
-
-COMPRESSION = {"zstd": 2.3, "blosc": 2.1, "none": 1.0}
-"""How much smaller normalised tiles get, measured on real ones; for estimates only."""
 
 
 def prepare(job: SlideJob) -> Prepared:
@@ -120,17 +118,6 @@ def estimate(job: SlideJob) -> Estimate:
     )
 
 
-def versions(packages: Iterable[str]) -> dict[str, str]:
-    """Versions of packages; "absent" where one is not installed, which only numba may be."""
-    found = {}
-    for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "absent"
-    return found
-
-
 def _open(job: SlideJob) -> Slide:
     return open_slide(
         job.source.path,
@@ -142,7 +129,7 @@ def _open(job: SlideJob) -> Slide:
 
 def _existing(job: SlideJob, slide: Slide) -> TileStore | None:
     """The store an earlier run left, if it is of the same slide and settings."""
-    if not job.store.exists():
+    if not exists(job.store):
         return None
     store = TileStore.open(job.store, allow_partial=True)
     if store.meta.complete and store.missing_shards():
@@ -158,7 +145,7 @@ def _existing(job: SlideJob, slide: Slide) -> TileStore | None:
 
 
 def _create(job: SlideJob, slide: Slide, plan: SlidePlan) -> TileStore:
-    needed, free = _expected_bytes(job, len(plan.tiles)), shutil.disk_usage(job.store.parent).free
+    needed, free = _expected_bytes(job, len(plan.tiles)), free_bytes(job.store.parent)
     if needed > free:
         raise StoreError(
             f"{job.store}: needs about {needed / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free; "
@@ -191,7 +178,7 @@ def _create(job: SlideJob, slide: Slide, plan: SlidePlan) -> TileStore:
 
 
 def _expected_bytes(job: SlideJob, tiles: int) -> int:
-    return int(tiles * 3 * job.config.tile_size**2 / COMPRESSION[job.config.codec])
+    return int(tiles * 3 * job.config.tile_size**2 / CODECS[job.config.codec].ratio)
 
 
 def _settings(job: SlideJob, slide: Slide, grid: TileGrid) -> Settings:

@@ -10,7 +10,6 @@ from wsi_norm.report.pictures import Picture, Shares, picture, picture_with_tiss
 from wsi_norm.report.results import SlideResult
 from wsi_norm.stages import Stage
 from wsi_norm.store import StoreMeta, TileFlag, TileStore
-from wsi_norm.store.tilestore import READ_ERRORS
 
 WITHOUT_STORE = ("failed", "interrupted", "planned")
 """With these, a store of that name may be another slide's or another run's."""
@@ -59,7 +58,7 @@ def read_store(slide: SlideResult) -> StoreFacts | None:
             tissue_share=float(tissue.mean()),
             unreadable_at=unreadable,
         )
-    except (StoreError, *READ_ERRORS):
+    except StoreError:
         return None
 
 

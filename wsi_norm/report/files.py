@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from wsi_norm.location import write_text
 from wsi_norm.report.html import write_html
 from wsi_norm.report.results import COUNTED, TIMED, RunSummary, SlideResult
 
@@ -63,8 +65,7 @@ def write_json(summary: RunSummary, path: Path) -> Path:
             for slide in summary.slides
         ],
     }
-    path.write_text(json.dumps(document, indent=1, default=str) + "\n", encoding="utf-8")
-    return path
+    return write_text(path, json.dumps(document, indent=1, default=str) + "\n")
 
 
 def profile_table(summary: RunSummary) -> str:
@@ -88,11 +89,11 @@ def profile_table(summary: RunSummary) -> str:
 
 def write_csv(slides: Sequence[SlideResult], path: Path) -> Path:
     """A row per slide, for people."""
-    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        writer = csv.DictWriter(file, CSV_COLUMNS)
-        writer.writeheader()
-        writer.writerows(_row(slide) for slide in slides)
-    return path
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, CSV_COLUMNS)
+    writer.writeheader()
+    writer.writerows(_row(slide) for slide in slides)
+    return write_text(path, table.getvalue())
 
 
 def _row(slide: SlideResult) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import jinja2
 
+from wsi_norm.location import write_text
 from wsi_norm.report import words
 from wsi_norm.report.colour import Channel, Moments, channels, strips, swatch
 from wsi_norm.report.facts import StoreFacts, read_store
@@ -132,8 +133,7 @@ def write_html(summary: RunSummary, path: Path) -> Path:
         target_swatch=swatch(target),
         positions_shown=POSITIONS_SHOWN,
     )
-    path.write_text(text, encoding="utf-8", errors="backslashreplace")
-    return path
+    return write_text(path, text)
 
 
 def _cards(slides: Iterable[SlideResult], target: Moments | None) -> Iterable[Card]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from wsi_norm.config import RunConfig, read_yaml
 from wsi_norm.errors import ConfigError
+from wsi_norm.location import check_writable
 from wsi_norm.lstainnorm import load_checkpoint
 from wsi_norm.lstainnorm.checkpoint import sha256_of
 from wsi_norm.pipeline import Model
@@ -51,9 +51,7 @@ def absolute_source(source: SlideSource) -> SlideSource:
 def check_output(folder: Path) -> None:
     """Make the folder, and find out whether files can be made in it; ConfigError if not."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        check_writable(folder)
     except OSError as error:
         raise ConfigError(
             f"{folder}: cannot write there ({error.strerror}); choose another --output"

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import importlib
 import logging
-import os
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,7 +14,12 @@ from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster
 
 from wsi_norm.config import RunConfig, read_yaml
 from wsi_norm.errors import ConfigError
-from wsi_norm.normalizers.engine import resolve_device
+from wsi_norm.machine import (
+    available_cores,
+    deaf_to_interrupts,
+    malloc_environment,
+    resolve_device,
+)
 
 MIN_GPU_THREADS, MAX_GPU_THREADS = 4, 32
 
@@ -27,7 +29,6 @@ PRELOAD = ["wsi_norm.pipeline"]
 """What worker processes import as they start: seconds that all of them take at the same time."""
 
 SPAWN = "distributed.nanny.pre-spawn-environ"
-KEEP_BYTES = 1 << 28
 
 
 @contextmanager
@@ -40,7 +41,9 @@ def workers(config: RunConfig) -> Iterator[Client]:
         The scheduler does not answer, the cluster's description is wrong, or a GPU is not there.
     """
     with ExitStack() as stack:
-        stack.enter_context(dask.config.set({SPAWN: {**dask.config.get(SPAWN), **_malloc()}}))
+        stack.enter_context(
+            dask.config.set({SPAWN: {**dask.config.get(SPAWN), **malloc_environment()}})
+        )
         if config.scheduler is not None:
             address: Any = config.scheduler
         elif config.cluster is not None:
@@ -48,10 +51,10 @@ def workers(config: RunConfig) -> Iterator[Client]:
         elif config.gpus:
             for index in config.gpus:
                 resolve_device(f"cuda:{index}")
-            with _deaf_to_interrupts():
+            with deaf_to_interrupts():
                 address = stack.enter_context(gpu_cluster(config.gpus))
         else:
-            with _deaf_to_interrupts():
+            with deaf_to_interrupts():
                 address = stack.enter_context(local_cluster(config))
         try:
             client = stack.enter_context(Client(address, timeout=CONNECT_SECONDS))
@@ -124,42 +127,9 @@ def described_cluster(file: Path) -> Any:
     return cluster
 
 
-@contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Let processes that are started here ignore Ctrl-C: it is for this one, which ends them.
-
-    A terminal sends SIGINT to all of them at once, and each would print a traceback.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-
-
 def gpu_threads(gpus: int) -> int:
     """Threads of a GPU's worker: twice its share of the cores.
 
     While one waits for the device, the others keep every core at decoding and encoding.
     """
     return min(max(2 * available_cores() // gpus, MIN_GPU_THREADS), MAX_GPU_THREADS)
-
-
-def _malloc() -> dict[str, int]:
-    """Let glibc keep freed memory for the next tile.
-
-    Dask asks it to give every page back at once; the page faults that follow more than double the
-    time of the layer (measured: 88 against 33 ms a tile of 256 px).
-    """
-    names = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
-    return {name: KEEP_BYTES for name in names if name not in os.environ}
-
-
-def available_cores() -> int:
-    """Cores this process may use: fewer than the machine's under SLURM or in a container."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

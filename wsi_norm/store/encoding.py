@@ -5,18 +5,18 @@ length of each slot, 2**64 - 1 twice where there is no tile) and its CRC-32C; in
 endian. It is written by hand because zarr-python takes two to three times as long.
 Encoders release the GIL, start no thread and share no state, so any number of threads may write.
 
-An object is written under a `*.partial` name and renamed when whole. Nothing is synced to disk by
-force: after a loss of power, `is_whole` finds what did not get there.
+An object appears under its name only when whole (`location.write_whole`). Nothing is synced to disk
+by force: after a loss of power, `is_whole` finds what did not get there.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
-from uuid import uuid4
+from typing import Any
 
 import google_crc32c
 import imagecodecs
@@ -25,34 +25,54 @@ import numpy.typing as npt
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
+from wsi_norm.location import read_tail
 from wsi_norm.store.metadata import TileFlag
 
 UInt8 = npt.NDArray[np.uint8]
-Codec = Literal["zstd", "blosc", "none"]
 
 _ABSENT = 2**64 - 1
 
-_CODECS: dict[Codec, tuple[list[Any], Callable[[UInt8], Any]]] = {
-    "zstd": ([ZstdCodec(level=1)], partial(imagecodecs.zstd_encode, level=1)),
-    "blosc": (
-        [BloscCodec(cname="lz4", clevel=5, shuffle="noshuffle")],
-        partial(
-            imagecodecs.blosc_encode,
-            compressor="lz4",
-            level=5,
-            shuffle="noshuffle",
-            typesize=1,
-            numthreads=1,
-        ),
+
+@dataclass(frozen=True)
+class Codec:
+    """A lossless compression of chunks; `wsi_norm.choices.CODECS` names them.
+
+    Attributes
+    ----------
+    steps
+        What the metadata of an array says of it: zarr's codecs.
+    encode
+        The function that does it: a uint8 array to bytes, which depend on nothing but the array.
+    ratio
+        How much smaller normalised tiles get, measured on real ones; for estimates only.
+    """
+
+    steps: tuple[Any, ...]
+    encode: Callable[[UInt8], Any]
+    ratio: float
+
+    @property
+    def compressors(self) -> list[Any]:
+        """Compression, and a checksum of each chunk, so that a flipped bit is noticed."""
+        return [*self.steps, Crc32cCodec()]
+
+
+ZSTD = Codec((ZstdCodec(level=1),), partial(imagecodecs.zstd_encode, level=1), 2.3)
+
+BLOSC = Codec(
+    (BloscCodec(cname="lz4", clevel=5, shuffle="noshuffle"),),
+    partial(
+        imagecodecs.blosc_encode,
+        compressor="lz4",
+        level=5,
+        shuffle="noshuffle",
+        typesize=1,
+        numthreads=1,
     ),
-    "none": ([], lambda data: data),
-}
-"""What the metadata says, and the function that does it."""
+    2.1,
+)
 
-
-def compressors(codec: Codec) -> list[Any]:
-    """Compression, and a checksum of each chunk, so that a flipped bit is noticed."""
-    return [*_CODECS[codec][0], Crc32cCodec()]
+NONE = Codec((), lambda data: data, 1.0)
 
 
 def create_arrays(
@@ -67,7 +87,7 @@ def create_arrays(
         shards=(tiles_per_shard, *tile),
         dtype=np.uint8,
         fill_value=255,
-        compressors=compressors(codec),
+        compressors=codec.compressors,
         dimension_names=("tile", "y", "x", "channel"),
     )
     group.create_array(
@@ -76,7 +96,7 @@ def create_arrays(
         chunks=(tiles_per_shard,),
         dtype=np.uint8,
         fill_value=0,
-        compressors=compressors("zstd"),
+        compressors=ZSTD.compressors,
         dimension_names=("tile",),
         attributes={"bits": {str(flag.name): int(flag) for flag in TileFlag}},
     )
@@ -101,29 +121,14 @@ def encode_flags(flags: UInt8, slots: int) -> tuple[Any, bytes]:
     """The bytes of a shard's piece of `flags`, 0 where there is no tile."""
     padded = np.zeros(slots, np.uint8)
     padded[: len(flags)] = flags
-    return _encode(padded, "zstd")
-
-
-def write(file: Path, pieces: Iterable[Any]) -> None:
-    """Write a file that appears under its name only when whole."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_name(f"{file.name}.{uuid4().hex}.partial")
-    try:
-        with draft.open("xb") as stream:
-            stream.writelines(pieces)
-        draft.replace(file)
-    finally:
-        draft.unlink(missing_ok=True)
+    return _encode(padded, ZSTD)
 
 
 def is_whole(file: Path, tiles: int, slots: int) -> bool:
     """Whether a shard's index is intact, names so many tiles and is covered by the bytes."""
     length = 16 * slots + 4
     try:
-        size = file.stat().st_size
-        with file.open("rb") as stream:
-            stream.seek(max(0, size - length))
-            tail = stream.read()
+        size, tail = read_tail(file, length)
     except OSError:
         return False
     if len(tail) != length or _checksum(tail[:-4]) != tail[-4:]:
@@ -135,7 +140,7 @@ def is_whole(file: Path, tiles: int, slots: int) -> bool:
 
 def _encode(data: UInt8, codec: Codec) -> tuple[Any, bytes]:
     """A chunk and its checksum."""
-    chunk = _CODECS[codec][1](data)
+    chunk = codec.encode(data)
     return chunk, _checksum(chunk)
 
 

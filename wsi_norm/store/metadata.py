@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict
 
 from wsi_norm.config import compare
+from wsi_norm.choices import Background, StatisticsMode
 from wsi_norm.geometry import Level, TileGrid
 
 
@@ -101,18 +102,19 @@ class TilingMeta(_Frozen):
 class TissueMeta(_Frozen):
     """How tissue is found; `regions_sha256` is that of the GeoJSON and mask files."""
 
-    segmenter: Literal["otsu", "hsv", "none"]
+    segmenter: str
     min_tissue: float
     regions_sha256: str | None
 
 
 class ModelMeta(_Frozen):
-    """The layer that normalised the tiles."""
+    """What normalised the tiles; `sha256` and `preset` are None where it has no checkpoint."""
 
-    sha256: str
-    preset: str
-    statistics: Literal["slide", "tile"]
-    background: Literal["preserve", "normalize"]
+    normalizer: str = "lstainnorm"
+    sha256: str | None
+    preset: str | None
+    statistics: StatisticsMode | Literal["none"]
+    background: Background
     provenance: dict[str, Any]
 
 
@@ -124,7 +126,7 @@ class Settings(_Frozen):
     tiling: TilingMeta
     tissue: TissueMeta
     model: ModelMeta
-    codec: Literal["zstd", "blosc", "none"]
+    codec: str
     software: dict[str, str]
 
 

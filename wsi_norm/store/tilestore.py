@@ -8,7 +8,6 @@ or the next run, which check every shard's index, find what did not get there.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -19,6 +18,8 @@ import zarr
 from pydantic import ValidationError
 from zarr.errors import BaseZarrError
 
+from wsi_norm import location
+from wsi_norm.choices import CODECS
 from wsi_norm.errors import StoreError
 from wsi_norm.store import encoding
 from wsi_norm.store.encoding import UInt8
@@ -30,8 +31,19 @@ SHARD_BYTES = 16 << 20
 SINGLE_CHUNK = ("coords", "tissue_fraction", "tissue_mask", "thumbnail", "thumbnail_normalized")
 """Arrays that are written whole when the store is created."""
 
-READ_ERRORS = (RuntimeError, ValueError, OSError, LookupError, TypeError, StoreError, BaseZarrError)
-"""What zarr and its codecs raise on damaged bytes."""
+_OPEN_ERRORS = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    BaseZarrError,
+)
+"""What zarr raises where metadata are damaged: it looks at them as it uses them."""
+
+_DECODE_ERRORS = (OSError, ValueError, RuntimeError)
+"""What zarr and its codecs raise on damaged chunks."""
 
 
 def tiles_per_shard(tile_size_px: int) -> int:
@@ -50,8 +62,9 @@ class TileStore:
         self.path = path
         self.meta = meta
         self._group = group
-        self._tiles = _array(group, "tiles")
-        self._flags = _array(group, "flags")
+        self._arrays = {
+            name: _open_array(path, group, name) for name in ("tiles", "flags", *SINGLE_CHUNK)
+        }
 
     @classmethod
     def create(
@@ -75,24 +88,26 @@ class TileStore:
         StoreError
             It cannot be written, or something that is no store has its name.
         """
-        if path.exists() and not _is_store(path):
+        if location.exists(path) and not _is_store(path):
             raise StoreError(
                 f"{path}: not a store of wsi-norm, so it is not replaced; move it away"
             )
         draft = path.with_name(f".{path.name}.draft")
-        shutil.rmtree(draft, ignore_errors=True)
+        mask_scale = {"downsample": list(mask_downsample)}
+        size = meta.slide.width_px, meta.slide.height_px
+        thumbnail_scale = {
+            "downsample": [size[0] / thumbnail.shape[1], size[1] / thumbnail.shape[0]]
+        }
         try:
-            draft.mkdir(parents=True)
+            location.remove_tree(draft)
             group = zarr.create_group(draft, attributes={ATTRIBUTE: meta.model_dump(mode="json")})
-            tiling = meta.tiling
             encoding.create_arrays(
-                group, len(coords), tiling.tile_size_px, tiling.tiles_per_shard, meta.codec
+                group,
+                len(coords),
+                meta.tiling.tile_size_px,
+                meta.tiling.tiles_per_shard,
+                CODECS[meta.codec],
             )
-            mask_scale = {"downsample": list(mask_downsample)}
-            size = meta.slide.width_px, meta.slide.height_px
-            thumbnail_scale = {
-                "downsample": [size[0] / thumbnail.shape[1], size[1] / thumbnail.shape[0]]
-            }
             _save(group, "coords", coords, ("tile", "xy"))
             _save(group, "tissue_fraction", tissue_fraction, ("tile",))
             _save(group, "tissue_mask", tissue_mask, ("y", "x"), mask_scale)
@@ -101,9 +116,7 @@ class TileStore:
                 ("thumbnail_normalized", thumbnail_normalized),
             ):
                 _save(group, name, image, ("y", "x", "channel"), thumbnail_scale)
-            if path.exists():
-                shutil.rmtree(path)
-            draft.rename(path)
+            location.publish(draft, path)
         except OSError as error:
             raise StoreError(f"{path}: cannot write the store: {error}") from error
         return cls.open(path, allow_partial=True)
@@ -120,17 +133,18 @@ class TileStore:
         path = Path(path)
         try:
             group = zarr.open_group(path, mode="r+")
-            meta = StoreMeta.model_validate(group.attrs[ATTRIBUTE])
-            store = cls(path, group, meta)
         except FileNotFoundError as error:
             raise StoreError(f"{path}: no store there; check the path") from error
-        except (KeyError, ValidationError) as error:
-            raise StoreError(f"{path}: not a store of this version of wsi-norm") from error
-        except (OSError, ValueError, TypeError, AttributeError, BaseZarrError) as error:
+        except _OPEN_ERRORS as error:
             raise StoreError(f"{path}: cannot open the store: {error}") from error
+        try:
+            meta = StoreMeta.model_validate(group.attrs.get(ATTRIBUTE))
+        except ValidationError as error:
+            raise StoreError(f"{path}: not a store of this version of wsi-norm") from error
+        store = cls(path, group, meta)
         if lost := store._lost_arrays():
             raise StoreError(f"{path}: {lost[0]}; delete the store and run it again")
-        if not meta.complete and not allow_partial:
+        if not store.meta.complete and not allow_partial:
             done = sum(store.has_shard(shard) for shard in range(store.shards))
             raise StoreError(
                 f"{path}: incomplete ({done} of {store.shards} shards); run the same command again "
@@ -139,36 +153,32 @@ class TileStore:
         return store
 
     @staticmethod
-    def stamp(path: Path) -> tuple[int, int, int] | None:
+    def stamp(path: Path) -> location.Stamp | None:
         """What changes when a store is created anew or its metadata are written; None: no store."""
-        try:
-            status = (path / "zarr.json").stat()
-        except OSError:
-            return None
-        return status.st_ino, status.st_mtime_ns, status.st_size
+        return location.stamp(path / "zarr.json")
 
     def _lost_arrays(self) -> list[str]:
         """What was written with the store and is gone: zarr would read it as zeros."""
         missing = [
             f"{name}: missing"
             for name in SINGLE_CHUNK
-            if _array(self._group, name).size and not self._object(name, 0).exists()
+            if self._arrays[name].size and not location.exists(self._object(name, 0))
         ]
         misfits = [
             f"{name}: another length than tiles"
             for name in ("coords", "flags", "tissue_fraction")
-            if _array(self._group, name).shape[0] != len(self)
+            if self._arrays[name].shape[0] != len(self)
         ]
         return missing + misfits
 
     def __len__(self) -> int:
-        return int(self._tiles.shape[0])
+        return int(self._arrays["tiles"].shape[0])
 
     def __getitem__(self, index: int | slice) -> UInt8:
-        """uint8 (T, T, 3) of one tile, or (n, T, T, 3) of a slice."""
+        """uint8 (T, T, 3) of one tile, or (n, T, T, 3) of a slice; StoreError if damaged."""
         if isinstance(index, int) and not -len(self) <= index < len(self):
             raise IndexError(f"tile {index} of {len(self)}")
-        return np.asarray(self._tiles[index])
+        return self._read("tiles", index)
 
     def __iter__(self) -> Iterator[UInt8]:
         """Every tile, a shard at a time from the disk."""
@@ -178,32 +188,32 @@ class TileStore:
     @property
     def coords(self) -> npt.NDArray[np.int64]:
         """(N, 2): x, y of each tile's top-left corner in level-0 px."""
-        return np.asarray(_array(self._group, "coords")[:])
+        return self._read("coords")
 
     @property
     def flags(self) -> UInt8:
         """(N,): bits of TileFlag."""
-        return np.asarray(self._flags[:])
+        return self._read("flags")
 
     @property
     def tissue_fraction(self) -> npt.NDArray[np.float32]:
         """(N,): share of each tile that is tissue."""
-        return np.asarray(_array(self._group, "tissue_fraction")[:])
+        return self._read("tissue_fraction")
 
     @property
     def tissue_mask(self) -> npt.NDArray[np.bool_]:
         """(h, w); the array's attribute `downsample` says how many level-0 px a pixel spans."""
-        return np.asarray(_array(self._group, "tissue_mask")[:])
+        return self._read("tissue_mask")
 
     @property
     def thumbnail(self) -> UInt8:
         """(h, w, 3): the slide before."""
-        return np.asarray(_array(self._group, "thumbnail")[:])
+        return self._read("thumbnail")
 
     @property
     def thumbnail_normalized(self) -> UInt8:
         """(h, w, 3): the slide after."""
-        return np.asarray(_array(self._group, "thumbnail_normalized")[:])
+        return self._read("thumbnail_normalized")
 
     @property
     def shards(self) -> int:
@@ -219,33 +229,28 @@ class TileStore:
         """Write one whole shard, `tiles` (n, T, T, 3) and `flags` (n,), atomically."""
         rows, slots = self.rows(shard), self.meta.tiling.tiles_per_shard
         number = rows.stop - rows.start
-        if tiles.shape != (number, *self._tiles.shape[1:]) or flags.shape != (number,):
+        if tiles.shape != (number, *self._arrays["tiles"].shape[1:]) or flags.shape != (number,):
             raise ValueError(
                 f"shard {shard} holds rows {rows}, not tiles of shape {tiles.shape} with flags of "
                 f"shape {flags.shape}"
             )
         flags_file, tiles_file = self._object("flags", shard), self._object("tiles", shard)
+        codec = CODECS[self.meta.codec]
         try:
             new_flags = b"".join(encoding.encode_flags(flags, slots))
-            if not self.has_shard(shard) or flags_file.read_bytes() != new_flags:
-                tiles_file.unlink(missing_ok=True)  # old tiles never stand beside new flags
-            encoding.write(flags_file, [new_flags])
-            encoding.write(tiles_file, encoding.encode_tiles(tiles, slots, self.meta.codec))
+            if not self.has_shard(shard) or location.read_bytes(flags_file) != new_flags:
+                location.remove(tiles_file)  # old tiles never stand beside new flags
+            location.write_whole(flags_file, [new_flags])
+            location.write_whole(tiles_file, encoding.encode_tiles(tiles, slots, codec))
         except OSError as error:
             raise StoreError(f"{self.path}: cannot write shard {shard}: {error}") from error
 
     def has_shard(self, shard: int) -> bool:
         """Whether a shard is there, with a whole index and all the bytes that this promises."""
-        rows = self.rows(shard)
-        flags = self._object("flags", shard)
-        return (
-            flags.exists()
-            and flags.stat().st_size > 0
-            and encoding.is_whole(
-                self._object("tiles", shard),
-                rows.stop - rows.start,
-                self.meta.tiling.tiles_per_shard,
-            )
+        rows, slots = self.rows(shard), self.meta.tiling.tiles_per_shard
+        tiles = self._object("tiles", shard)
+        return location.size(self._object("flags", shard)) > 0 and encoding.is_whole(
+            tiles, rows.stop - rows.start, slots
         )
 
     def missing_shards(self, unreadable_too: bool = False) -> list[int]:
@@ -254,22 +259,18 @@ class TileStore:
         if unreadable_too:
             try:
                 rows = np.flatnonzero(self.flags & TileFlag.UNREADABLE)
-            except READ_ERRORS:  # damaged flags: write them all anew
+            except StoreError:  # damaged flags: write them all anew
                 return list(range(self.shards))
             missing |= set((rows // self.meta.tiling.tiles_per_shard).tolist())
         return sorted(missing)
 
     def sweep(self) -> None:
         """Remove the temporary files that a killed writer left behind."""
-        for litter in self.path.rglob("*.partial"):
-            litter.unlink(missing_ok=True)
+        location.sweep(self.path)
 
     def count(self) -> Counts:
         """Tiles in all, and per flag."""
-        try:
-            flags = self.flags
-        except READ_ERRORS as error:
-            raise StoreError(f"{self.path}: flags: {error}; run the command again") from error
+        flags = self.flags
         per_flag = {flag.key: int(np.count_nonzero(flags & flag)) for flag in TileFlag}
         return {"tiles": len(self), **per_flag}
 
@@ -300,41 +301,55 @@ class TileStore:
             where = f"shard {shard} (tiles {rows.start}-{rows.stop - 1})"
             if not self.has_shard(shard):
                 found.append(f"{where}: missing or cut")
-                continue
-            try:
-                self[rows]
-            except READ_ERRORS as error:
-                found.append(f"{where}: {error}")
+            elif problem := self._problem("tiles", rows):
+                found.append(f"{where}: {problem}")
         found += self._lost_arrays()
         for name in ("flags", *SINGLE_CHUNK):
-            try:
-                _array(self._group, name)[:]
-            except READ_ERRORS as error:
-                found.append(f"{name}: {error}")
+            if problem := self._problem(name):
+                found.append(f"{name}: {problem}")
         return found
+
+    def _read(self, name: str, rows: int | slice = slice(None)) -> npt.NDArray[Any]:
+        try:
+            return np.asarray(self._arrays[name][rows])
+        except _DECODE_ERRORS as error:
+            raise StoreError(
+                f"{self.path}: {name}: {error}; delete the store and run it again"
+            ) from error
+
+    def _problem(self, name: str, rows: slice = slice(None)) -> str | None:
+        """Why an array cannot be read, in the words of zarr."""
+        try:
+            self._read(name, rows)
+        except StoreError as error:
+            return str(error.__cause__)
+        return None
 
     def _set_meta(self, **changes: Any) -> None:
         self.meta = self.meta.model_copy(update=changes)
         self._group.attrs[ATTRIBUTE] = self.meta.model_dump(mode="json")
 
     def _object(self, name: str, shard: int) -> Path:
-        rest = ["0"] * (_array(self._group, name).ndim - 1)
+        rest = ["0"] * (self._arrays[name].ndim - 1)
         return self.path.joinpath(name, "c", str(shard), *rest)
 
 
 def _is_store(path: Path) -> bool:
     """Whether a folder says that it is a store of ours, of whatever version."""
     try:
-        document = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
-        return ATTRIBUTE in document["attributes"]
-    except (OSError, ValueError, LookupError, TypeError):
+        document = json.loads(location.read_bytes(path / "zarr.json"))
+    except (OSError, ValueError):
         return False
+    attributes = document.get("attributes") if isinstance(document, dict) else None
+    return isinstance(attributes, dict) and ATTRIBUTE in attributes
 
 
-def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
-    array = group.get(name)
+def _open_array(path: Path, group: zarr.Group, name: str) -> zarr.Array[Any]:
+    try:
+        array = group.get(name)
+    except _OPEN_ERRORS as error:
+        raise StoreError(f"{path}: {name}: {error}; delete the store and run it again") from error
     if not isinstance(array, zarr.Array):
-        path = str(group.store_path).removeprefix("file://")
         raise StoreError(f"{path}: the array {name} is missing; delete the store and run it again")
     return array
 
@@ -353,7 +368,7 @@ def _save(
         dtype=data.dtype,
         dimension_names=dimensions,
         attributes=attributes,
-        compressors=encoding.compressors("zstd"),
+        compressors=encoding.ZSTD.compressors,
         config={"write_empty_chunks": True},  # its existence says that it is not lost
     )
     if data.size:

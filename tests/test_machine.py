@@ -1,0 +1,228 @@
+"""What this process may use, by files of the kernel as containers have them; and its signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from wsi_norm.errors import ConfigError
+from wsi_norm.machine import (
+    available_cores,
+    deaf_to_interrupts,
+    interrupt_on_sigterm,
+    malloc_environment,
+    memory_bytes,
+    peak_memory_bytes,
+    resolve_device,
+    versions,
+)
+
+GIB = 2**30
+UNLIMITED_V1 = "9223372036854771712"
+
+
+def kernel(root: Path, groups: str, files: dict[str, str]) -> Path:
+    """A root with `proc/self/cgroup` and what lies below `sys/fs/cgroup`."""
+    (root / "proc" / "self").mkdir(parents=True)
+    (root / "proc" / "self" / "cgroup").write_text(groups)
+    for name, text in files.items():
+        file = root / "sys" / "fs" / "cgroup" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{text}\n")
+    return root
+
+
+def quota_v1(group: str, quota: int, period: int = 100_000) -> dict[str, str]:
+    return {f"{group}/cpu.cfs_quota_us": str(quota), f"{group}/cpu.cfs_period_us": str(period)}
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "cores"),
+    [
+        ("", {}, 8),
+        ("0::/\n", {}, 8),
+        ("0::/\n", {"cpu.max": "max 100000"}, 8),
+        ("0::/\n", {"cpu.max": "300000 100000"}, 3),
+        ("0::/\n", {"cpu.max": "350000 100000"}, 3),
+        ("0::/\n", {"cpu.max": "50000 100000"}, 1),
+        ("0::/\n", {"cpu.max": "1600000 100000"}, 8),
+        ("0::/job/step\n", {"job/step/cpu.max": "max 100000", "job/cpu.max": "40000 20000"}, 2),
+        ("0::/job/step\n", {"job/step/cpu.max": "100000 50000", "job/cpu.max": "50000 10000"}, 2),
+        ("0::/job\n", {"other/cpu.max": "100000 100000"}, 8),
+        ("4:cpu,cpuacct:/docker/1f\n1:name=systemd:/\n", quota_v1("cpu/docker/1f", 400_000), 4),
+        ("4:cpu,cpuacct:/docker/1f\n", quota_v1("cpu", 200_000), 2),
+        ("4:cpu:/\n", quota_v1("cpu", -1), 8),
+        ("3:cpuacct:/\n", quota_v1("cpu", 200_000), 8),
+        ("5:memory:/a\n4:cpu:/a\n0::/\n", quota_v1("cpu/a", 150_000, 50_000), 3),
+    ],
+)
+def test_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, groups: str, files: dict[str, str], cores: int
+) -> None:
+    """Of eight that the scheduler gives."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(2, 10)), raising=False)
+    assert available_cores(kernel(tmp_path, groups, files)) == cores
+
+
+def test_cores_without_a_scheduler_that_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    for count, cores in ((6, 6), (None, 1)):
+        monkeypatch.setattr(os, "cpu_count", lambda count=count: count)
+        assert available_cores(tmp_path) == cores
+
+
+def test_cores_here() -> None:
+    assert 1 <= available_cores() <= (os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "memory"),
+    [
+        ("", {}, 64 * GIB),
+        ("0::/\n", {"memory.max": "max"}, 64 * GIB),
+        ("0::/job\n", {"job/memory.max": "8589934592"}, 8 * GIB),
+        ("0::/job/step\n", {"job/step/memory.max": "max", "job/memory.max": "4294967296"}, 4 * GIB),
+        ("0::/\n", {"memory.max": "1099511627776"}, 64 * GIB),
+        ("4:memory:/docker/1f\n", {"memory/memory.limit_in_bytes": "2147483648"}, 2 * GIB),
+        ("4:memory:/a\n", {"memory/a/memory.limit_in_bytes": UNLIMITED_V1}, 64 * GIB),
+        ("4:cpu:/\n", {"memory/memory.limit_in_bytes": "2147483648"}, 64 * GIB),
+    ],
+)
+def test_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, groups: str, files: dict[str, str], memory: int
+) -> None:
+    """Of a machine that has 64 GiB."""
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=64 * GIB))
+    assert memory_bytes(kernel(tmp_path, groups, files)) == memory
+
+
+def test_the_peak_is_at_least_what_is_held() -> None:
+    held = np.ones(32 << 20, np.uint8)
+    assert held.nbytes < psutil.Process().memory_info().rss <= peak_memory_bytes() * 1.01
+    assert peak_memory_bytes() < psutil.virtual_memory().total
+
+
+# --- devices
+
+
+def test_the_cpu_is_there_always() -> None:
+    assert resolve_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:x", "cuda:-1", "cpu:1", "", "CUDA", "mps", "0"])
+def test_unknown_devices_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="auto, cpu, cuda"):
+        resolve_device(name)
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:3"])
+def test_without_cuda_the_error_names_the_remedy(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=f"'{name}'.*--device cpu"):
+        resolve_device(name)
+    assert resolve_device("auto") == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "index"), [("auto", 0), ("cuda", 0), ("cuda:0", 0), ("cuda:1", 1)]
+)
+def test_cuda_devices_by_index(monkeypatch: pytest.MonkeyPatch, name: str, index: int) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert resolve_device(name) == torch.device("cuda", index)
+    with pytest.raises(ConfigError, match="only 2 CUDA"):
+        resolve_device("cuda:2")
+
+
+# --- what is installed, and what is set
+
+
+def test_a_package_that_is_not_there_has_no_version() -> None:
+    assert versions(("numpy", "no-such-package")) == {
+        "numpy": np.__version__,
+        "no-such-package": "absent",
+    }
+
+
+def test_freed_memory_is_kept_unless_the_user_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By the names of mallopt(3)."""
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "65536")
+    assert malloc_environment().keys() == {"MALLOC_TRIM_THRESHOLD_"}
+    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_")
+    found = malloc_environment()
+    assert found.keys() == {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"}
+    assert all(int(value) >= 1 << 28 for value in found.values())
+
+
+def test_importing_it_costs_nothing() -> None:
+    script = (
+        "import sys, wsi_norm.machine\n"
+        "loaded = {'torch', 'numpy', 'psutil', 'dask', 'zarr'} & set(sys.modules)\n"
+        "assert not loaded, loaded\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+# --- signals
+
+HOW_A_CHILD_TAKES_CTRL_C = [
+    sys.executable,
+    "-c",
+    "import signal; print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)",
+]
+
+
+def child_is_deaf() -> bool:
+    return subprocess.check_output(HOW_A_CHILD_TAKES_CTRL_C, text=True).strip() == "True"
+
+
+def test_children_are_deaf_and_this_process_is_again_as_before() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with deaf_to_interrupts():
+        assert child_is_deaf()
+    assert signal.getsignal(signal.SIGINT) is before
+    with pytest.raises(ZeroDivisionError), deaf_to_interrupts():
+        raise ZeroDivisionError
+    assert signal.getsignal(signal.SIGINT) is before
+    assert not child_is_deaf()
+
+
+def test_only_the_main_thread_may_be_deaf() -> None:
+    """Python sets signals there alone."""
+    before, entered = signal.getsignal(signal.SIGINT), []
+
+    def elsewhere() -> None:
+        with deaf_to_interrupts():
+            entered.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert entered == [before]
+
+
+def test_sigterm_is_an_interrupt() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        interrupt_on_sigterm()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
