@@ -4,13 +4,12 @@
 closes the store. All three run anywhere, given paths and settings.
 """
 
-from wsi_norm.pipeline.job import Estimate, Model, Prepared, ShardResult, SlideJob
+from wsi_norm.pipeline.job import Estimate, Prepared, ShardResult, SlideJob
 from wsi_norm.pipeline.shards import process_shard
 from wsi_norm.pipeline.slides import estimate, finish, prepare
 
 __all__ = [
     "Estimate",
-    "Model",
     "Prepared",
     "ShardResult",
     "SlideJob",

@@ -5,28 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from wsi_norm.config import RunConfig
+from wsi_norm.normalizers.model import Model
 from wsi_norm.sources import SlideSource
 from wsi_norm.stages import Seconds
-
-
-@dataclass(frozen=True)
-class Model:
-    """A checkpoint by name: what a task carries in place of weights.
-
-    Attributes
-    ----------
-    path, sha256
-        The file (None: the packaged one) and its digest, so that every worker loads the same.
-    template
-        Of an authors' state dict, which lacks it.
-    """
-
-    path: Path | None
-    sha256: str
-    template: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

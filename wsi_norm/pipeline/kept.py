@@ -1,4 +1,4 @@
-"""What a worker keeps between tasks: the layer per process; a slide and a store per thread."""
+"""What a worker keeps between tasks: the normaliser per process; a slide and a store per thread."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_norm.config import RunConfig
-from wsi_norm.errors import CheckpointError, ConfigError
 from wsi_norm.geometry import TileGrid
-from wsi_norm.lstainnorm import load_checkpoint
-from wsi_norm.lstainnorm.checkpoint import sha256_of
-from wsi_norm.normalizers.engine import Normalizer
-from wsi_norm.pipeline.job import Model, SlideJob
+from wsi_norm.normalizers.base import StainNormalizer
+from wsi_norm.normalizers.model import Model
+from wsi_norm.pipeline.job import SlideJob
 from wsi_norm.slide import Slide, open_slide
 from wsi_norm.store import StoreMeta, TileStore
 
 _loading = threading.Lock()
-_normalizer: tuple[object, Normalizer] | None = None
+_normalizer: tuple[object, StainNormalizer] | None = None
 _thread = threading.local()
 
 
-def kept_normalizer(model: Model, config: RunConfig) -> Normalizer:
-    """The checkpoint's layer, loaded once per process, set to what the run asks for."""
+def kept_normalizer(model: Model, config: RunConfig) -> StainNormalizer:
+    """The run's normaliser, loaded once per process."""
     global _normalizer
     device = "cuda" if config.gpus else config.device  # a GPU's worker sees that GPU alone
-    wanted = (model, config.statistics, config.background, device, config.batch_size)
+    wanted = model, device, config.batch_size
     with _loading:
         if _normalizer is None or _normalizer[0] != wanted:
-            _normalizer = wanted, _load(model, config, device)
+            loaded = model.load(device, config.batch_size)
+            loaded.warm_up()
+            _normalizer = wanted, loaded
         return _normalizer[1]
 
 
@@ -78,16 +78,3 @@ def kept_store(path: Path) -> Layout:
     layout = Layout(store, store.meta.tiling.grid(store.meta.slide), store.coords)
     _thread.store = wanted, layout
     return layout
-
-
-def _load(model: Model, config: RunConfig, device: str) -> Normalizer:
-    if sha256_of(model.path) != model.sha256:
-        raise CheckpointError(f"{model.path}: it changed during the run; start the run again")
-    layer = load_checkpoint(model.path, model.template)
-    try:
-        layer.configure(config.statistics, config.background)
-    except ValueError as error:
-        raise ConfigError(f"{model.path or 'packaged checkpoint'}: {error}") from error
-    normalizer = Normalizer(layer, device, config.batch_size)
-    normalizer.warm_up()
-    return normalizer

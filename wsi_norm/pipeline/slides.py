@@ -152,12 +152,11 @@ def _create(job: SlideJob, slide: Slide, plan: SlidePlan) -> TileStore:
             "make room, or choose another --output"
         )
     normalizer = kept_normalizer(job.model, job.config)
-    per_slide = normalizer.layer.config.statistics == "slide"
     statistics, warnings, after = None, list(plan.warnings), plan.thumbnail
-    if plan.tiles and per_slide:
+    if plan.tiles and normalizer.statistics == "slide":
         statistics, problem = measure_slide(slide, plan, normalizer)
         warnings += [problem] if problem else []
-    if plan.tiles and (statistics is not None or not per_slide):
+    if plan.tiles and not (statistics is None and normalizer.statistics == "slide"):
         after = normalizer.normalize(plan.thumbnail[None], statistics, plan.white)[0][0]
     meta = StoreMeta(
         **dict(_settings(job, slide, plan.grid)),
@@ -182,7 +181,6 @@ def _expected_bytes(job: SlideJob, tiles: int) -> int:
 
 
 def _settings(job: SlideJob, slide: Slide, grid: TileGrid) -> Settings:
-    layer = kept_normalizer(job.model, job.config).layer
     return Settings(
         package_version=version("wsi-norm"),
         slide=_slide_meta(job, slide),
@@ -192,13 +190,7 @@ def _settings(job: SlideJob, slide: Slide, grid: TileGrid) -> Settings:
             min_tissue=job.config.min_tissue,
             regions_sha256=regions_sha256(job.source, job.config),
         ),
-        model=ModelMeta(
-            sha256=job.model.sha256,
-            preset=layer.config.preset,
-            statistics=layer.config.statistics,
-            background=layer.config.background,
-            provenance=layer.provenance,
-        ),
+        model=ModelMeta(**kept_normalizer(job.model, job.config).facts()),
         codec=job.config.codec,
         software=versions(SOFTWARE),
     )

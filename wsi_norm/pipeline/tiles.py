@@ -6,17 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch.nn import functional as F
 
 from wsi_norm.errors import ReadError
 from wsi_norm.geometry import Box, Tile, TileGrid, blocks, enclosing
 from wsi_norm.lstainnorm import Statistics
-from wsi_norm.normalizers.engine import Normalizer
+from wsi_norm.normalizers.base import StainNormalizer
+from wsi_norm.pixels import UInt8, fit
 from wsi_norm.plan import SlidePlan
 from wsi_norm.slide import Slide
-
-UInt8 = npt.NDArray[np.uint8]
 
 STATISTICS_TILES = 64
 """Tiles, spread over the slide, whose tissue gives the slide's statistics."""
@@ -52,12 +49,12 @@ def read_tiles(
                 groups += [[index] for index in block]
             continue
         for index in block:
-            out[index] = _fit(_cut(pixels, whole, boxes[index]), size)
+            out[index] = fit(_cut(pixels, whole, boxes[index]), size, size)
     return out, errors
 
 
 def measure_slide(
-    slide: Slide, plan: SlidePlan, normalizer: Normalizer
+    slide: Slide, plan: SlidePlan, normalizer: StainNormalizer
 ) -> tuple[Statistics | None, str | None]:
     """Statistics of a slide's tissue, over a sample of its tiles spread evenly along their order.
 
@@ -76,7 +73,7 @@ def measure_slide(
         )
     tissue = np.stack([_tissue_of(plan, sample[index]) for index in good])
     try:
-        return normalizer.measure_with_white(pixels[good], plan.white, tissue), None
+        return normalizer.measure(pixels[good], tissue, plan.white), None
     except ValueError as error:
         return None, f"{error}; tiles pass through as they are"
 
@@ -86,18 +83,6 @@ def spread(tiles: Sequence[Tile], number: int) -> list[Tile]:
     if len(tiles) <= number:
         return list(tiles)
     return [tiles[(2 * index + 1) * len(tiles) // (2 * number)] for index in range(number)]
-
-
-def _fit(pixels: UInt8, size: int) -> UInt8:
-    """A tile of level px at its output size: bicubic, antialiased where it shrinks.
-
-    Pillow's filter in PyTorch, which on bytes is six times as fast.
-    """
-    if pixels.shape[:2] == (size, size):
-        return pixels
-    image = torch.tensor(pixels).permute(2, 0, 1)[None]
-    fitted = F.interpolate(image, size=(size, size), mode="bicubic", antialias=True)
-    return fitted[0].permute(1, 2, 0).numpy()
 
 
 def _cut(pixels: UInt8, whole: Box, box: Box) -> UInt8:

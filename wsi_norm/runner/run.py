@@ -12,7 +12,7 @@ from wsi_norm.errors import StoreError
 from wsi_norm.pipeline import versions
 from wsi_norm.pipeline.slides import SOFTWARE
 from wsi_norm.report import RunSummary, profile_table, write_report
-from wsi_norm.runner.checks import absolute_config, check_output, named_model
+from wsi_norm.runner.checks import check_output, checked_model
 from wsi_norm.runner.cluster import workers
 from wsi_norm.runner.drive import Drive
 from wsi_norm.runner.events import OnEvent
@@ -64,12 +64,12 @@ def run(
     """
     if not isinstance(config, RunConfig | None):
         raise TypeError(f"config must be a RunConfig (see run_config), not {type(config).__name__}")
-    config = absolute_config(config or RunConfig())
+    config = (config or RunConfig()).absolute()
     slides = [slides] if isinstance(slides, str | os.PathLike) else slides
     started, clock = datetime.now(UTC), time.perf_counter()
     names = [os.fspath(slide) for slide in slides] + list(config.slides)
     sources = find_slides(names, config.slides_csv, config.recursive)
-    model, facts = named_model(config)
+    model, facts = checked_model(config)
     if not config.dry_run:
         check_output(config.output)
     drive = Drive(config, model, sources, on_event)
