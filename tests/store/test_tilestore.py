@@ -765,6 +765,16 @@ def test_a_write_that_fails_is_one_line(tmp_path: Path) -> None:
     assert str(store.path) in str(caught.value)
 
 
+def test_a_store_that_cannot_be_marked_complete(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "case.zarr", 10)
+    fill(store)
+    (store.path / "zarr.json").unlink()
+    (store.path / "zarr.json").mkdir()  # what no file can replace
+    with pytest.raises(StoreError, match=f"{store.path}: cannot write the store"):
+        store.finish()
+    assert not store.meta.complete
+
+
 # --- creation and opening
 
 

@@ -326,8 +326,12 @@ class TileStore:
         return None
 
     def _set_meta(self, **changes: Any) -> None:
-        self.meta = self.meta.model_copy(update=changes)
-        self._group.attrs[ATTRIBUTE] = self.meta.model_dump(mode="json")
+        meta = self.meta.model_copy(update=changes)
+        try:
+            self._group.attrs[ATTRIBUTE] = meta.model_dump(mode="json")
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot write the store: {error}") from error
+        self.meta = meta
 
     def _object(self, name: str, shard: int) -> Path:
         rest = ["0"] * (self._arrays[name].ndim - 1)
