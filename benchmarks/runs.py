@@ -14,13 +14,13 @@ import torch
 from benchmarks.machine import Clock
 from benchmarks.slides import MPP_UM
 from wsi_norm.config import run_config
-from wsi_norm.lstainnorm.checkpoint import sha256_of
-from wsi_norm.pipeline import Model, Prepared, ShardResult, SlideJob, estimate
+from wsi_norm.normalizers.model import Model
+from wsi_norm.pipeline import Prepared, ShardResult, SlideJob, estimate
 from wsi_norm.pipeline.kept import kept_normalizer, kept_slide, kept_store
 from wsi_norm.pipeline.shards import peak_memory_bytes
 from wsi_norm.pipeline.tiles import read_tiles
 from wsi_norm.runner import Event, ShardWritten, SlidePlanned
-from wsi_norm.runner.checks import check_output, named_model
+from wsi_norm.runner.checks import check_output, checked_model
 from wsi_norm.runner.cluster import workers as workers_of
 from wsi_norm.runner.drive import Drive, Tasks
 from wsi_norm.sources import SlideSource, find_slides
@@ -54,7 +54,7 @@ def normalize(
     settings |= {"output": output, "statistics": statistics}
     config = run_config(mpp=MPP_UM, device="cpu", workers=workers, **settings)
     check_output(config.output)
-    model, _ = named_model(config)
+    model, _ = checked_model(config)
     drive = Drive(config, model, find_slides(slides, None, False), on_event, TASKS[only])
     with workers_of(config) as client:
         client.run(warm_up, drive.jobs[0])
@@ -131,7 +131,7 @@ def schedule(tasks: int, workers: int) -> dict[str, Any]:
             memory.append(me.memory_info().rss / 2**20)
 
     noops = Tasks(noop_prepare, noop_shard, finish_unchecked)
-    drive = Drive(config, Model(None, sha256_of(None)), slides, on_event, noops)
+    drive = Drive(config, Model(), slides, on_event, noops)
     with workers_of(config) as client:
         drive.run(client)
     times = clock.ticks

@@ -30,7 +30,13 @@ def command(
     import torch
 
     from wsi_norm.errors import ConfigError
-    from wsi_norm.lstainnorm import PRESETS, LStainNorm, Template, save_checkpoint
+    from wsi_norm.lstainnorm import (
+        PRESETS,
+        LayerConfig,
+        Template,
+        make_layer,
+        save_checkpoint,
+    )
     from wsi_norm.slide import read_image
 
     if preset not in PRESETS:
@@ -41,7 +47,7 @@ def command(
     except ValueError as error:
         raise ConfigError(str(error)) from error
     torch.manual_seed(seed)
-    layer = LStainNorm(preset, template=template)
+    layer = make_layer(LayerConfig.of(preset), template)
     provenance = {
         "training": "none: the template is that of a cohort of tiles, the weights are initial",
         "tiles": len(files),

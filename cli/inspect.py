@@ -11,7 +11,7 @@ import click
 from .main import FILE
 
 if TYPE_CHECKING:
-    from wsi_norm.lstainnorm import LStainNorm, Template
+    from wsi_norm.lstainnorm import StainLayer, Template
 
 
 @click.command("inspect")
@@ -21,14 +21,13 @@ if TYPE_CHECKING:
 def command(model: Path | None, template: Path | None, as_json: bool) -> None:
     """Show preset, template, provenance and sha256 of MODEL (none: the packaged checkpoint)."""
     from wsi_norm.config import read_yaml
-    from wsi_norm.lstainnorm import load_checkpoint
-    from wsi_norm.lstainnorm.checkpoint import sha256_of
+    from wsi_norm.lstainnorm.checkpoint import open_checkpoint
     from wsi_norm.lstainnorm.learned import moves, space_weights
 
-    layer = load_checkpoint(model, read_yaml(template) if template else None)
+    layer, sha256 = open_checkpoint(model, read_yaml(template) if template else None)
     facts = {
         "checkpoint": str(model) if model else "packaged",
-        "sha256": sha256_of(model),
+        "sha256": sha256,
         **layer.config.to_dict(),
         "parameters": sum(parameter.numel() for parameter in layer.parameters()),
         "template": layer.template.to_dict(),
@@ -40,7 +39,7 @@ def command(model: Path | None, template: Path | None, as_json: bool) -> None:
     click.echo(json.dumps(facts, indent=1) if as_json else _text(layer, facts))
 
 
-def _text(layer: LStainNorm, facts: dict[str, Any]) -> str:
+def _text(layer: StainLayer, facts: dict[str, Any]) -> str:
     lines = [f"{key:12} {facts[key]}" for key in ("checkpoint", "sha256", "preset", "spaces")]
     lines += [f"{key:12} {facts[key]}" for key in ("statistics", "background", "parameters")]
     lines += ["", *_template_lines("template", layer.template)]
@@ -53,7 +52,7 @@ def _text(layer: LStainNorm, facts: dict[str, Any]) -> str:
     return "\n".join([*lines, "", "provenance", *_provenance_lines(layer.provenance)])
 
 
-def _move_lines(layer: LStainNorm) -> list[str]:
+def _move_lines(layer: StainLayer) -> list[str]:
     from wsi_norm.lstainnorm.learned import moves
 
     title = "move of the target: mean from, to (in template std); std from, to (times)"

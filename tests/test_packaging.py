@@ -58,12 +58,12 @@ def test_the_tests_mirror_the_package() -> None:
         "errors": "its classes are raised in all other tests",
         "lstainnorm/fusion": "tests/lstainnorm/test_layer.py, test_attention.py",
         "lstainnorm/normalization": "tests/lstainnorm/test_layer.py",
-        "pipeline/job": "tests/runner/test_run.py",
-        "pipeline/kept": "tests/runner/test_run.py",
-        "pipeline/shards": "tests/runner/test_run.py",
-        "pipeline/slides": "tests/runner/test_run.py",
-        "runner/checks": "tests/runner/test_run.py",
-        "runner/events": "tests/runner/test_run.py",
+        "pipeline/job": "tests/runner/test_entry.py",
+        "pipeline/kept": "tests/runner/test_entry.py",
+        "pipeline/shards": "tests/runner/test_entry.py",
+        "pipeline/slides": "tests/runner/test_entry.py",
+        "runner/checks": "tests/runner/test_entry.py",
+        "runner/events": "tests/runner/test_entry.py",
     }
     assert all((ROOT / "wsi_norm" / f"{module}.py").exists() for module in elsewhere)
     missing = []

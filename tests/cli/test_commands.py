@@ -11,7 +11,7 @@ from PIL import Image
 from wsi_norm_cli.main import main
 
 from wsi_norm import TileStore, load_checkpoint
-from wsi_norm.lstainnorm.checkpoint import sha256_of
+from wsi_norm.lstainnorm.checkpoint import open_checkpoint
 
 
 def status(*arguments: object) -> int:
@@ -37,7 +37,7 @@ def test_inspect_the_packaged_checkpoint(capsys: pytest.CaptureFixture[str]) -> 
     assert status("inspect") == 0
     text = capsys.readouterr().out
     assert "paper" in text
-    assert sha256_of() in text
+    assert open_checkpoint().sha256 in text
     assert "share of each space" in text
     assert "CC BY-NC-SA 4.0" in text
     assert status("inspect", "--json") == 0

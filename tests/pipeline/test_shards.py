@@ -9,7 +9,7 @@ import pytest
 
 from wsi_norm.config import run_config
 from wsi_norm.pipeline import SlideJob, prepare, process_shard, shards
-from wsi_norm.runner.checks import named_model
+from wsi_norm.runner.checks import checked_model
 from wsi_norm.runner.cluster import gpu_threads
 from wsi_norm.sources import find_slides
 from wsi_norm.synthetic import write_synthetic_slide
@@ -39,7 +39,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> SlideJob:
     path = write_synthetic_slide(folder / "s.svs", width=2048, height=2048, mpp_um=0.5, levels=2)
     config = run_config(output=folder, device="cpu", min_tissue=0.0, segmenter="none")
     (source,) = find_slides([str(path)], None, False)
-    job = SlideJob(source, folder / "s.zarr", config, named_model(config)[0])
+    job = SlideJob(source, folder / "s.zarr", config, checked_model(config)[0])
     prepare(job)
     return job
 

@@ -12,7 +12,8 @@ from distributed import Client
 
 from wsi_norm import RunConfig
 from wsi_norm.errors import StoreError
-from wsi_norm.pipeline import Estimate, Model, Prepared, ShardResult, SlideJob
+from wsi_norm.normalizers.model import Model
+from wsi_norm.pipeline import Estimate, Prepared, ShardResult, SlideJob
 from wsi_norm.report import SlideResult
 from wsi_norm.runner import Event, ShardWritten, SlidePlanned
 from wsi_norm.runner.cluster import workers

@@ -182,5 +182,7 @@ def test_scores_of_the_parts(cohort: Cohort, settings: Make) -> None:
     assert set(scores) == set(variants(layer))
     for name, variant in variants(layer).items():
         for condition, strength in (("clean", 0.0), ("simulated", 1.0)):
-            rows = judge(LayerFront(variant, engine="torch"), network, tiles, strength=strength, seed=5)
+            rows = judge(
+                LayerFront(variant, engine="torch"), network, tiles, strength=strength, seed=5
+            )
             assert scores[name][condition] == round(mean_score(rows), 4)

@@ -20,7 +20,7 @@ from wsi_norm.config import EvaluateConfig, TrainConfig
 from wsi_norm.config.evaluate import folder_name, merge
 from wsi_norm.errors import ConfigError, TrainingError, WsiNormError
 from wsi_norm.evaluation.profile import profile
-from wsi_norm.training.front import build_front
+from wsi_norm.training.front import Front, build_front
 from wsi_norm.training.judge import judge
 from wsi_norm.training.network import build_network
 from wsi_norm.training.train import NETWORK, changes, check_splits, cut, train
@@ -148,7 +148,7 @@ def _do(trial: Trial, config: EvaluateConfig, settings: TrainConfig, root: Path 
 
 
 def _predict(
-    trial: Trial, config: EvaluateConfig, front: nn.Module, network: nn.Module, tiles: LabelledTiles
+    trial: Trial, config: EvaluateConfig, front: Front, network: nn.Module, tiles: LabelledTiles
 ) -> pd.DataFrame:
     """What the trial predicts, under every condition; all trials see the same virtual scanners."""
     who = {
@@ -257,7 +257,7 @@ def _identity(trial: Trial, config: EvaluateConfig, settings: TrainConfig) -> di
 
 def _trained(
     trial: Trial, config: EvaluateConfig, settings: TrainConfig, splits: Splits
-) -> tuple[nn.Module, nn.Module, dict[str, LabelledTiles]]:
+) -> tuple[Front, nn.Module, dict[str, LabelledTiles]]:
     folder = settings.output
     uses = config.methods[trial.method].uses
     if uses is None:

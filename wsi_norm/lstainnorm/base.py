@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, get_args
+from typing import Any, Self, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,9 @@ from wsi_norm.colorspace import SPACES, Space
 from wsi_norm.lstainnorm.moments import Triple, triple
 from wsi_norm.lstainnorm.template import Statistics, Template
 
+_SINGLE = "single:"
 REFERENCE = "reference"
-PRESETS = ("paper", "product", "mean", *(f"single:{space}" for space in SPACES), REFERENCE)
+PRESETS = ("paper", "product", "mean", *(f"{_SINGLE}{space}" for space in SPACES), REFERENCE)
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,13 @@ class LayerConfig:
         for name, known in (("statistics", StatisticsMode), ("background", Background)):
             if getattr(self, name) not in get_args(known):
                 raise ValueError(f"{name} must be one of {get_args(known)}")
+
+    @classmethod
+    def of(cls, preset: str, spaces: Sequence[str] = ("rgb", "lab", "hsv"), **rest: Any) -> Self:
+        """A configuration whose spaces are those that a preset "single:*" names, else `spaces`."""
+        if preset.startswith(_SINGLE):
+            spaces = (preset.removeprefix(_SINGLE),)
+        return cls(preset, cast("tuple[Space, ...]", tuple(spaces)), **rest)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""

@@ -29,8 +29,6 @@ from wsi_norm.lstainnorm.normalization import SpaceNormalization
 from wsi_norm.lstainnorm.reference import ReferenceLayer
 from wsi_norm.lstainnorm.template import Statistics, Template
 
-_SINGLE = "single:"
-
 
 class LStainNorm(StainLayer):
     """The layer: normalise in several colour spaces, fuse by attention, keep the glass.
@@ -72,9 +70,13 @@ class LStainNorm(StainLayer):
             )
         if preset == REFERENCE:
             raise ValueError("preset 'reference' is made by LStainNorm.from_reference")
-        if preset.startswith(_SINGLE):
-            spaces = (preset.removeprefix(_SINGLE),)  # type: ignore[assignment]
-        config = LayerConfig(preset, tuple(spaces), statistics, background, circular_hue)
+        config = LayerConfig.of(
+            preset,
+            spaces,
+            statistics=statistics,
+            background=background,
+            circular_hue=circular_hue,
+        )
         normalization = SpaceNormalization(config.spaces, template, circular_hue)
         super().__init__(config, normalization, _fusion(config), provenance)
 

@@ -21,25 +21,31 @@ Bools = npt.NDArray[np.bool_]
 
 
 class StainNormalizer(Protocol):
-    """Normalises uint8 tiles; threads may share it.
+    """Normalises uint8 tiles; threads may share it."""
 
-    Attributes
-    ----------
-    name
-        As in NORMALIZERS.
-    digest
-        SHA-256 of what decides its bytes (a checkpoint, a target); None where nothing does.
-    statistics
-        Whose it is given: "slide": `measure` is called once per slide; "tile": it measures each
-        tile by itself; "none": it measures nothing.
-    target
-        What a report draws beside a slide's colours; None where there are no such moments.
-    """
+    @property
+    def name(self) -> str:
+        """As in NORMALIZERS."""
+        ...
 
-    name: str
-    digest: str | None
-    statistics: StatisticsMode | Literal["none"]
-    target: Template | None
+    @property
+    def digest(self) -> str | None:
+        """SHA-256 of what decides its bytes (a checkpoint, a target); None where nothing does."""
+        ...
+
+    @property
+    def statistics(self) -> StatisticsMode | Literal["none"]:
+        """Whose it is given.
+
+        "slide": `measure` is called once per slide; "tile": it measures each tile by itself;
+        "none": it measures nothing.
+        """
+        ...
+
+    @property
+    def target(self) -> Template | None:
+        """What a report draws beside a slide's colours; None where there are no such moments."""
+        ...
 
     def measure(
         self, tiles: UInt8, tissue: Bools | None = None, white: Triple | None = None

@@ -25,8 +25,7 @@ class Model:
     path, template
         The checkpoint (None: the packaged one); the template of an authors' one, which lacks it.
     target
-        Image that a classic normaliser aims at, as a file or as uint8 (H, W, 3); None: what is built
-        in.
+        Image that a classic normaliser aims at, a file or uint8 (H, W, 3); None: what is built in.
     statistics, background
         None: as the checkpoint was trained.
     sha256

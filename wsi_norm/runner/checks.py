@@ -28,11 +28,10 @@ def checked_model(config: RunConfig) -> tuple[Model, dict[str, Any]]:
     loaded = model.load("cpu")
     if config.roi is not None:
         read_geojson(config.roi)
-    return model.fixed(loaded), {
-        "checkpoint": str(config.ckpt) if config.ckpt else "packaged",
-        "target": loaded.target.to_dict() if loaded.target is not None else None,
-        **loaded.facts(),
-    }
+    facts = loaded.facts()
+    checkpoint = str(config.ckpt or "packaged") if facts["preset"] and not config.target else None
+    target = loaded.target.to_dict() if loaded.target is not None else None
+    return model.fixed(loaded), {"checkpoint": checkpoint, **facts, "target": target}
 
 
 def absolute_source(source: SlideSource) -> SlideSource:

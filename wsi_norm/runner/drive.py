@@ -15,7 +15,8 @@ from distributed.scheduler import KilledWorker
 from wsi_norm import pipeline
 from wsi_norm.config import RunConfig
 from wsi_norm.errors import WsiNormError
-from wsi_norm.pipeline import Estimate, Model, Prepared, ShardResult, SlideJob
+from wsi_norm.normalizers.model import Model
+from wsi_norm.pipeline import Estimate, Prepared, ShardResult, SlideJob
 from wsi_norm.report import SlideResult, Status
 from wsi_norm.runner.checks import absolute_source
 from wsi_norm.runner.events import OnEvent, ShardWritten, SlidePlanned, WaitingForWorkers

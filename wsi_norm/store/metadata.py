@@ -11,8 +11,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from wsi_norm.config import compare
 from wsi_norm.choices import Background, StatisticsMode
+from wsi_norm.config import compare
 from wsi_norm.geometry import Level, TileGrid
 
 

@@ -103,7 +103,7 @@ def _without_offsets(layer: StainLayer) -> StainLayer:
 
 def _with_mean_attention(layer: StainLayer) -> StainLayer:
     copy = deepcopy(layer)
-    copy.fusion.attention = _MeanAttention(copy.fusion.attention)  # type: ignore[arg-type]
+    copy.fusion.attention = _MeanAttention(copy.fusion.attention)
     return copy
 
 

@@ -9,7 +9,6 @@ learns (`train`): there it is PyTorch's form on floats, with gradients.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, cast
 
 import numpy as np
 import torch
@@ -146,17 +145,18 @@ def build_front(config: NormalizerConfig, tiles: LabelledTiles, seed: int) -> Fr
             if target is None
             else Template.fit(target)
         )
-        layer = make_layer(layer_config(config), template)
+        layer = make_layer(
+            LayerConfig.of(
+                config.preset,
+                config.spaces,
+                statistics=config.statistics,
+                background=config.background,
+            ),
+            template,
+        )
     except ValueError as error:
         raise ConfigError(f"normalizer: {error}") from error
     return LayerFront(layer.requires_grad_(config.learn))
-
-
-def layer_config(config: NormalizerConfig) -> LayerConfig:
-    """The settings as a layer's; ValueError for a preset or a space that there is not."""
-    single = config.preset.startswith("single:")
-    spaces = (config.preset.removeprefix("single:"),) if single else config.spaces
-    return LayerConfig(config.preset, cast("Any", spaces), config.statistics, config.background)
 
 
 def target_tile(config: NormalizerConfig, tiles: LabelledTiles, seed: int) -> UInt8 | None:

@@ -19,7 +19,7 @@ from wsi_norm.cohort.scores import balanced_accuracy, dice_per_item, overlap
 from wsi_norm.config import TrainConfig
 from wsi_norm.errors import TrainingError
 from wsi_norm.lstainnorm.moments import numbered
-from wsi_norm.training.front import LayerFront
+from wsi_norm.training.front import Front, LayerFront
 
 
 class StainTask(pl.LightningModule):
@@ -43,7 +43,7 @@ class StainTask(pl.LightningModule):
 
     def __init__(
         self,
-        front: nn.Module,
+        front: Front,
         network: nn.Module,
         config: TrainConfig,
         classes: int,
@@ -51,7 +51,8 @@ class StainTask(pl.LightningModule):
         total_steps: int,
     ) -> None:
         super().__init__()
-        self.front, self.network, self.config = front, network, config
+        self.front: Front = front
+        self.network, self.config = network, config
         self.classes, self.total_steps = classes, total_steps
         weight = None if class_weights is None else torch.tensor(class_weights)
         self.class_weights: Tensor | None
@@ -151,10 +152,7 @@ class StainTask(pl.LightningModule):
 
     def _unit(self, batch: Batch) -> Tensor:
         """Who shares colours in augmentation: a slide does, where statistics are the slide's."""
-        if (
-            self.config.normalizer.statistics == "slide"
-            and self.config.normalizer.kind == "lstainnorm"
-        ):
+        if self.front.per_group:
             return numbered(batch.group)[1]
         return torch.arange(len(batch.group), device=batch.group.device)
 

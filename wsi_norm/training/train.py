@@ -22,7 +22,7 @@ from wsi_norm.cohort.tiles import LabelledTiles
 from wsi_norm.config import TrainConfig, read_yaml
 from wsi_norm.config.compare import differences
 from wsi_norm.errors import TrainingError
-from wsi_norm.lstainnorm import LStainNorm, save_checkpoint
+from wsi_norm.lstainnorm import StainLayer, save_checkpoint
 from wsi_norm.training.ablation import ablation, learned_facts
 from wsi_norm.training.front import LayerFront, build_front
 from wsi_norm.training.judge import judge, mean_score
@@ -264,6 +264,6 @@ def _write_settings(config: TrainConfig) -> None:
         raise TrainingError(f"{config.output}: cannot write there: {error.strerror}") from error
 
 
-def layer_of(task: StainTask) -> LStainNorm | None:
+def layer_of(task: StainTask) -> StainLayer | None:
     """The task's layer, if it has one."""
     return task.front.layer if isinstance(task.front, LayerFront) else None

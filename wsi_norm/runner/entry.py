@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from wsi_norm.config import RunConfig
 from wsi_norm.errors import StoreError
-from wsi_norm.pipeline import versions
+from wsi_norm.machine import versions
 from wsi_norm.pipeline.slides import SOFTWARE
 from wsi_norm.report import RunSummary, profile_table, write_report
 from wsi_norm.runner.checks import check_output, checked_model
