@@ -18,7 +18,8 @@ from wsi_norm.errors import ConfigError
 from wsi_norm.evaluation import profile as module
 from wsi_norm.evaluation.profile import probes, profile
 from wsi_norm.evaluation.quality import background_drift
-from wsi_norm.training.front import ClassicFront, NoFront
+from wsi_norm.normalizers.classic import Unchanged
+from wsi_norm.training.front import Front
 from wsi_norm.training.train import cut
 
 Tiles = dict[str, LabelledTiles]
@@ -45,7 +46,7 @@ def tiles(make: Callable[..., EvaluateConfig]) -> Tiles:
 
 
 def test_who_does_nothing(tiles: Tiles) -> None:
-    found = profile(NoFront(), tiles, 1.0)
+    found = profile(Front(Unchanged()), tiles, 1.0)
     assert found["pair_ciede2000"] == found["pair_ciede2000_before"] > 2
     assert (found["ssim"], found["gradient_correlation"], found["seam_step"]) == (1, 1, 1)
     assert found["background_drift"] == 0
@@ -53,7 +54,7 @@ def test_who_does_nothing(tiles: Tiles) -> None:
     # the four domains have colours of their own
     assert found["probe_colour"] == found["probe_rich"] == 1
     assert found["probe_chance"] == 0.25
-    assert profile(NoFront(), tiles, 1.0) == found
+    assert profile(Front(Unchanged()), tiles, 1.0) == found
 
 
 def test_who_removes_everything(tiles: Tiles) -> None:
@@ -99,13 +100,13 @@ def test_background_is_pale_relative_to_the_groups_white(
 
 
 def test_tiles_that_are_refused_are_counted_once(tiles: Tiles) -> None:
-    class Refusing(ClassicFront):
+    class Refusing(Front):
         def __init__(self) -> None:
-            nn.Module.__init__(self)
-            self.refused = 1000  # of the training
+            super().__init__(Unchanged())
+            self.passed_through = 1000  # of the training
 
         def forward(self, image: Tensor, group: Tensor) -> Tensor:
-            self.refused += len(image)
+            self.passed_through += len(image)
             return image
 
     found = profile(Refusing(), tiles, 1.0)
@@ -115,19 +116,19 @@ def test_tiles_that_are_refused_are_counted_once(tiles: Tiles) -> None:
 def test_without_a_second_tile_there_is_no_seam(make: Callable[..., EvaluateConfig]) -> None:
     training = make(training={"data": {"tile_size": 48}}).training
     tiles = cut(read_splits(training.data, training.task, None, 0), training)
-    assert profile(NoFront(), tiles, 1.0)["seam_step"] is None
+    assert profile(Front(Unchanged()), tiles, 1.0)["seam_step"] is None
 
 
 def test_whole_images_are_halved_for_seams(make: Callable[..., EvaluateConfig]) -> None:
     training = make(training={"data": {"tile_size": None}}).training
     tiles = cut(read_splits(training.data, training.task, None, 0), training)
-    assert module._seams(NoFront(), tiles["test"]) == 1
+    assert module._seams(Front(Unchanged()), tiles["test"]) == 1
 
 
 def test_domains_of_one_group_are_not_probed(tiles: Tiles) -> None:
     part = tiles["test"]
     nothing = {"probe_colour": None, "probe_rich": None, "probe_chance": None}
-    assert probes(NoFront(), [part]) == nothing
+    assert probes(Front(Unchanged()), [part]) == nothing
 
 
 def test_a_probe_that_cannot_be_split_is_none(
@@ -137,13 +138,13 @@ def test_a_probe_that_cannot_be_split_is_none(
         raise ValueError("a fold has all groups of a domain")
 
     monkeypatch.setattr(module, "domain_probe", uneven)
-    assert set(probes(NoFront(), [tiles["train"], tiles["test"]]).values()) == {None}
+    assert set(probes(Front(Unchanged()), [tiles["train"], tiles["test"]]).values()) == {None}
 
 
 def test_an_empty_test_split(make: Callable[..., EvaluateConfig], tiles: Tiles) -> None:
     tiles["test"] = LabelledTiles([], make().training, 2, training=False)
     with pytest.raises(ConfigError, match="the test split is empty"):
-        profile(NoFront(), tiles, 1.0)
+        profile(Front(Unchanged()), tiles, 1.0)
 
 
 def test_some_is_spread_over_whole_batches(tiles: Tiles) -> None:

@@ -14,7 +14,6 @@ import torch
 
 from wsi_norm import RunConfig, TileStore, load_checkpoint, run
 from wsi_norm.errors import CheckpointError, ConfigError, StoreError
-from wsi_norm.pipeline import versions
 from wsi_norm.report import SlideResult
 from wsi_norm.runner import ShardWritten, SlidePlanned
 from wsi_norm.store import TileFlag
@@ -330,13 +329,6 @@ def test_what_concerns_every_slide_is_said_before_the_first(
 ) -> None:
     with pytest.raises(error, match=words):
         run([slide_path], config(**{"output": tmp_path, **settings}))
-
-
-def test_a_package_that_is_not_there_has_no_version() -> None:
-    assert versions(("numpy", "no-such-package")) == {
-        "numpy": np.__version__,
-        "no-such-package": "absent",
-    }
 
 
 def test_a_store_made_anew_is_opened_anew(slide_path: Path, tmp_path: Path) -> None:

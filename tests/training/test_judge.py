@@ -15,7 +15,8 @@ from torch import nn
 from wsi_norm.cohort.splits import read_splits
 from wsi_norm.cohort.tiles import LabelledTiles
 from wsi_norm.config import TrainConfig
-from wsi_norm.training.front import NoFront
+from wsi_norm.normalizers.classic import Unchanged
+from wsi_norm.training.front import Front
 from wsi_norm.training.judge import judge, mean_score
 
 Cohort = Callable[..., Path]
@@ -37,11 +38,11 @@ class Green(nn.Module):
         return torch.stack([green - self.shift, self.shift - green], 1) * 10
 
 
-class Seen(NoFront):
+class Seen(Front):
     """Keeps which groups came together."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(Unchanged())
         self.groups: list[list[int]] = []
 
     def forward(self, image: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
@@ -86,7 +87,9 @@ def test_rows_of_views(cohort: Cohort, settings: Make) -> None:
         "test": {},
         "validation": {},
     }
-    rows = judge(NoFront(), Green(dense=False), tiles_of(settings(data=data)), strength=0.0, seed=0)
+    rows = judge(
+        Front(Unchanged()), Green(dense=False), tiles_of(settings(data=data)), strength=0.0, seed=0
+    )
     assert {row["item"] for row in rows} >= {"0-0.png#in", "0-0.png#out"}
     assert {row["item"].endswith("#out") for row in rows if row["label"] == 1} == {True}
 
@@ -94,7 +97,7 @@ def test_rows_of_views(cohort: Cohort, settings: Make) -> None:
 def test_rows_of_a_segmenter(cohort: Cohort, settings: Make) -> None:
     cohort(size=32, each=2)
     tiles = tiles_of(settings("segmentation", data={"tile_size": 12}))
-    rows = judge(NoFront(), Green(dense=True), tiles, strength=0.0, seed=0)
+    rows = judge(Front(Unchanged()), Green(dense=True), tiles, strength=0.0, seed=0)
     assert [row["item"] for row in rows] == [image.name for image in tiles.images]
     for k, row in enumerate(rows):
         found = tiles.pixels(k)[..., 1] / 255 < 0.45
@@ -112,7 +115,7 @@ def test_simulated_scanners(cohort: Cohort, settings: Make) -> None:
     tiles = tiles_of(settings())
 
     def chances(strength: float, seed: int) -> Any:
-        rows = judge(NoFront(), Green(dense=False), tiles, strength=strength, seed=seed)
+        rows = judge(Front(Unchanged()), Green(dense=False), tiles, strength=strength, seed=seed)
         return np.array([row["p1"] for row in rows])
 
     np.testing.assert_array_equal(chances(1.0, 3), chances(1.0, 3))

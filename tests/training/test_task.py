@@ -17,7 +17,8 @@ from tests.cohorts import batch_of
 from wsi_norm.config import TrainConfig
 from wsi_norm.errors import TrainingError
 from wsi_norm.lstainnorm import LStainNorm, Template
-from wsi_norm.training.front import LayerFront, NoFront
+from wsi_norm.normalizers.classic import Unchanged
+from wsi_norm.training.front import Front, LayerFront
 from wsi_norm.training.task import StainTask, full_precision
 
 Make = Callable[..., TrainConfig]
@@ -35,7 +36,7 @@ def task_of(config: TrainConfig, front: nn.Module | None = None, **changes: Any)
         else nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
     )
     given: dict[str, Any] = {"classes": 2, "class_weights": None, "total_steps": 10, **changes}
-    return StainTask(front or NoFront(), network, config, **given)
+    return StainTask(front or Front(Unchanged()), network, config, **given)
 
 
 def layer_front() -> LayerFront:
@@ -96,7 +97,7 @@ class Fixed(nn.Module):
 
 def test_balanced_accuracy_over_batches(settings: Make) -> None:
     """Of the classes that there are: no image of class 2, which is predicted once."""
-    task = Logged(NoFront(), Fixed([0, 0, 1], [2, 0], classes=3), settings(), 3, None, 1)
+    task = Logged(Front(Unchanged()), Fixed([0, 0, 1], [2, 0], classes=3), settings(), 3, None, 1)
     for labels in ([0, 0, 1], [1, 1]):
         batch = batch_of([0] * len(labels))
         task.validation_step(batch._replace(target=torch.tensor(labels)), 0)
@@ -118,7 +119,7 @@ def test_mean_dice_over_items(settings: Make) -> None:
         def forward(self, image: Tensor) -> Tensor:
             return nn.functional.one_hot(self.answers.pop(0), 2).permute(0, 3, 1, 2).float()
 
-    task = Logged(NoFront(), Masks(), config, 2, None, 1)
+    task = Logged(Front(Unchanged()), Masks(), config, 2, None, 1)
     for k in range(2):
         batch = batch_of([0, 0])._replace(target=truth[k], item=torch.tensor([4, k]))
         task.validation_step(batch, 0)
@@ -147,7 +148,7 @@ def test_what_is_logged_of_the_layer(settings: Make) -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite(settings: Make, value: float) -> None:
-    task = Logged(NoFront(), nn.Linear(1, 1), settings(), 2, None, 1)
+    task = Logged(Front(Unchanged()), nn.Linear(1, 1), settings(), 2, None, 1)
     task.forward = lambda image, group: torch.full((2, 2), value)  # type: ignore[method-assign]
     with pytest.raises(TrainingError) as caught:
         task.training_step(batch_of([0, 0]), 0)
