@@ -19,19 +19,31 @@ from wsi_norm.colorspace import CONVERSIONS, HUE, SPACES, Space
 
 Triple = tuple[float, float, float]
 
+
+def triple(values: Iterable[float]) -> Triple:
+    """Three floats; ValueError if there are not three."""
+    first, second, third = (float(value) for value in values)
+    return first, second, third
+
+
 PIVOT: Mapping[Space, Triple] = {
-    "rgb": (0.6, 0.5, 0.6),
-    "lab": (60.0, 20.0, -10.0),
-    "hsv": (0.0, 0.3, 0.7),
-    "hed": (0.0, 0.0, 0.0),
+    space: triple(np.float32(values))
+    for space, values in {
+        "rgb": (0.6, 0.5, 0.6),
+        "lab": (60.0, 20.0, -10.0),
+        "hsv": (0.0, 0.3, 0.7),
+    }.items()
 }
-"""Near the mean of H&E: float32 sums of squares about it keep their digits."""
+"""Near the mean of H&E, exact in float32: float32 sums of squares about it keep their digits."""
+
+NO_PIVOT = (0.0, 0.0, 0.0)
+"""Of the other spaces."""
 
 MIN_TISSUE_SHARE = 0.01
 """Fewer tissue pixels than this share of what is measured are no basis for statistics."""
 
 TINY = 1e-12
-"""Under roots, where a slope would be infinite."""
+"""Least value under a root, whose slope at 0 is infinite."""
 
 EPS = 1e-7
 
@@ -56,7 +68,7 @@ def power_sums(
     """
     sums = []
     for space, channels in zip(spaces, inside, strict=True):
-        x = channels - channels.new_tensor(PIVOT.get(space, (0.0, 0.0, 0.0)))[:, None, None]
+        x = channels - channels.new_tensor(PIVOT.get(space, NO_PIVOT))[:, None, None]
         first, second = x, x.square()
         if circular_hue and space == HUE[0]:
             angle = channels[:, HUE[1]]
@@ -83,9 +95,9 @@ def mean_and_std(
     mean, std: (..., S, 3); circular for hue, its mean in [0, 2 pi). Differentiable.
     """
     first, second = (sums / amount[..., None, None, None].clamp_min(EPS)).unbind(-1)
-    pivots = [PIVOT.get(space, (0.0, 0.0, 0.0)) for space in spaces]
+    pivots = [PIVOT.get(space, NO_PIVOT) for space in spaces]
     mean = first + sums.new_tensor(pivots)
-    std = ((second - first.square()).clamp_min(0) + TINY).sqrt()
+    std = (second - first.square()).clamp_min(TINY).sqrt()
     if not (circular_hue and HUE[0] in spaces):
         return mean, std
     place = spaces.index(HUE[0]), HUE[1]
@@ -158,12 +170,6 @@ def least_tissue(pixels: int) -> float:
     return max(1.0, MIN_TISSUE_SHARE * pixels)
 
 
-def triple(values: Iterable[float]) -> Triple:
-    """Three floats; ValueError if there are not three."""
-    first, second, third = (float(value) for value in values)
-    return first, second, third
-
-
 def numbered(group: Tensor) -> tuple[Tensor, Tensor]:
     """The distinct values of group (B,), sorted, and the place of each row's value among them."""
     values, place = torch.unique(group, return_inverse=True)
@@ -188,5 +194,5 @@ def _with_channel(x: Tensor, channel: int, values: Tensor) -> Tensor:
 def _angle(sine: Tensor, cosine: Tensor) -> tuple[Tensor, Tensor]:
     """Circular mean in [0, 2 pi) and circular std of mean sine and cosine."""
     most = 1 - 4 * torch.finfo(sine.dtype).eps  # the slope of the root is infinite at 1
-    resultant = (sine.square() + cosine.square() + TINY).sqrt().clamp_max(most)
+    resultant = (sine.square() + cosine.square()).clamp_min(TINY).sqrt().clamp_max(most)
     return torch.atan2(sine, cosine + TINY) % math.tau, (-2 * resultant.log()).sqrt()

@@ -21,7 +21,7 @@ from numba.extending import intrinsic
 from wsi_norm.colorspace import DARKEST, DENSITY_TO_STAIN, Space
 from wsi_norm.glass import GLASS_ABSORPTION, TISSUE_ABSORPTION
 from wsi_norm.lstainnorm.fusion import MIN_WEIGHT, TOKEN_PX
-from wsi_norm.lstainnorm.moments import EPS, PIVOT
+from wsi_norm.lstainnorm.moments import EPS, NO_PIVOT, PIVOT
 
 F32 = np.float32
 I32 = np.int32
@@ -37,7 +37,7 @@ this file must be touched: numba's cache knows code by its file.
 PAPER, PRODUCT, MEAN = range(3)
 COEFFICIENTS = 12
 
-_PIVOT = np.array([PIVOT[space] for space in KINDS], F32)
+_PIVOT = np.array([PIVOT.get(space, NO_PIVOT) for space in KINDS], F32)
 _CLEAR = 1 - GLASS_ABSORPTION
 _RAMP = 1 / (TISSUE_ABSORPTION - GLASS_ABSORPTION)
 
@@ -45,8 +45,9 @@ _STAIN = (DENSITY_TO_STAIN / np.log2(DARKEST)).astype(F32)
 """Stain amounts of log2 of RGB."""
 
 _OPTIONS: Any = {"nogil": True, "fastmath": True, "error_model": "numpy"}
-_compiled = njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)
-_inlined = njit(forceinline=True, **_OPTIONS)
+_inlined = njit(forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)
+"""Part of what calls it, always: a function of its own is compiled another time where it stands
+alone, and the process that compiles takes that one, later ones that of the cache: other sums."""
 
 
 def _cached(function):
@@ -148,7 +149,7 @@ def _hue(r, g, b, d):
     return F32(0) if red else base, (g - b) * q if red else more
 
 
-@_compiled
+@_inlined
 def _padded(values, strip):
     """A full strip of values: these, or a copy of them in `strip`."""
     if len(values) == len(strip):
@@ -158,7 +159,7 @@ def _padded(values, strip):
     return strip
 
 
-@_compiled
+@_inlined
 def _scaled(line, planes):
     """A strip's bytes as planes in [0, 1]."""
     for x in range(LANES):
@@ -167,7 +168,7 @@ def _scaled(line, planes):
         planes[2 * LANES + x] = F32(line[3 * x + 2]) * F32(1 / 255)
 
 
-@_compiled
+@_inlined
 def _looked_up(line, table, planes):
     """A strip's bytes as planes of a function of the byte: linear light, or log2."""
     for x in range(LANES):
@@ -176,7 +177,7 @@ def _looked_up(line, table, planes):
         planes[2 * LANES + x] = table[line[3 * x + 2]]
 
 
-@_compiled
+@_inlined
 def _rgb(u, p, y):
     g0, g1, g2, c0, c1, c2 = p[0], p[1], p[2], p[3], p[4], p[5]
     for x in range(LANES):
@@ -185,7 +186,7 @@ def _rgb(u, p, y):
         y[2 * LANES + x] = _clip(g2 * u[2 * LANES + x] + c2)
 
 
-@_compiled
+@_inlined
 def _lab(u, p, y):
     """From linear light; L*, a*, b* and their matching are folded into f of X, Y, Z.
 
@@ -208,7 +209,7 @@ def _lab(u, p, y):
         y[x] = _encode(y[x])
 
 
-@_compiled
+@_inlined
 def _hsv(u, p, y):
     """p[6] is the mean hue, p[7] the period of deviations from it (0: none is wrapped)."""
     g0, g1, g2, c0, c1, c2, mean, period = p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7]
@@ -230,7 +231,7 @@ def _hsv(u, p, y):
         y[2 * LANES + x] = _clip(v - c * _clip(abs(h - F32(4)) - F32(1)))
 
 
-@_compiled
+@_inlined
 def _hed(u, p, y):
     """From log2 of RGB: matching stains is a matrix (by rows) and a shift (p[9:]) there."""
     a0, a1, a2, b0, b1, b2 = p[0], p[1], p[2], p[3], p[4], p[5]
@@ -242,7 +243,7 @@ def _hed(u, p, y):
         y[2 * LANES + x] = _clip(_exp2(c0 * r + c1 * g + c2 * b + d2))
 
 
-@_compiled
+@_inlined
 def _branches(line, tables, kinds, coefficients, planes, y):
     """The branches of a strip (eq. 9): y is (spaces, 3 LANES)."""
     _scaled(line, planes)
@@ -259,7 +260,7 @@ def _branches(line, tables, kinds, coefficients, planes, y):
             _hed(planes[3 * LANES :], coefficients[s], y[s])
 
 
-@_compiled
+@_inlined
 def _pool(y, w, pool):
     """Running maxima of query, key and value over the rows of a token: pool is (5 LANES,)."""
     q0, q1, q2, q3, k0, k1, k2, k3 = w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7]
@@ -272,7 +273,7 @@ def _pool(y, w, pool):
         pool[4 * LANES + x] = max(pool[4 * LANES + x], b)
 
 
-@_compiled
+@_inlined
 def _take_tokens(pool, pixels, tokens):
     """Maxima over the columns of each token of a strip's pixels: tokens is (5, n)."""
     for i in range(5):
@@ -287,7 +288,7 @@ def _take_tokens(pool, pixels, tokens):
             tokens[i, whole] = lanes[TOKEN_PX * whole :].max()
 
 
-@_compiled
+@_inlined
 def _sums(slope, least, key, red, green, blue):
     """Sums over keys of e = 2^(slope (key - least)), and of e times the values."""
     s0, s1, s2, s3 = F32(0), F32(0), F32(0), F32(0)
@@ -300,7 +301,7 @@ def _sums(slope, least, key, red, green, blue):
     return s0, s1, s2, s3
 
 
-@_compiled
+@_inlined
 def _node(slope, least, tokens, values):
     """The attended value (3,) of the query `slope`; float32 for 512 tokens at most."""
     total = 0.0
@@ -322,7 +323,7 @@ def _node(slope, least, tokens, values):
     values /= total
 
 
-@_compiled
+@_inlined
 def _attend(tokens, points, to_coefficients, delta, maps):
     """Attention of one space times delta: tokens (5, N) to maps (3, N), by Chebyshev nodes."""
     query, key = tokens[0], tokens[1]
@@ -354,7 +355,7 @@ def _attend(tokens, points, to_coefficients, delta, maps):
     return maps
 
 
-@_compiled
+@_inlined
 def _stretch(tokens, rows):
     """A row of tokens to pixels, bilinear: rows is (strips, 3 LANES), its channel a third."""
     for t in range(len(tokens)):
@@ -370,7 +371,7 @@ def _stretch(tokens, rows):
         rows[0, x] = tokens[0]
 
 
-@_compiled
+@_inlined
 def _fuse_paper(kinds, upper, lower, t, y, weights, fused):
     """Eq. 14, numerator and denominator times the sum of evidence: one division a channel."""
     for x in range(3 * LANES):
@@ -386,7 +387,7 @@ def _fuse_paper(kinds, upper, lower, t, y, weights, fused):
         fused[x] = numerator / denominator
 
 
-@_compiled
+@_inlined
 def _fuse_product(kinds, upper, lower, t, y, weights, fused):
     for x in range(3 * LANES):
         value = F32(0)
@@ -395,7 +396,7 @@ def _fuse_product(kinds, upper, lower, t, y, weights, fused):
         fused[x] = value
 
 
-@_compiled
+@_inlined
 def _fuse_mean(kinds, y, weights, fused):
     for x in range(3 * LANES):
         value = F32(0)
@@ -410,7 +411,7 @@ def _tissue(r, g, b, p0, p1, p2):
     return ramp * ramp * (F32(3) - F32(2) * ramp)
 
 
-@_compiled
+@_inlined
 def _finish(line, fused, per_white, least_weight, out, edge):
     """Blend with the pixel by its tissue weight, round to bytes; a short `out` by way of `edge`."""
     p0, p1, p2 = per_white[0], per_white[1], per_white[2]
@@ -444,7 +445,7 @@ def _turn(base, more):
     return side * cosine + third * sine, third * cosine - side * sine
 
 
-@_compiled
+@_inlined
 def _to_lab(u, channels):
     for x in range(LANES):
         fx, fy, fz = _fxyz(u[x], u[LANES + x], u[2 * LANES + x])
@@ -453,7 +454,7 @@ def _to_lab(u, channels):
         channels[2 * LANES + x] = F32(200) * (fy - fz)
 
 
-@_compiled
+@_inlined
 def _to_hsv(u, channels):
     """Hue in radians, saturation, value; then sine and cosine of hue."""
     for x in range(LANES):
@@ -468,7 +469,7 @@ def _to_hsv(u, channels):
         channels[3 * LANES + x], channels[4 * LANES + x] = _turn(base, more)
 
 
-@_compiled
+@_inlined
 def _to_hed(u, channels):
     for x in range(LANES):
         r, g, b = u[x], u[LANES + x], u[2 * LANES + x]
@@ -477,7 +478,7 @@ def _to_hed(u, channels):
         channels[2 * LANES + x] = _STAIN[0, 2] * r + _STAIN[1, 2] * g + _STAIN[2, 2] * b
 
 
-@_compiled
+@_inlined
 def _converted(line, tables, kind, planes, channels):
     """The planes of a space: those of RGB, or `channels`."""
     if kind == RGB:
@@ -493,7 +494,7 @@ def _converted(line, tables, kind, planes, channels):
     return channels
 
 
-@_compiled
+@_inlined
 def _sums_about(weight, u, m0, m1, m2):
     """Weighted sums over a strip: of each channel's distance from a pivot, and of its square."""
     a0, a1, a2, b0, b1, b2 = F32(0), F32(0), F32(0), F32(0), F32(0), F32(0)
@@ -505,7 +506,7 @@ def _sums_about(weight, u, m0, m1, m2):
     return ((a0, b0), (a1, b1), (a2, b2))
 
 
-@_compiled
+@_inlined
 def _angle_sums(weight, u):
     """Weighted sums over a strip of sine and cosine of hue."""
     sine, cosine = F32(0), F32(0)
@@ -515,7 +516,7 @@ def _angle_sums(weight, u):
     return sine, cosine
 
 
-@_compiled
+@_inlined
 def _weigh(line, counted, per_white, weight):
     p0, p1, p2 = per_white[0], per_white[1], per_white[2]
     total = F32(0)
