@@ -16,21 +16,14 @@ import psutil
 import pytest
 import zarr
 
+from tests.builders import tree
+
 TILING = ("--tile-size", "512", "--step", "192")  # many tiles, shards of 16
 
 
 def command(*arguments: object) -> list[str]:
     """`wsi-norm` with this Python, without a console script on the path."""
     return [sys.executable, "-m", "wsi_norm", *(str(argument) for argument in arguments)]
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, by its relative name."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 @pytest.fixture(scope="module")

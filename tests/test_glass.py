@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from tests.overviews import GLASSES, TCGA, glass, overview, shaded_glass
+from tests.builders import TCGA
+from tests.overviews import GLASSES, glass, overview, shaded_glass
 from wsi_norm.glass import is_glass_coloured, unscanned, white_level
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
+from tests.builders import TEMPLATE
 from wsi_norm.lstainnorm import attention
 from wsi_norm.lstainnorm.attention import (
     TOLERANCE,
@@ -21,12 +22,6 @@ from wsi_norm.lstainnorm.attention import (
 )
 from wsi_norm.lstainnorm.fusion import ColourAttention, upsample
 from wsi_norm.lstainnorm.normalization import SpaceNormalization
-from wsi_norm.lstainnorm.template import Template
-
-TEMPLATE = Template(
-    mean={"rgb": (0.7, 0.5, 0.67), "lab": (59.0, 27.0, -15.0), "hsv": (5.35, 0.32, 0.72)},
-    std={"rgb": (0.16, 0.17, 0.13), "lab": (15.0, 8.0, 7.5), "hsv": (0.3, 0.12, 0.14)},
-)
 
 
 def tokens(*shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:
