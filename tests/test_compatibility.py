@@ -78,7 +78,12 @@ def test_the_same_run_skips_it(folder: Path) -> None:
     before = contents(folder)
     summary = again(folder)
     (slide,) = summary.slides
-    assert (slide.status, slide.tiles, slide.counts["edge"], slide.error) == ("skipped", 21, 1, None)
+    assert (slide.status, slide.tiles, slide.counts["edge"], slide.error) == (
+        "skipped",
+        21,
+        1,
+        None,
+    )
     assert summary.exit_status == 0
     assert contents(folder) == before
 
