@@ -51,7 +51,7 @@ class Registered(click.Choice):  # type: ignore[type-arg] # as above
         super().__init__(chosen.names)
 
     @property
-    def choices(self) -> tuple[str, ...]:  # type: ignore[override]
+    def choices(self) -> tuple[str, ...]:
         """The names."""
         return tuple(self._chosen.names)
 

@@ -256,7 +256,7 @@ def test_without_statistics_tiles_pass_through_and_say_so(tmp_path: Path) -> Non
 def test_every_normaliser_makes_a_store_like_any_other(
     slide_path: Path, tmp_path: Path, name: str, statistics: str
 ) -> None:
-    """Tiles from OpenSlide's pixels by the normaliser alone; resumed, skipped, verified, reported."""
+    """OpenSlide's pixels through the normaliser alone; resumed, skipped, verified, reported."""
     import openslide
 
     whose = {} if name == "none" else {"statistics": statistics}
