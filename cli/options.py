@@ -43,6 +43,23 @@ TYPES: dict[Any, click.ParamType[Any]] = {
 }
 
 
+class Registered(click.Choice):  # type: ignore[type-arg] # as above
+    """Names of a registry as it is when the option is parsed: one's own may have been added."""
+
+    def __init__(self, chosen: Chosen) -> None:
+        self._chosen = chosen
+        super().__init__(chosen.names)
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The names."""
+        return tuple(self._chosen.names)
+
+    @choices.setter
+    def choices(self, names: Iterable[str]) -> None:
+        """What click takes down when it begins is not kept."""
+
+
 class SettingsCommand(click.Command):
     """A command that takes `--gpus 0 1`: other tools of the field take several numbers there."""
 
@@ -100,7 +117,7 @@ def _shown(default: Any) -> str:
 def _type(name: str, field: FieldInfo) -> click.ParamType[Any]:
     for mark in field.metadata:
         if isinstance(mark, Chosen):
-            return click.Choice(mark.names)
+            return Registered(mark)
     kind: Any = field.annotation
     if get_origin(kind) in {Union, UnionType}:
         (kind,) = (part for part in get_args(kind) if part is not type(None))

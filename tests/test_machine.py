@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -21,14 +20,10 @@ from wsi_norm.machine import (
     deaf_to_interrupts,
     interrupt_on_sigterm,
     malloc_environment,
-    memory_bytes,
     peak_memory_bytes,
     resolve_device,
     versions,
 )
-
-GIB = 2**30
-UNLIMITED_V1 = "9223372036854771712"
 
 
 def kernel(root: Path, groups: str, files: dict[str, str]) -> Path:
@@ -85,27 +80,6 @@ def test_cores_without_a_scheduler_that_tells(
 
 def test_cores_here() -> None:
     assert 1 <= available_cores() <= (os.cpu_count() or 1)
-
-
-@pytest.mark.parametrize(
-    ("groups", "files", "memory"),
-    [
-        ("", {}, 64 * GIB),
-        ("0::/\n", {"memory.max": "max"}, 64 * GIB),
-        ("0::/job\n", {"job/memory.max": "8589934592"}, 8 * GIB),
-        ("0::/job/step\n", {"job/step/memory.max": "max", "job/memory.max": "4294967296"}, 4 * GIB),
-        ("0::/\n", {"memory.max": "1099511627776"}, 64 * GIB),
-        ("4:memory:/docker/1f\n", {"memory/memory.limit_in_bytes": "2147483648"}, 2 * GIB),
-        ("4:memory:/a\n", {"memory/a/memory.limit_in_bytes": UNLIMITED_V1}, 64 * GIB),
-        ("4:cpu:/\n", {"memory/memory.limit_in_bytes": "2147483648"}, 64 * GIB),
-    ],
-)
-def test_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, groups: str, files: dict[str, str], memory: int
-) -> None:
-    """Of a machine that has 64 GiB."""
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=64 * GIB))
-    assert memory_bytes(kernel(tmp_path, groups, files)) == memory
 
 
 def test_the_peak_is_at_least_what_is_held() -> None:

@@ -7,7 +7,6 @@ files as of Linux's documentation (cgroup-v1/memory.rst, scheduler/sched-bwc.rst
 from __future__ import annotations
 
 import os
-import re
 import signal
 import sys
 import threading
@@ -17,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from wsi_norm.choices import DEVICE
 from wsi_norm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,17 +40,6 @@ def available_cores(root: Path = ROOT) -> int:
             case [quota, period] if quota not in {"max", "-1"}:
                 limits.append(int(quota) / int(period))
     return max(1, int(min(limits)))
-
-
-def memory_bytes(root: Path = ROOT) -> int:
-    """Memory this process may use: the machine's, or what its cgroups allow."""
-    import psutil
-
-    limits = [psutil.virtual_memory().total]
-    for group in _cgroups("memory", root):
-        words = _words(group / "memory.max") + _words(group / "memory.limit_in_bytes")
-        limits += [int(word) for word in words if word != "max"]
-    return min(limits)
 
 
 def peak_memory_bytes() -> int:
@@ -79,7 +68,7 @@ def resolve_device(device: str) -> torch.device:
         return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     if device == "cpu":
         return torch.device("cpu")
-    match = re.fullmatch(r"cuda(?::(\d+))?", device)
+    match = DEVICE.fullmatch(device)
     if match is None:
         raise ConfigError(f"device {device!r} is none of auto, cpu, cuda, cuda:0, cuda:1 ...")
     if not torch.cuda.is_available():

@@ -26,7 +26,8 @@ def test_a_group_has_one_scanner_in_any_batch() -> None:
     for place, group in enumerate([4, 2, 4, 7]):
         scanner = VirtualScanner.draw(1, seeded(11, group), DEFAULT_RANGE)
         expected = scanner(batch.image[place : place + 1].float() / 255)
-        torch.testing.assert_close(out[place : place + 1], expected)
+        levels = (255 * expected).round() / 255  # as a file holds them
+        torch.testing.assert_close(out[place : place + 1], levels)
     assert (simulate(batch, 1.0, 12) - out).abs().max() > 0.01
     torch.testing.assert_close(simulate(batch, 0.0, 11), batch.image.float() / 255)
 

@@ -212,7 +212,7 @@ def test_an_image_smaller_than_a_tile(tmp_path: Path) -> None:
         f"{images[1].path}: 40 x 31 px is smaller than data.tile_size 32; "
         "lower that, or leave the image out with data.where"
     )
-    assert "40 x 31 px (averaged down by data.downsample 2) is smaller" in refusal(
+    assert "40 x 31 px (scaled down by data.downsample 2) is smaller" in refusal(
         check_sizes, images, 16, 2
     )
 

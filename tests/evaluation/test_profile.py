@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wsi_norm.cohort.splits import read_splits
 from wsi_norm.cohort.tiles import LabelledTiles
@@ -25,14 +25,14 @@ from wsi_norm.training.train import cut
 Tiles = dict[str, LabelledTiles]
 
 
-class Constant(nn.Module):
+class Constant(Front):
     """Everything becomes one colour."""
 
     def forward(self, image: Tensor, group: Tensor) -> Tensor:
         return torch.full_like(image, 0.6)
 
 
-class Shift(nn.Module):
+class Shift(Front):
     """5 grey levels darker; beyond what can be shown at times."""
 
     def forward(self, image: Tensor, group: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ def test_who_does_nothing(tiles: Tiles) -> None:
 
 
 def test_who_removes_everything(tiles: Tiles) -> None:
-    found = profile(Constant(), tiles, 1.0)
+    found = profile(Constant(Unchanged()), tiles, 1.0)
     assert found["pair_ciede2000"] == 0
     assert found["pair_ciede2000_before"] > 2
     assert found["ssim"] < 0.5
@@ -70,7 +70,7 @@ def test_who_removes_everything(tiles: Tiles) -> None:
 
 
 def test_a_shift_of_the_glass(tiles: Tiles) -> None:
-    found = profile(Shift(), tiles, 1.0)
+    found = profile(Shift(Unchanged()), tiles, 1.0)
     assert found["background_drift"] == pytest.approx(5, abs=0.01)
     assert set(found["degenerate"].values()) == {"out of range"}  # black becomes less than black
     assert {"black", "checkerboard"} <= found["degenerate"].keys()
@@ -95,7 +95,7 @@ def test_background_is_pale_relative_to_the_groups_white(
         return given[-1]
 
     monkeypatch.setattr(module.quality, "background_drift", watched)
-    assert profile(Shift(), tiles, 1.0)["background_drift"] == pytest.approx(5, abs=0.01)
+    assert profile(Shift(Unchanged()), tiles, 1.0)["background_drift"] == pytest.approx(5, abs=0.01)
     assert sum(np.isfinite(drift).sum() for drift in given) == 6
 
 

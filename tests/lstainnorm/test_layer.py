@@ -64,7 +64,7 @@ NOISE_SD = 1.5 / 255
 def layer_of(preset: str = "paper", **settings: object) -> StainLayer:
     torch.manual_seed(0)
     if preset == "reference":
-        return ReferenceLayer(("lab", "hsv", "rgb"), TEMPLATE, **settings)
+        return ReferenceLayer(**{"spaces": ("lab", "hsv", "rgb"), "template": TEMPLATE, **settings})
     return LStainNorm(preset, template=TEMPLATE, **settings)
 
 

@@ -15,6 +15,8 @@ import torch
 from tests.builders import tree
 from wsi_norm import RunConfig, TileStore, load_checkpoint, run
 from wsi_norm.errors import CheckpointError, ConfigError, StoreError
+from wsi_norm.lstainnorm import Statistics
+from wsi_norm.normalizers.model import Model
 from wsi_norm.report import SlideResult
 from wsi_norm.runner import ShardWritten, SlidePlanned
 from wsi_norm.store import TileFlag
@@ -238,6 +240,61 @@ def test_without_statistics_tiles_pass_through_and_say_so(tmp_path: Path) -> Non
     assert slide.counts[TileFlag.PASSED_THROUGH.key] == slide.tiles > 0
     store = TileStore.open(tmp_path / "out" / "glass.zarr")
     assert (store.flags & TileFlag.PASSED_THROUGH).all()
+    np.testing.assert_array_equal(store[0], glass[:256, :256])
+
+
+@pytest.mark.parametrize("statistics", ["slide", "tile"])
+@pytest.mark.parametrize("name", ["macenko", "reinhard", "none"])
+def test_every_normaliser_makes_a_store_like_any_other(
+    slide_path: Path, tmp_path: Path, name: str, statistics: str
+) -> None:
+    """OpenSlide's pixels through the normaliser alone; resumed, skipped, verified, reported."""
+    import openslide
+
+    whose = {} if name == "none" else {"statistics": statistics}
+    settings = config(tmp_path, tile_size=256, step=256, normalizer=name, **whose)
+    assert run([slide_path], settings).exit_status == 0
+    path = tmp_path / "synthetic.zarr"
+    store, before = TileStore.open(path), tree(path)
+    meta = store.meta
+    assert (meta.model.normalizer, meta.model.statistics) == (name, whose.get("statistics", name))
+    assert (meta.statistics is not None) == (meta.model.statistics == "slide")
+    normalizer = Model(name, **whose).load("cpu")
+    known = Statistics.from_dict(meta.statistics) if meta.statistics else None
+    with openslide.OpenSlide(slide_path) as slide:
+        for row in range(0, len(store), 7):
+            x, y = map(int, store.coords[row])
+            source = np.asarray(slide.read_region((x, y), 0, (256, 256)).convert("RGB"))
+            expected, usable = normalizer.normalize(source[None], known, meta.white)
+            np.testing.assert_array_equal(store[row], expected[0])
+            assert bool(store.flags[row] & TileFlag.PASSED_THROUGH) == (not usable[0])
+    assert name == "none" or np.abs(store[0].astype(int) - source).mean() > 1
+    assert store.damage() == []
+    (path / "tiles/c/0/0/0/0").unlink()
+    assert run([slide_path], settings).slides[0].status == "done"
+    assert tree(path) == before
+    assert run([slide_path], settings).slides[0].status == "skipped"
+    assert json.loads((tmp_path / "run.json").read_text())["model"]["normalizer"] == name
+
+
+@pytest.mark.parametrize("name", ["macenko", "reinhard"])
+def test_glass_passes_a_classic_normaliser_and_is_counted(tmp_path: Path, name: str) -> None:
+    from PIL import Image
+
+    glass = np.random.default_rng(0).normal(243, 1, (700, 900, 3)).clip(0, 255).astype(np.uint8)
+    Image.fromarray(glass).save(tmp_path / "glass.png")
+    settings = config(
+        tmp_path / "out",
+        default_mpp=0.5,
+        segmenter="none",
+        tile_size=256,
+        step=256,
+        normalizer=name,
+    )
+    (slide,) = run([tmp_path / "glass.png"], settings).slides
+    assert slide.counts["passed_through"] == slide.tiles > 0
+    assert "no statistics" in slide.warnings[0]
+    store = TileStore.open(tmp_path / "out" / "glass.zarr")
     np.testing.assert_array_equal(store[0], glass[:256, :256])
 
 

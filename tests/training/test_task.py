@@ -18,6 +18,7 @@ from wsi_norm.config import TrainConfig
 from wsi_norm.errors import TrainingError
 from wsi_norm.lstainnorm import LStainNorm, Template
 from wsi_norm.normalizers.classic import Unchanged
+from wsi_norm.normalizers.model import Model
 from wsi_norm.training.front import Front, LayerFront
 from wsi_norm.training.task import StainTask, full_precision
 
@@ -174,22 +175,27 @@ def test_a_step_depends_on_seed_and_step_alone(settings: Make) -> None:
 
 def test_who_shares_colours(settings: Make) -> None:
     batch = batch_of([8, 3, 8, 3, 5])
-    assert task_of(settings())._unit(batch).tolist() == [2, 0, 2, 0, 1]
-    for normalizer in ({"statistics": "tile"}, {"kind": "none"}, {"kind": "reinhard"}):
-        task = task_of(settings(normalizer=normalizer))
-        assert task._unit(batch).tolist() == [0, 1, 2, 3, 4]
+    per_tile = layer_front()
+    per_tile.layer.configure(statistics="tile")
+    fronts = {
+        (2, 0, 2, 0, 1): [layer_front(), Front(Model("reinhard").load("cpu"))],
+        (0, 1, 2, 3, 4): [per_tile, Front(Model("reinhard", statistics="tile").load("cpu")), None],
+    }
+    for expected, those in fronts.items():
+        for front in those:
+            assert tuple(task_of(settings(), front)._unit(batch).tolist()) == expected
 
 
 def test_mixed_precision_is_for_the_network_alone(settings: Make) -> None:
     seen: list[torch.dtype] = []
 
-    class Spy(nn.Module):
+    class Spy(Front):
         def forward(self, image: Tensor, group: Tensor) -> Tensor:
             flat = image.flatten(2)
             seen.append((flat @ flat.mT).dtype)
             return image
 
-    task = task_of(settings(augmentation={"scanners": 1.0}), Spy())
+    task = task_of(settings(augmentation={"scanners": 1.0}), Spy(Unchanged()))
     task.log = lambda *_, **__: None  # type: ignore[method-assign,assignment]
     inputs: list[torch.dtype] = []
     task.network[2].register_forward_hook(  # type: ignore[index]

@@ -17,7 +17,8 @@ CONDITIONS = {"clean": 0.0, "simulated": 1.0}
 def simulate(batch: Batch, strength: float, seed: int) -> Tensor:
     """Float images of a batch, each group as from its own virtual scanner; strength 0: as it is.
 
-    A group's scanner depends on the seed and the group's number alone, not on the batch.
+    A group's scanner depends on the seed and the group's number alone, not on the batch. What it
+    gives are whole grey levels, as a scanner's file holds them.
     """
     image = batch.image.float() / 255
     if strength == 0:
@@ -27,7 +28,8 @@ def simulate(batch: Batch, strength: float, seed: int) -> Tensor:
     for place, number in enumerate(numbers.tolist()):
         own = unit == place
         one = torch.zeros(int(own.sum()), dtype=torch.long)
-        result[own] = scan(image[own], one, strength, seeded(seed, number))
+        scanned = scan(image[own], one, strength, seeded(seed, number))
+        result[own] = (scanned * 255).round() / 255
     return result
 
 

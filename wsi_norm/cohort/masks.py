@@ -52,7 +52,7 @@ def check_sizes(
     tile_size
         Edge of the tiles that are cut; None: images are taken whole.
     downsample
-        Images are averaged down by this before tiles are cut.
+        Images are scaled down by this before tiles are cut.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def check_sizes(
                 "set data.tile_size to cut tiles of one size"
             )
         if min(size) // downsample < (tile_size or 1):
-            after = f" (averaged down by data.downsample {downsample})" if downsample > 1 else ""
+            after = f" (scaled down by data.downsample {downsample})" if downsample > 1 else ""
             raise ConfigError(
                 f"{path}: {_px(size)}{after} is smaller than data.tile_size {tile_size or 1}; "
                 "lower that, or leave the image out with data.where"

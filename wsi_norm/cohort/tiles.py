@@ -16,10 +16,9 @@ from torch.utils.data import Dataset
 from wsi_norm.cohort.masks import read_mask
 from wsi_norm.cohort.splits import LabelledImage
 from wsi_norm.config import TrainConfig
+from wsi_norm.pixels import UInt8, fit
 from wsi_norm.slide import read_image
 from wsi_norm.store import TileStore
-
-UInt8 = npt.NDArray[np.uint8]
 
 IGNORE = 255
 """Mask value of pixels that lie outside the image: no loss, no score."""
@@ -88,11 +87,11 @@ class LabelledTiles(Dataset[tuple[Tensor, Tensor, int, int]]):
         return pixels, target, int(self.group_of[position]), cut.image
 
     def pixels(self, index: int) -> UInt8:
-        """uint8 (H, W, 3) of an image, averaged down."""
+        """uint8 (H, W, 3) of an image, at the size that is trained on."""
         if index not in self._pixels:
             image = self.images[index]
             whole = read_image(image.path) if image.row is None else self._stored(image)
-            self._pixels[index] = _average_down(whole, self.data.downsample)
+            self._pixels[index] = _scaled_down(whole, self.data.downsample)
         return self._pixels[index]
 
     def labels(self) -> npt.NDArray[np.int64]:
@@ -158,14 +157,10 @@ class LabelledTiles(Dataset[tuple[Tensor, Tensor, int, int]]):
         return y, x
 
 
-def _average_down(image: UInt8, step: int) -> UInt8:
-    """Box-averaged by an integer; what does not fill a box at the far edges is cut off."""
-    if step == 1:
-        return image
+def _scaled_down(image: UInt8, step: int) -> UInt8:
+    """Smaller by an integer, as a run resizes; what does not fill a px at the far edges is cut."""
     height, width = (edge // step for edge in image.shape[:2])
-    boxes = image[: height * step, : width * step].reshape(height, step, width, step, 3)
-    averaged: UInt8 = (boxes.mean(axis=(1, 3)) + 0.5).astype(np.uint8)
-    return averaged
+    return fit(image[: height * step, : width * step], height, width)
 
 
 def _window(array: UInt8, y: int, x: int, size: int, mode: Any) -> UInt8:

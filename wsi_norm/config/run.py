@@ -31,6 +31,8 @@ UNUSED = {
     "target": ("lstainnorm", "none"),
     "ckpt": ("macenko", "none"),
     "template": ("macenko", "none"),
+    "statistics": ("none",),
+    "background": ("none",),
 }
 """Settings and the normalisers that have no use for them."""
 

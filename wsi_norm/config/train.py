@@ -57,7 +57,7 @@ class DataConfig(Group):
         default={}, description="class to where its tile is cut: every image gives one of each"
     )
     tile_size: int | None = Field(default=None, ge=8, description="edge of the tiles cut, in px")
-    downsample: int = Field(default=1, ge=1, le=16, description="images are averaged down by this")
+    downsample: int = Field(default=1, ge=1, le=16, description="images are scaled down by this")
     crops_per_image: int = Field(
         default=1, ge=1, description="tiles cut from an image per epoch, at random places"
     )

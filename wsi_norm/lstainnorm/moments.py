@@ -27,12 +27,9 @@ def triple(values: Iterable[float]) -> Triple:
 
 
 PIVOT: Mapping[Space, Triple] = {
-    space: triple(np.float32(values))
-    for space, values in {
-        "rgb": (0.6, 0.5, 0.6),
-        "lab": (60.0, 20.0, -10.0),
-        "hsv": (0.0, 0.3, 0.7),
-    }.items()
+    "rgb": triple(np.array([0.6, 0.5, 0.6], np.float32)),
+    "lab": (60.0, 20.0, -10.0),
+    "hsv": triple(np.array([0.0, 0.3, 0.7], np.float32)),
 }
 """Near the mean of H&E, exact in float32: float32 sums of squares about it keep their digits."""
 

@@ -94,16 +94,19 @@ class Page:
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """Where the checkpoint comes from."""
+        """Where the normaliser comes from."""
         return self.summary.model.get("provenance") or {}
 
     @property
-    def checkpoint(self) -> Mapping[str, Any]:
+    def normalizer(self) -> Mapping[str, Any]:
         """What normalised the tiles and, if that is a checkpoint, whether it was trained."""
-        facts = dict(self.summary.model)
-        for shown_elsewhere in ("target", "provenance"):
-            facts.pop(shown_elsewhere, None)
-        if facts.get("sha256"):
+        elsewhere = ("target", "provenance")
+        facts = {
+            key: value
+            for key, value in self.summary.model.items()
+            if value is not None and key not in elsewhere
+        }
+        if facts.get("checkpoint"):
             facts["trained"] = words.trained(self.provenance)
         return facts
 

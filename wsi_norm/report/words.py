@@ -110,4 +110,6 @@ def setting(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
+    if isinstance(value, Mapping):
+        return "; ".join(f"{key} {setting(inner)}" for key, inner in value.items())
     return str(value)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal, NoReturn, Self
@@ -148,8 +150,9 @@ class Slide:
     ) -> None:
         self.close()
 
-    def __del__(self) -> None:
-        self.close()  # a worker's thread has ended: what it kept open is closed with it
+    def __del__(self, at_exit: Callable[[], bool] = sys.is_finalizing) -> None:
+        if not at_exit():  # then the modules that would close it are gone, and the file is closed
+            self.close()  # a worker's thread has ended: what it kept open is closed with it
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Slide holds an open file and does not pickle; send its path")
