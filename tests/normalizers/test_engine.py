@@ -423,15 +423,19 @@ def test_a_batch_is_fitted_to_half_the_free_memory(
     monkeypatch: pytest.MonkeyPatch, free_gb: float, edge: int, expected: int
 ) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (int(free_gb * 1e9), int(80e9)))
-    assert module._fitting_batch(torch.device("cuda", 0), edge * edge) == expected
+    normalize = normalizer()
+    normalize.device = torch.device("cuda", 0)
+    tiles = np.broadcast_to(np.uint8(0), (1000, edge, edge, 3))
+    assert next(iter(normalize._batches(tiles))) == slice(0, expected)
 
 
 @pytest.mark.parametrize(("asked", "sizes"), [(None, [4, 3]), (3, [3, 3, 1]), (100, [7])])
 def test_batches_on_a_gpu(
     monkeypatch: pytest.MonkeyPatch, asked: int | None, sizes: list[int]
 ) -> None:
-    """Only how tiles are divided: nothing is computed on the device."""
-    monkeypatch.setattr(module, "_fitting_batch", lambda device, pixels: 4)
+    """Only how tiles are divided: nothing is computed on the device, which has room for 4."""
+    room = 2 * 4 * 24 * 40 * BYTES_PER_PIXEL
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (room, room))
     normalize = normalizer()
     normalize.device = torch.device("cuda", 0)
     normalize.batch_size = asked
