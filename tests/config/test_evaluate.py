@@ -189,7 +189,6 @@ def test_folder_names(parts: tuple[str, ...], name: str) -> None:
         ({"conditions": ["clean", "clean"]}, "conditions: 'clean' is listed twice"),
         ({"conditions": ["dirty"]}, "conditions.0: "),
         ({"workers": 0}, "workers: "),
-        ({"scanner_strength": 0}, "scanner_strength: "),
         ({"training": {"data": {"tile_size": 8}}}, "method 'none': data.tile_size must be at lea"),
         ({"training": {"data": {"index": None}}}, "training.data: give one of index, folder"),
     ],

@@ -70,7 +70,6 @@ class EvaluateConfig(Group):
     conditions: Annotated[tuple[Condition, ...], AfterValidator(_distinct)] = Field(
         default=("clean", "simulated"), min_length=1, description="as scanned; virtual scanners"
     )
-    scanner_strength: float = Field(default=1.0, gt=0, le=3, description="of the simulated ones")
     leave_out: bool = Field(
         default=False, description="judge each training domain by a training without it"
     )

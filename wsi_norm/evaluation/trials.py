@@ -143,7 +143,7 @@ def _do(trial: Trial, config: EvaluateConfig, settings: TrainConfig, root: Path 
         settings.output / PREDICTIONS, index=False
     )
     if is_first(trial, config):
-        facts = profile(front, tiles, config.scanner_strength)
+        facts = profile(front, tiles, CONDITIONS["simulated"])
         (settings.output / PROFILE).write_text(json.dumps(facts, indent=1) + "\n")
 
 
@@ -160,13 +160,7 @@ def _predict(
     rows = [
         {**who, "condition": condition, **row}
         for condition in config.conditions
-        for row in judge(
-            front,
-            network,
-            tiles,
-            seed=0,
-            strength=CONDITIONS[condition] * config.scanner_strength,
-        )
+        for row in judge(front, network, tiles, seed=0, strength=CONDITIONS[condition])
     ]
     predictions = pd.DataFrame(rows)
     if predictions.isna().any(axis=None):
@@ -247,7 +241,6 @@ def _identity(trial: Trial, config: EvaluateConfig, settings: TrainConfig) -> di
         "uses": uses,
         "fold": trial.fold,
         "conditions": list(config.conditions),
-        "strength": config.scanner_strength,
     }
     if uses is not None:
         used = config.of(uses, seed=trial.seed)
