@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from skimage import color
 from torch import Tensor, nn
 
+from tests.builders import SLIDE, TEMPLATE
 from wsi_norm.lstainnorm import (
     PRESETS,
     LayerConfig,
@@ -24,36 +25,6 @@ from wsi_norm.lstainnorm.moments import MomentPool
 from wsi_norm.lstainnorm.normalization import GAMMA_RANGE, MAX_GAIN
 from wsi_norm.lstainnorm.reference import ReferenceLayer
 
-TEMPLATE = Template(
-    mean={
-        "rgb": (0.70, 0.50, 0.67),
-        "lab": (59.0, 27.0, -15.0),
-        "hsv": (5.35, 0.32, 0.72),
-        "hed": (0.040, 0.020, 0.025),
-    },
-    std={
-        "rgb": (0.16, 0.17, 0.13),
-        "lab": (15.0, 8.0, 7.5),
-        "hsv": (0.30, 0.12, 0.14),
-        "hed": (0.030, 0.018, 0.015),
-    },
-)
-SLIDE = Statistics(
-    mean={
-        "rgb": (0.60, 0.45, 0.62),
-        "lab": (52.0, 20.0, -18.0),
-        "hsv": (5.0, 0.30, 0.66),
-        "hed": (0.050, 0.025, 0.030),
-    },
-    std={
-        "rgb": (0.20, 0.15, 0.14),
-        "lab": (12.0, 9.0, 6.0),
-        "hsv": (0.40, 0.10, 0.16),
-        "hed": (0.025, 0.020, 0.016),
-    },
-    white=(0.97, 0.96, 0.95),
-    tissue_pixels=10_000,
-)
 SINGLE = [preset for preset in PRESETS if preset.startswith("single:")]
 OURS = [preset for preset in PRESETS if preset != "reference"]
 FUSED = ["paper", "product", "mean"]
