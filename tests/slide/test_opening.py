@@ -81,7 +81,8 @@ def test_a_reader_that_there_is_not(slide_path: Path, name: str) -> None:
     with pytest.raises(ConfigError) as caught:
         open_slide(slide_path, name)
     assert str(caught.value) == (
-        f"no reader is called {name!r}; name one of auto, direct, openslide, tiffslide, image"
+        f"no reader is called {name!r}; "
+        "name one of auto, direct, openslide, tifffile, tiffslide, image"
     )
 
 

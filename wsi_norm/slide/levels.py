@@ -153,7 +153,7 @@ def _seen(
             _likeness(gray, _shown(reference, true, box, scale, look)) for box, gray in windows
         ]
         scores[factor] = float(np.median(likenesses)) if likenesses else 0.0
-    best = max(scores, key=lambda factor: scores[factor])
+    best = max(scores, key=lambda factor: (round(scores[factor], 2), factor in POWERS))
     return best if scores[best] >= LEAST_LIKENESS else None
 
 

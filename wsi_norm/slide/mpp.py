@@ -91,8 +91,8 @@ def _check_stated(path: Location, stated: StatedMpp, power: float | None) -> Non
     low, high = MPP_POWER_RANGE_UM
     if power is not None and not low <= stated.mean * power <= high:
         raise ResolutionError(
-            f"{path}: the slide states mpp {stated.mean:g} ({stated.where}) but objective power "
-            f"{power:g}, which means about {10 / power:g} um/px; {REMEDY}"
+            f"{path}: the slide states mpp {stated.mean:g} but objective power {power:g}, which "
+            f"means about {10 / power:g} um/px; {REMEDY}"
         )
 
 

@@ -115,10 +115,19 @@ def _open(path: Location, reader: str) -> tuple[Reader, str | None]:
                     f"leave out --reader {name}"
                 ) from error
             if not declined and not (auto and name == "direct"):  # there OpenSlide says the same
-                refusals.append(f"{name}: {reason}")
+                _add(refusals, name, reason)
             continue
         return opened, _damage(path, opened, refusals)
     raise UnreadableSlideError(f"{path}: {why_unreadable(path)} ({'; '.join(refusals)})")
+
+
+def _add(refusals: list[str], name: str, reason: str) -> None:
+    """Note why a reader does not open a file; together with the one before, if it says the same."""
+    before, _, said = refusals[-1].partition(": ") if refusals else ("", "", "")
+    if said == reason:
+        refusals[-1] = f"{before}, {name}: {reason}"
+    else:
+        refusals.append(f"{name}: {reason}")
 
 
 def _in_turn(path: Location) -> list[str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tifffile
 
 from wsi_norm.slide.levels import POWERS, StoredLevel, possible_downsamples, sizes_agree
 from wsi_norm.slide.readers.base import TIFFFILE_ERRORS, Declined, Refused, Stated, translated
-from wsi_norm.slide.readers.resolution import Described
+from wsi_norm.slide.readers.resolution import Described, Statement
 
 TOP_LEFT = 1
 """Orientation of nearly all TIFFs: the first row is the top, the first column the left."""
@@ -96,7 +97,7 @@ def checked(tiff: tifffile.TiffFile, stated: Stated) -> Described:
     pages = [page.ifd for page in read_pages(tiff)]
     check_not_turned(pages[0])
     full = [page for page in pages if _size(page) == stated.sizes[0]]
-    return Described.by(pages, (full or pages)[0])
+    return Described.by(*(statement(page) for page in (*full, *pages)))
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,22 @@ def _walk(tiff: tifffile.TiffFile) -> Iterator[Page]:
         yield Page(page, page.is_reduced, None)
         for below in page.pages or ():
             yield Page(below.aspage(), True, page)
+
+
+def statement(page: tifffile.TiffPage) -> Statement:
+    """What a page says of its size and its resolution."""
+    x, y, unit = (_value(page, tag) for tag in ("XResolution", "YResolution", "ResolutionUnit"))
+    text = page.description if isinstance(page.description, str) else ""
+    return Statement(_size(page), text, _quotient(x), _quotient(y), unit)
+
+
+def _value(page: tifffile.TiffPage, tag: str) -> Any:
+    return page.tags[tag].value if tag in page.tags else None
+
+
+def _quotient(rational: Any) -> float | None:
+    pair = isinstance(rational, tuple) and len(rational) == 2 and all(rational)
+    return rational[0] / rational[1] if pair else None
 
 
 def orientation(page: tifffile.TiffPage) -> int:

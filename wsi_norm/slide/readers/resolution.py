@@ -8,8 +8,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import tifffile
-
 from wsi_norm.geometry import Level
 from wsi_norm.slide.readers.base import Metadata, Stated, StatedMpp, positive_number
 
@@ -44,23 +42,50 @@ TAGS = "resolution tags"
 
 
 @dataclass(frozen=True)
+class Statement:
+    """What a page of a TIFF says: (width, height) in px, its text, px per unit, and the unit."""
+
+    size: tuple[int, int]
+    text: str
+    x_resolution: float | None
+    y_resolution: float | None
+    unit: Any
+
+    def mpp(self, unit_um: float | None, where: str) -> StatedMpp | None:
+        """By its resolution, in units of so many um."""
+        if unit_um is None:
+            return None
+        x, y = (
+            positive_number(unit_um / px) if px else None
+            for px in (self.x_resolution, self.y_resolution)
+        )
+        return _by_axis(x, y, where)
+
+
+@dataclass(frozen=True)
 class Described:
-    """What texts and tags of a TIFF state of the page of full resolution."""
+    """What the pages of a TIFF state in texts and tags."""
 
     mpp: StatedMpp | None
     tagged_mpp: StatedMpp | None
     objective_power: float | None
 
     @classmethod
-    def by(cls, pages: Iterable[Any], full: Any) -> Described:
-        """Look into every page's text, that of the full resolution first."""
-        texts = [page.description for page in (full, *pages) if isinstance(page.description, str)]
-        found = (find(text, full) for text in texts for find in (_ome, _comment, _imagej))
-        powers = (POWER.search(text) for text in texts)
+    def by(cls, full: Statement, *others: Statement) -> Described:
+        """Look at the page of full resolution; OME-XML stands with the first, whichever that is.
+
+        Other texts speak of the page that they stand with.
+        """
+        found = (
+            *(_ome(page.text, full) for page in (full, *others)),
+            _comment(full),
+            _imagej(full),
+        )
+        power = POWER.search(full.text)
         return cls(
             mpp=next((mpp for mpp in found if mpp is not None), None),
-            tagged_mpp=_tagged(full, TAG_UM.get(_value(full, "ResolutionUnit")), TAGS),
-            objective_power=next((_number(match[1]) for match in powers if match), None),
+            tagged_mpp=full.mpp(TAG_UM.get(full.unit), TAGS),
+            objective_power=_number(power[1]) if power else None,
         )
 
 
@@ -87,12 +112,12 @@ def metadata(
     )
 
 
-def _ome(text: str, full: tifffile.TiffPage) -> StatedMpp | None:
+def _ome(text: str, full: Statement) -> StatedMpp | None:
     """PhysicalSizeX and PhysicalSizeY of the image of this size, else of the first."""
     if "<OME" not in text:
         return None
     images = [dict(ATTRIBUTE.findall(element)) for element in PIXELS.findall(text)]
-    size = {"SizeX": str(full.imagewidth), "SizeY": str(full.imagelength)}
+    size = dict(zip(("SizeX", "SizeY"), map(str, full.size), strict=True))
     fitting = [image for image in images if size.items() <= image.items()]
     for image in fitting or images[:1]:
         return _by_axis(_physical_size(image, "X"), _physical_size(image, "Y"), "OME-XML")
@@ -105,39 +130,22 @@ def _physical_size(image: dict[str, str], axis: str) -> float | None:
     return None if size is None or unit is None else size * unit
 
 
-def _comment(text: str, full: tifffile.TiffPage) -> StatedMpp | None:
+def _comment(full: Statement) -> StatedMpp | None:
     """`MPP = 0.5`, as Aperio, Motic and others write it."""
-    match = MPP.search(text)
+    match = MPP.search(full.text)
     mpp = _number(match[1]) if match else None
     return _by_axis(mpp, mpp, "ImageDescription")
 
 
-def _imagej(text: str, full: tifffile.TiffPage) -> StatedMpp | None:
+def _imagej(full: Statement) -> StatedMpp | None:
     """The resolution tags hold px per ImageJ's unit."""
-    unit = UNIT.search(text) if text.startswith("ImageJ=") else None
-    return _tagged(full, UM.get(unit[1].strip().lower()), "ImageJ's unit") if unit else None
-
-
-def _tagged(page: tifffile.TiffPage, unit_um: float | None, where: str) -> StatedMpp | None:
-    if unit_um is None:
-        return None
-    x, y = (_um_per_px(_value(page, f"{axis}Resolution"), unit_um) for axis in "XY")
-    return _by_axis(x, y, where)
-
-
-def _um_per_px(resolution: Any, unit_um: float) -> float | None:
-    if not isinstance(resolution, tuple) or len(resolution) != 2 or not all(resolution):
-        return None
-    return positive_number(unit_um * resolution[1] / resolution[0])
+    unit = UNIT.search(full.text) if full.text.startswith("ImageJ=") else None
+    return full.mpp(UM.get(unit[1].strip().lower()), "ImageJ's unit") if unit else None
 
 
 def _by_axis(x: float | None, y: float | None, where: str) -> StatedMpp | None:
     known = [mpp for mpp in (x, y) if mpp is not None]
     return StatedMpp(known[0], known[-1], where) if known else None
-
-
-def _value(page: tifffile.TiffPage, tag: str) -> Any:
-    return page.tags[tag].value if tag in page.tags else None
 
 
 def _number(text: str) -> float | None:

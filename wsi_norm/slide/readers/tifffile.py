@@ -32,7 +32,7 @@ from wsi_norm.slide.readers.base import (
     on_white,
     translated,
 )
-from wsi_norm.slide.readers.pages import SlidePages, orientation, unspecified_samples
+from wsi_norm.slide.readers.pages import SlidePages, orientation, statement, unspecified_samples
 from wsi_norm.slide.readers.resolution import Described
 
 WHITE = 255
@@ -87,7 +87,7 @@ class TifffileReader:
         self._found = found
         levels = true_levels([self._turned(level) for level in pages.stored()], self._look)
         self._levels = [found[stored.number] for stored, _ in levels]
-        described = Described.by(pages.all, pages.full)
+        described = Described.by(*(statement(page) for page in (pages.full, *pages.all)))
         self.metadata = Metadata(
             levels=tuple(level for _, level in levels),
             mpp=described.mpp or described.tagged_mpp,
@@ -173,13 +173,13 @@ class _Tiles:
         present = [plane for plane in planes if plane is not None]
         if len(present) < len(planes):
             return np.full((self.height, self.width, 3), WHITE, np.uint8)
-        samples = np.concatenate(present, axis=-1)
+        samples: RGB = np.concatenate(present, axis=-1)
         colours, alpha = samples[..., :3], samples[..., 3:4]
         if samples.shape[-1] == 3 or unspecified_samples(self._page):
             three: RGB = np.ascontiguousarray(colours)
             return three
         if self._page.extrasamples[0] == EXTRASAMPLE.ASSOCALPHA:
-            return np.minimum(colours.astype(np.uint16) + (WHITE - alpha), WHITE).astype(np.uint8)
+            return np.minimum(colours, alpha) + (WHITE - alpha)
         return on_white(Image.fromarray(samples[..., :4]))
 
     def _segment(self, index: int) -> npt.NDArray[np.uint8] | None:

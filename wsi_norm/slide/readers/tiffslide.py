@@ -20,7 +20,7 @@ from wsi_norm.slide.readers.base import (
     on_white,
     translated,
 )
-from wsi_norm.slide.readers.pages import checked
+from wsi_norm.slide.readers.pages import checked, read_pages
 from wsi_norm.slide.readers.resolution import metadata
 
 ERRORS = (
@@ -47,6 +47,7 @@ class TiffSlideReader:
         with translated(Refused, *ERRORS):
             self._slide = tiffslide.TiffSlide(path)
         with closed_on_failure(self._slide):
+            read_pages(self._slide.ts_tifffile)  # TiffSlide would follow a loop of them for ever
             with translated(Refused, *ERRORS):
                 stated = Stated.by(self._slide, "tiffslide")
                 tiff = self._slide.ts_tifffile
