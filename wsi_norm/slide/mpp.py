@@ -16,6 +16,7 @@ MPP_POWER_RANGE_UM = (4.0, 25.0)
 """mpp x objective power is about 10 um (0.5 at 20x, 0.25 at 40x); far off means one is wrong."""
 
 REMEDY = "give the right one in the column mpp of --slides-csv, or with --override-mpp for all"
+PRINT_REMEDY = "give the right one with --default-mpp, or in the column mpp of --slides-csv"
 
 MppSource = Literal["slide", "table", "override", "default"]
 
@@ -87,7 +88,8 @@ def _check_stated(path: Location, stated: StatedMpp, power: float | None) -> Non
             f"{path}: the slide states mpp {stated.x:g} in x but {stated.y:g} in y "
             f"({stated.where}), so its pixels are not square; scale it, or {REMEDY}"
         )
-    _in_range(path, stated.mean, "slide", stated.where)
+    remedy = PRINT_REMEDY if _of_a_print(stated) else REMEDY
+    _in_range(path, stated.mean, "slide", f" by {stated.where}", remedy)
     low, high = MPP_POWER_RANGE_UM
     if power is not None and not low <= stated.mean * power <= high:
         raise ResolutionError(
@@ -106,11 +108,12 @@ def _is_in_range(mpp_um: float) -> bool:
     return positive_number(mpp_um) is not None and low <= mpp_um <= high
 
 
-def _in_range(path: Location, mpp_um: float, source: MppSource, where: str = "") -> float:
+def _in_range(
+    path: Location, mpp_um: float, source: MppSource, where: str = "", remedy: str = REMEDY
+) -> float:
     if _is_in_range(mpp_um):
         return mpp_um
     low, high = MPP_RANGE_UM
-    by = f" by {where}" if where else ""
     raise ResolutionError(
-        f"{path}: mpp {mpp_um:g} ({source}){by} is outside {low:g}-{high:g} um/px; {REMEDY}"
+        f"{path}: mpp {mpp_um:g} ({source}){where} is outside {low:g}-{high:g} um/px; {remedy}"
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import tifffile
@@ -18,6 +17,20 @@ TOP_LEFT = 1
 
 LARGEST_LEVEL = 0.9
 """A level has at most this share of the width of full resolution, padding included."""
+
+MAX_TILE_PX = 100_000_000
+"""A tile is decoded whole: 100 megapixels are 300 MB."""
+
+NUMBERS = (
+    "imagewidth",
+    "imagelength",
+    "tilewidth",
+    "tilelength",
+    "samplesperpixel",
+    "planarconfig",
+    "subfiletype",
+)
+"""What tifffile takes from tags as they are, damaged or not."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +63,7 @@ class SlidePages:
         pages = read_pages(tiff)
         full = max((page.ifd for page in pages), key=_area)
         _check(full)
-        marked = [(page.ifd, page.reduced or page.parent is full) for page in pages]
+        marked = [(page.ifd, page.marks_level_of(full)) for page in pages]
         sizes: dict[tuple[int, int], tuple[tifffile.TiffPage, bool]] = {}
         for page, sure in sorted(marked, key=lambda pair: pair[1], reverse=True):
             if _is_tiled(page) and page.imagewidth <= LARGEST_LEVEL * full.imagewidth:
@@ -102,11 +115,14 @@ def checked(tiff: tifffile.TiffFile, stated: Stated) -> Described:
 
 @dataclass(frozen=True)
 class Page:
-    """A page of a TIFF: its directory, whether it is marked as reduced, and whose SubIFD it is."""
+    """A page of a TIFF: its directory, and whose SubIFD it is."""
 
     ifd: tifffile.TiffPage
-    reduced: bool
     parent: tifffile.TiffPage | None
+
+    def marks_level_of(self, full: tifffile.TiffPage) -> bool:
+        """Whether it is said to be a level: a reduced page, or a SubIFD of full resolution."""
+        return self.ifd.is_reduced if self.parent is None else self.parent is full
 
 
 def read_pages(tiff: tifffile.TiffFile) -> list[Page]:
@@ -131,31 +147,42 @@ def _walk(tiff: tifffile.TiffFile) -> Iterator[Page]:
         if page.offset in seen:
             raise Refused("its directories form a loop")
         seen.add(page.offset)
-        yield Page(page, page.is_reduced, None)
+        yield _whole(page, None)
         for below in page.pages or ():
-            yield Page(below.aspage(), True, page)
+            yield _whole(below.aspage(), page)
+
+
+def _whole(page: tifffile.TiffPage, parent: tifffile.TiffPage | None) -> Page:
+    """A page whose tags are numbers where numbers are expected."""
+    for name in NUMBERS:
+        if not isinstance(getattr(page, name), int):
+            raise Refused(f"the tag of {name} in its page {page.index} is damaged")
+    return Page(page, parent)
 
 
 def statement(page: tifffile.TiffPage) -> Statement:
     """What a page says of its size and its resolution."""
-    x, y, unit = (_value(page, tag) for tag in ("XResolution", "YResolution", "ResolutionUnit"))
+    x, y = (_quotient(page, f"{axis}Resolution") for axis in "XY")
     text = page.description if isinstance(page.description, str) else ""
-    return Statement(_size(page), text, _quotient(x), _quotient(y), unit)
+    return Statement(_size(page), text, x, y, _number(page, "ResolutionUnit"))
 
 
-def _value(page: tifffile.TiffPage, tag: str) -> Any:
-    return page.tags[tag].value if tag in page.tags else None
+def _number(page: tifffile.TiffPage, tag: str) -> int | None:
+    value = page.tags[tag].value if tag in page.tags else None
+    return int(value) if isinstance(value, int) else None
 
 
-def _quotient(rational: Any) -> float | None:
-    pair = isinstance(rational, tuple) and len(rational) == 2 and all(rational)
-    return rational[0] / rational[1] if pair else None
+def _quotient(page: tifffile.TiffPage, tag: str) -> float | None:
+    value = page.tags[tag].value if tag in page.tags else None
+    if not isinstance(value, tuple) or len(value) != 2 or not all(value):
+        return None
+    return float(value[0] / value[1])
 
 
 def orientation(page: tifffile.TiffPage) -> int:
     """Value of the Orientation tag, 1 to 8; 1 where it holds nothing of these."""
-    value = page.tags[274].value if 274 in page.tags else TOP_LEFT
-    return int(value) if value in range(1, 9) else TOP_LEFT
+    value = _number(page, "Orientation")
+    return value if value is not None and 1 <= value <= 8 else TOP_LEFT
 
 
 def check_not_turned(page: tifffile.TiffPage) -> None:
@@ -166,7 +193,7 @@ def check_not_turned(page: tifffile.TiffPage) -> None:
 
 def unspecified_samples(page: tifffile.TiffPage) -> bool:
     """Whether there are samples beside red, green and blue of which nothing is said."""
-    alpha = page.extrasamples[:1] in {(1,), (2,)}
+    alpha = tuple(page.extrasamples)[:1] in {(1,), (2,)}
     return page.samplesperpixel > 3 and not alpha
 
 
@@ -192,8 +219,7 @@ def _photometric(page: tifffile.TiffPage) -> str:
 
 
 def _is_tiled(page: tifffile.TiffPage) -> bool:
-    edges = page.tilewidth, page.tilelength
-    return _is_colour(page) and all(isinstance(edge, int) and edge > 0 for edge in edges)
+    return _is_colour(page) and 0 < page.tilewidth * page.tilelength <= MAX_TILE_PX
 
 
 def _is_colour(page: tifffile.TiffPage) -> bool:
@@ -205,7 +231,7 @@ def _check(page: tifffile.TiffPage) -> None:
     if not _is_colour(page):
         raise Refused(f"{page.dtype} {_photometric(page)} pixels are not 8-bit colour in one page")
     if not _is_tiled(page):
-        raise Refused("the TIFF is not tiled")
+        raise Refused("the TIFF is not tiled, or not in tiles that fit into memory")
 
 
 def _may_be_level(full: tifffile.TiffPage, page: tifffile.TiffPage) -> bool:

@@ -6,7 +6,6 @@ import html
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from wsi_norm.geometry import Level
 from wsi_norm.slide.readers.base import Metadata, Stated, StatedMpp, positive_number
@@ -49,7 +48,7 @@ class Statement:
     text: str
     x_resolution: float | None
     y_resolution: float | None
-    unit: Any
+    unit: int | None
 
     def mpp(self, unit_um: float | None, where: str) -> StatedMpp | None:
         """By its resolution, in units of so many um."""
@@ -84,7 +83,7 @@ class Described:
         power = POWER.search(full.text)
         return cls(
             mpp=next((mpp for mpp in found if mpp is not None), None),
-            tagged_mpp=full.mpp(TAG_UM.get(full.unit), TAGS),
+            tagged_mpp=full.mpp(TAG_UM.get(full.unit or 0), TAGS),
             objective_power=_number(power[1]) if power else None,
         )
 

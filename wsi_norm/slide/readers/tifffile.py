@@ -190,7 +190,8 @@ class _Tiles:
             return None
         with translated(ReadError, *ERRORS):
             self._file.seek(offset)
-            segment = page.decode(self._file.read(count), index, jpegtables=page.jpegtables)[0]
+            data = self._file.read(count)  # at once: tifffile reads tags from the same file
+            segment = page.decode(data, index, jpegtables=page.jpegtables)[0]
             samples = np.asarray(segment, np.uint8).reshape(self.height, self.width, -1)
         if samples.shape[-1] * len(self._planes) != page.samplesperpixel:
             raise ReadError(f"the tile has {samples.shape[-1]} samples")
