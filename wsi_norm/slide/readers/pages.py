@@ -86,7 +86,7 @@ class SlidePages:
             (width, height) of the levels that the library takes.
         """
         levels = self.stored()
-        check_not_turned(self.full)
+        check_not_turned(self.full, Declined)
         if self.full is not self.all[0]:
             raise Declined("the largest page is not the first")
         if unspecified_samples(self.full):
@@ -108,7 +108,7 @@ def checked(tiff: tifffile.TiffFile, stated: Stated) -> Described:
     if stated.plain:
         SlidePages.of(tiff).check_ordinary(stated.sizes)
     pages = [page.ifd for page in read_pages(tiff)]
-    check_not_turned(pages[0])
+    check_not_turned(pages[0], Refused)
     full = [page for page in pages if _size(page) == stated.sizes[0]]
     return Described.by(*(statement(page) for page in (*full, *pages)))
 
@@ -185,10 +185,10 @@ def orientation(page: tifffile.TiffPage) -> int:
     return value if value is not None and 1 <= value <= 8 else TOP_LEFT
 
 
-def check_not_turned(page: tifffile.TiffPage) -> None:
-    """Leave to others what libraries that turn each tile by itself would scramble."""
+def check_not_turned(page: tifffile.TiffPage, otherwise: type[Refused]) -> None:
+    """Refuse what OpenSlide scrambles: it turns each tile by itself."""
     if orientation(page) != TOP_LEFT:
-        raise Declined(f"the picture lies turned in the file (Orientation {orientation(page)})")
+        raise otherwise(f"the picture lies turned in the file (Orientation {orientation(page)})")
 
 
 def unspecified_samples(page: tifffile.TiffPage) -> bool:
