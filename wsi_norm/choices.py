@@ -80,6 +80,7 @@ READERS = Choices(
     "reader",
     direct="wsi_norm.slide.readers.direct:DirectReader.proven",
     openslide="wsi_norm.slide.readers.openslide:OpenSlideReader",
+    tifffile="wsi_norm.slide.readers.tifffile:TifffileReader",
     tiffslide="wsi_norm.slide.readers.tiffslide:TiffSlideReader",
     image="wsi_norm.slide.readers.image:ImageReader",
 )

@@ -153,7 +153,9 @@ def _colour_warnings(slide: Slide, overview: Overview, config: RunConfig) -> lis
 
 
 def _damage_warnings(slide: Slide, overview: Overview) -> list[str]:
-    warnings = [] if slide.damage is None else [f"damaged: {slide.damage}"]
+    warnings = [*slide.warnings]
+    if slide.damage is not None:
+        warnings.append(f"damaged: {slide.damage}")
     if not overview.readable.all():
         lost = np.mean(~overview.readable)
         warnings.append(f"damaged: {lost:.1%} of the slide's area cannot be read")

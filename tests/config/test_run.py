@@ -73,6 +73,7 @@ def test_every_key_can_stand_in_a_file(tmp_path: Path) -> None:
         "mpp": "0.25",
         "overlap": "32",
         "default_mpp": "0.5",
+        "override_mpp": "0.25",
         "min_tissue": "0.5",
         "segmenter": "none",
         "roi": "r.geojson",

@@ -6,6 +6,13 @@ from typing import Any, get_args
 import pytest
 
 from wsi_norm.report import SlideResult, Status, words
+from wsi_norm.slide import MppSource
+from wsi_norm.store import SlideMeta
+
+
+def test_every_source_of_mpp_has_a_word() -> None:
+    stored = get_args(SlideMeta.model_fields["mpp_source"].annotation)
+    assert words.MPP_SOURCES.keys() == set(stored) == set(get_args(MppSource))
 
 
 @pytest.mark.parametrize(

@@ -409,6 +409,18 @@ def test_a_table_rules_over_what_slides_say(slide_path: Path, faulty: Path, tmp_
     assert meta.slide.mpp_um == 0.499
 
 
+def test_one_mpp_rules_over_what_all_slides_say(
+    slide_path: Path, faulty: Path, tmp_path: Path
+) -> None:
+    settings = config(tmp_path / "out", override_mpp=0.4, report=True)
+    summary = run([faulty / "mpp_10x.svs", slide_path], settings)
+    assert [slide.status for slide in summary.slides] == ["done", "done"]
+    for store in (tmp_path / "out").glob("*.zarr"):
+        meta = TileStore.open(store).meta
+        assert (meta.slide.mpp_um, meta.slide.mpp_source) == (0.4, "override")
+    assert "--override-mpp" in (tmp_path / "out" / "report.html").read_text("utf-8")
+
+
 def test_a_url_is_a_slide_like_any_other(slide_path: Path, tmp_path: Path) -> None:
     import fsspec
 

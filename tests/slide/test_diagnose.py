@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import struct
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from wsi_norm.errors import ReadError, ResolutionError, SlideError, UnreadableSlideError
 from wsi_norm.geometry import Region
@@ -211,6 +213,40 @@ def test_a_whole_tiff_that_is_no_slide(tmp_path: Path) -> None:
     path = tmp_path / "a.svs"
     tifffile.imwrite(path, np.zeros((4, 64, 64), np.complex64), photometric="minisblack")
     assert why_unreadable(path).startswith("a TIFF that no reader understands")
+
+
+def test_directories_in_a_loop(slide_path: Path, tmp_path: Path) -> None:
+    """The last one leads back to the first: every reader ends, and says so."""
+    path = tmp_path / "a.svs"
+    data = bytearray(slide_path.read_bytes())
+    with tifffile.TiffFile(slide_path) as tiff:
+        offsets = [page.offset for page in tiff.pages]
+        (entries,) = struct.unpack_from("<H", data, offsets[-1])
+        assert not tiff.is_bigtiff
+    struct.pack_into("<I", data, offsets[-1] + 2 + 12 * entries, offsets[0])
+    path.write_bytes(data)
+    for reader in READERS:
+        assert "its directories form a loop" in refusal(path, reader)[1]
+
+
+def test_a_mrxs_without_its_folder(tmp_path: Path) -> None:
+    """The file beside the folder is a JPEG of the label, so it looks whole."""
+    path = tmp_path / "a.mrxs"
+    Image.new("RGB", (8, 8)).save(path, format="JPEG")
+    assert why_unreadable(path) == f"its folder {tmp_path / 'a'} is missing; copy it to the file"
+    assert refusal(path, "auto")[0] is UnreadableSlideError
+    (tmp_path / "a").mkdir()
+    assert why_unreadable(path).startswith("not a slide format")
+
+
+def test_one_reason_of_several_readers_stands_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    pixels = np.full((64, 64, 3), 4000, np.uint16)
+    tifffile.imwrite(path, pixels, photometric="rgb", tile=(64, 64))
+    _, message = refusal(path, "auto")
+    assert message.count("uint16 RGB pixels are not 8-bit colour") == 1
+    assert "convert it to a tiled TIFF of 8-bit RGB (openslide, tifffile, tiffslide: " in message
+    assert "12 bits in 16" in message
 
 
 def test_threads_do_not_hear_each_others_complaints(caplog: pytest.LogCaptureFixture) -> None:

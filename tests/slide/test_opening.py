@@ -2,10 +2,13 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openslide
 import pytest
+import tifffile
+from PIL import Image
 
 from tests.builders import CMU, TCGA
 from tests.slide.oracle import OF_JPEG, READERS
@@ -82,8 +85,112 @@ def test_a_reader_that_there_is_not(slide_path: Path, name: str) -> None:
     with pytest.raises(ConfigError) as caught:
         open_slide(slide_path, name)
     assert str(caught.value) == (
-        f"no reader is called {name!r}; name one of auto, direct, openslide, tiffslide, image"
+        f"no reader is called {name!r}; "
+        "name one of auto, direct, openslide, tifffile, tiffslide, image"
     )
+
+
+# --- encodings
+
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (300, 460, 3), np.uint8)
+SMOOTH = np.asarray(Image.fromarray(PICTURE[:30, :46]).resize((460, 300), Image.Resampling.BICUBIC))
+TILES: dict[str, Any] = {"tile": (128, 128), "photometric": "rgb", "metadata": None}
+PREDICTED: dict[str, Any] = {"predictor": True}
+LOSSLESS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "big": {"big": True},
+    "240 px": {"tile": (240, 240), "compression": "deflate"},
+    "LZW": {"compression": "lzw"},
+    "LZW, predictor": {"compression": "lzw", **PREDICTED},
+    "deflate": {"compression": "deflate"},
+    "deflate, predictor": {"compression": "adobe_deflate", **PREDICTED},
+    "zstd": {"compression": "zstd"},
+    "PackBits": {"compression": "packbits"},
+    "WebP": {"compression": "webp", "compressionargs": {"level": 100, "lossless": True}},
+    "JPEG 2000": {"compression": "jpeg2000", "compressionargs": {"level": 0}},
+    "JPEG XL": {"compression": "jpegxl", "compressionargs": {"lossless": True}},
+}
+
+
+def encoded(path: Path, pixels: np.ndarray, big: bool = False, **how: Any) -> Path:
+    with tifffile.TiffWriter(path, bigtiff=big) as tiff:
+        tiff.write(pixels, **{**TILES, **how})
+    return path
+
+
+def pixels_of(path: Path) -> np.ndarray:
+    with open_slide(path, table_mpp_um=0.5) as slide:
+        assert (slide.damage, slide.warnings) == (None, ())
+        return slide.read(Region(0, 0, 0, *slide.dimensions))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "planes"),
+    [
+        (name, planes)
+        for name in LOSSLESS
+        for planes in ("contig", "separate")
+        if (name, planes) != ("WebP", "separate")  # it has no planes of one colour
+    ],
+)
+def test_lossless_encodings(tmp_path: Path, encoding: str, planes: str) -> None:
+    how = LOSSLESS[encoding]
+    pixels = PICTURE if planes == "contig" else np.moveaxis(PICTURE, -1, 0)
+    path = encoded(tmp_path / "a.tif", pixels, planarconfig=planes, **how)
+    np.testing.assert_array_equal(pixels_of(path), PICTURE)
+
+
+@pytest.mark.parametrize("colours", ["RGB", "YCbCr 4:4:4", "YCbCr 4:2:0"])
+def test_jpeg(tmp_path: Path, colours: str) -> None:
+    how: dict[str, Any] = {
+        "RGB": {"compressionargs": {"level": 95, "outcolorspace": "RGB"}},
+        "YCbCr 4:4:4": {"compressionargs": {"level": 95}, "subsampling": (1, 1)},
+        "YCbCr 4:2:0": {"compressionargs": {"level": 95}, "subsampling": (2, 2)},
+    }[colours]
+    path = encoded(tmp_path / "a.tif", SMOOTH, compression="jpeg", **how)
+    assert np.abs(pixels_of(path).astype(int) - SMOOTH).mean() < 3  # JPEG at 95
+
+
+@pytest.mark.parametrize("kind", ["unassalpha", "assocalpha"])
+def test_alpha(tmp_path: Path, kind: str) -> None:
+    alpha = np.clip(SMOOTH[..., :1], 16, 255)
+    share = alpha / 255
+    colours = PICTURE if kind == "unassalpha" else np.rint(PICTURE * share).astype(np.uint8)
+    path = encoded(tmp_path / "a.tif", np.dstack([colours, alpha]), extrasamples=[kind])
+    expected = PICTURE * share + 255 * (1 - share)
+    assert np.abs(pixels_of(path) - expected).max() <= 2  # rounded when multiplied, and back
+
+
+def test_a_sparse_file(tmp_path: Path) -> None:
+    """Tiles that are left out are white."""
+    path = encoded(tmp_path / "a.tif", PICTURE)
+    with tifffile.TiffFile(path) as tiff:
+        places = [tiff.pages.first.tags[tag] for tag in ("TileOffsets", "TileByteCounts")]
+    with path.open("r+b") as file:
+        for tag in places:
+            file.seek(tag.valueoffset)
+            file.write(bytes({3: 2, 4: 4}[tag.dtype]))
+    expected = PICTURE.copy()
+    expected[:128, :128] = 255
+    np.testing.assert_array_equal(pixels_of(path), expected)
+
+
+@pytest.mark.parametrize("mode", ["P", "CMYK"])
+def test_palette_and_cmyk(tmp_path: Path, mode: str) -> None:
+    image = Image.fromarray(SMOOTH)
+    image = image.quantize(64) if mode == "P" else image.convert(mode)
+    image.save(tmp_path / "a.tif")
+    np.testing.assert_array_equal(pixels_of(tmp_path / "a.tif"), np.asarray(image.convert("RGB")))
+
+
+def test_a_crop_of_an_aperio_slide_in_strips_is_whole(tmp_path: Path) -> None:
+    """Only TiffSlide opens such; that OpenSlide does not is no damage."""
+    text = "Aperio Image Library v8\n81713x37331 [70791,733 460x300]|AppMag = 20|MPP = 0.5"
+    path = encoded(tmp_path / "a.tif", PICTURE, description=text, tile=None, rowsperstrip=1)
+    np.testing.assert_array_equal(pixels_of(path), PICTURE)
+    with open_slide(path) as slide:
+        assert (slide.reader, slide.mpp_um, slide.mpp_source) == ("tiffslide", 0.5, "slide")
 
 
 # --- a reader of one's own
@@ -174,6 +281,48 @@ def test_mpp_stated_given_and_missing(data_dir: Path, reader: str) -> None:
     with pytest.raises(ResolutionError, match=r"--default-mpp.*--slides-csv") as caught:
         open_slide(silent, reader)
     assert str(caught.value).startswith(f"{silent}: ")
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_one_mpp_for_all_slides(data_dir: Path, reader: str) -> None:
+    for name in (CMU, TCGA):
+        with open_slide(data_dir / name, reader, override_mpp_um=0.3, default_mpp_um=0.25) as slide:
+            assert (slide.mpp_um, slide.mpp_source) == (0.3, "override")
+        with open_slide(data_dir / name, reader, table_mpp_um=0.4, override_mpp_um=0.3) as slide:
+            assert (slide.mpp_um, slide.mpp_source) == (0.4, "table")
+
+
+@pytest.mark.parametrize("suffix", ["ome.tif", "svs", "tif"])
+def test_mpp_where_openslide_does_not_look(tmp_path: Path, suffix: str) -> None:
+    how: dict[str, Any] = {
+        "ome.tif": {
+            "metadata": {"axes": "YXS", "PhysicalSizeX": 0.5, "PhysicalSizeXUnit": "µm"},
+            "resolution": (28, 28),
+            "resolutionunit": "CENTIMETER",
+        },
+        "svs": {"description": "Motic V1.0.0|AppMag = 20|MPP = 0.500000"},
+        "tif": {"resolution": (20000, 20000), "resolutionunit": "CENTIMETER"},
+    }[suffix]
+    path = encoded(tmp_path / f"a.{suffix}", PICTURE, **how)
+    for reader in ("auto", "openslide", "tifffile", "tiffslide"):
+        with open_slide(path, reader, default_mpp_um=0.25) as slide:
+            assert (slide.mpp_um, slide.mpp_source) == (0.5, "slide")
+
+
+def test_the_default_is_not_taken_in_silence(tmp_path: Path) -> None:
+    """1 px/mm, as libvips writes it."""
+    how: dict[str, Any] = {"resolution": (10, 10), "resolutionunit": "CENTIMETER"}
+    path = encoded(tmp_path / "a.tif", PICTURE, **how)
+    with open_slide(path, default_mpp_um=0.5) as slide:
+        assert (slide.mpp_um, slide.mpp_source) == (0.5, "default")
+        assert any("1000 um/px" in warning for warning in slide.warnings)
+
+
+def test_pixels_that_are_not_square(tmp_path: Path) -> None:
+    how: dict[str, Any] = {"resolution": (20000, 10000), "resolutionunit": "CENTIMETER"}
+    path = encoded(tmp_path / "a.tif", PICTURE, **how)
+    with pytest.raises(ResolutionError, match=r"mpp 0\.5 in x but 1 in y \(resolution tags\)"):
+        open_slide(path, default_mpp_um=0.5)
 
 
 @pytest.mark.parametrize("mpp_um", [0.0, -0.5, 0.01, 17.0, float("nan"), float("inf")])

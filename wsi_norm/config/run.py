@@ -90,6 +90,9 @@ class RunConfig(Group):
     default_mpp: Annotated[float | None, UM] = Field(
         default=None, gt=0, description="um/px of slides that state none"
     )
+    override_mpp: Annotated[float | None, UM] = Field(
+        default=None, gt=0, description="um/px of all slides, whatever they state"
+    )
 
     # tissue
     min_tissue: Annotated[float, Option(("--tissue-threshold",), "SHARE")] = Field(

@@ -18,7 +18,12 @@ STATUSES: Mapping[Status, tuple[str, str]] = {
 }
 """A sign and a meaning of each status; the worst first."""
 
-MPP_SOURCES = {"slide": "slide", "table": "table", "default": "--default-mpp"}
+MPP_SOURCES = {
+    "slide": "slide",
+    "table": "table",
+    "override": "--override-mpp",
+    "default": "--default-mpp",
+}
 """Where a slide's mpp came from, by what the store says."""
 
 

@@ -1,8 +1,9 @@
 """Slides: the only home of OpenSlide and TiffSlide."""
 
+from wsi_norm.slide.mpp import MppSource
 from wsi_norm.slide.opening import open_slide
 from wsi_norm.slide.overview import Overview
 from wsi_norm.slide.readers.image import read_image
-from wsi_norm.slide.slide import MppSource, Slide
+from wsi_norm.slide.slide import Slide
 
 __all__ = ["MppSource", "Overview", "Slide", "open_slide", "read_image"]

@@ -11,8 +11,10 @@ import tifffile
 
 from wsi_norm.location import Location
 from wsi_norm.slide.readers.base import TIFFFILE_ERRORS, Refused, translated
+from wsi_norm.slide.readers.pages import read_pages
 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+JPEG_MAGIC = b"\xff\xd8"
 
 
 def why_unreadable(path: Location) -> str:
@@ -23,14 +25,19 @@ def why_unreadable(path: Location) -> str:
             head = file.read(512)
     except OSError as error:
         return f"{error.strerror or error}; check the file and its permissions"
-    text = head.lstrip().lower()
+    text, suffix = head.lstrip().lower(), path.suffix.lower()
     if size == 0:
         return "the file is empty; copy it again"
     if text.startswith((b"<!doctype html", b"<html")):
         return "the file is an HTML page, not a slide; download it again"
+    if suffix == ".mrxs" and head.startswith(JPEG_MAGIC) and not path.with_suffix("").is_dir():
+        return f"its folder {path.with_suffix('')} is missing; copy it to the file"
     if head.startswith(TIFF_MAGIC):
-        return f"{tiff_damage(path) or 'a TIFF that no reader understands'}; copy it again"
-    if path.suffix.lower() in {".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif"}:
+        damage = tiff_damage(path)
+        if damage is None:
+            return "a TIFF that no reader understands; convert it to a tiled TIFF of 8-bit RGB"
+        return f"{damage}; copy it again"
+    if suffix in {".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif"}:
         return f"not a TIFF (starts with {head[:4]!r}), so damaged or no slide; copy it again"
     return "not a slide format that OpenSlide, TiffSlide or Pillow knows"
 
@@ -55,15 +62,15 @@ def tiff_damage(path: Location) -> str | None:
 
 def _spans(path: Location) -> list[tuple[int, int]] | None:
     """(offset, bytes) of all tiles and strips of a TIFF; None without a directory."""
-    with (
-        translated(Refused, *TIFFFILE_ERRORS),
-        path.open("rb") as file,
-        tifffile.TiffFile(file) as tiff,
-    ):
-        if not tiff.pages:
-            return None
-        pages = [(page.dataoffsets, page.databytecounts) for page in tiff.pages]
-        return [span for page in pages for span in zip(*page, strict=True)]
+    with path.open("rb") as file:
+        with translated(Refused, *TIFFFILE_ERRORS):
+            tiff = tifffile.TiffFile(file)
+            if not tiff.pages:
+                return None
+        pages = [page.ifd for page in read_pages(tiff)]
+    spans = [zip(page.dataoffsets, page.databytecounts, strict=True) for page in pages]
+    with translated(Refused, *TIFFFILE_ERRORS):
+        return [span for page in spans for span in page]
 
 
 class _Listener(logging.Filter):

@@ -8,24 +8,21 @@ import warnings
 from upath import UPath
 
 from wsi_norm.choices import READERS
-from wsi_norm.errors import ConfigError, ResolutionError, UnreadableSlideError
+from wsi_norm.errors import ConfigError, UnreadableSlideError
 from wsi_norm.location import Location, location
 from wsi_norm.slide.diagnose import tiff_damage, tifffile_complaints, why_unreadable
+from wsi_norm.slide.mpp import GivenMpp, chosen_mpp
 from wsi_norm.slide.readers import image
 from wsi_norm.slide.readers.base import (
     Declined,
-    Metadata,
     Reader,
     Refused,
     closed_on_failure,
-    positive_number,
 )
-from wsi_norm.slide.slide import MppSource, Slide
+from wsi_norm.slide.slide import Slide
 
-MPP_RANGE_UM = (0.05, 16.0)
-"""Stated mpp outside this range is no microscope's: 200x would be 0.05, 0.625x is 16."""
-MPP_POWER_RANGE_UM = (4.0, 25.0)
-"""mpp x objective power is about 10 um (0.5 at 20x, 0.25 at 40x); far off means one is wrong."""
+LACKING = ("Unsupported TIFF compression", "Unsupported or missing image file")
+"""What OpenSlide says of a file of which it knows no format: that says nothing of damage."""
 
 
 def open_slide(
@@ -33,6 +30,7 @@ def open_slide(
     reader: str = "auto",
     *,
     table_mpp_um: float | None = None,
+    override_mpp_um: float | None = None,
     default_mpp_um: float | None = None,
 ) -> Slide:
     """Open a slide file, a DICOM folder, a plain image or the URL of a TIFF.
@@ -46,6 +44,8 @@ def open_slide(
         OpenSlide's, else OpenSlide, and the next reader where OpenSlide does not open the file.
     table_mpp_um
         um/px of level 0 that rules over what the slide states.
+    override_mpp_um
+        um/px of level 0 that rules over what the slide states, but not over the table.
     default_mpp_um
         um/px of level 0 for a slide that states none.
 
@@ -56,15 +56,16 @@ def open_slide(
     ConfigError
         No reader has this name.
     ResolutionError
-        mpp is missing, absurd, or contradicts the objective power.
+        mpp is missing, absurd, differs between the axes, or contradicts the objective power.
     """
     if reader != "auto" and reader not in READERS:
         raise ConfigError(f"no reader is called {reader!r}; name one of auto, {', '.join(READERS)}")
     file = _slide_file(location(path))
     opened, damage = _open(file, reader)
     with closed_on_failure(opened):
-        mpp_um, source = _checked_mpp(file, opened.metadata, table_mpp_um, default_mpp_um)
-    return Slide(file, mpp_um, source, damage, opened)
+        given = GivenMpp(table_mpp_um, override_mpp_um, default_mpp_um)
+        mpp = chosen_mpp(file, opened.metadata, given)
+    return Slide(file, mpp.um, mpp.source, damage, mpp.warnings, opened)
 
 
 def _slide_file(path: Location) -> Location:
@@ -114,16 +115,25 @@ def _open(path: Location, reader: str) -> tuple[Reader, str | None]:
                     f"leave out --reader {name}"
                 ) from error
             if not declined and not (auto and name == "direct"):  # there OpenSlide says the same
-                refusals.append(f"{name}: {reason}")
+                _add(refusals, name, reason)
             continue
         return opened, _damage(path, opened, refusals)
     raise UnreadableSlideError(f"{path}: {why_unreadable(path)} ({'; '.join(refusals)})")
 
 
+def _add(refusals: list[str], name: str, reason: str) -> None:
+    """Note why a reader does not open a file; together with the one before, if it says the same."""
+    before, _, said = refusals[-1].partition(": ") if refusals else ("", "", "")
+    if said == reason:
+        refusals[-1] = f"{before}, {name}: {reason}"
+    else:
+        refusals.append(f"{name}: {reason}")
+
+
 def _in_turn(path: Location) -> list[str]:
     """The readers that "auto" tries."""
     if isinstance(path, UPath):
-        return ["tiffslide"]
+        return ["tiffslide", "tifffile"]
     suffix = path.suffix.lower()
     if suffix in image.SUFFIXES:
         return ["image"]
@@ -134,42 +144,9 @@ def _damage(path: Location, opened: Reader, refusals: list[str]) -> str | None:
     """A slide that one reader refuses is never taken for whole in silence."""
     if opened.name == "image":  # a plain image; that slide readers refuse it says nothing
         return None
-    damage = tiff_damage(path) if opened.name == "tiffslide" else None
-    # A whole file in a codec that the other readers lack is not damaged.
-    foreign = all("Unsupported TIFF compression" in refusal for refusal in refusals)
-    if damage is None and foreign:
+    damage = tiff_damage(path) if opened.name in {"tiffslide", "tifffile"} else None
+    # A whole file in a codec or a layout that the other readers lack is not damaged.
+    if damage is None and all(any(word in refusal for word in LACKING) for refusal in refusals):
         return None
     refused = f" although other readers refuse it ({'; '.join(refusals)})" if refusals else ""
     return f"{damage or 'perhaps damaged'}; read by {opened.name}{refused}"
-
-
-def _checked_mpp(
-    path: Location, metadata: Metadata, table: float | None, default: float | None
-) -> tuple[float, MppSource]:
-    remedy = "give the right one in the column mpp of --slides-csv"
-    source: MppSource
-    if table is not None:
-        mpp_um, source = table, "table"
-    elif metadata.mpp_um is not None:
-        mpp_um, source = metadata.mpp_um, "slide"
-    elif default is not None:
-        mpp_um, source = default, "default"
-    else:
-        raise ResolutionError(
-            f"{path}: the slide states no usable mpp; give it with --default-mpp, "
-            "or in the column mpp of --slides-csv"
-        )
-    low, high = MPP_RANGE_UM
-    if positive_number(mpp_um) is None or not low <= mpp_um <= high:
-        raise ResolutionError(
-            f"{path}: mpp {mpp_um:g} ({source}) is outside {low:g}-{high:g} um/px; {remedy}"
-        )
-    power = metadata.objective_power
-    if source == "slide" and power is not None:
-        low, high = MPP_POWER_RANGE_UM
-        if not low <= mpp_um * power <= high:
-            raise ResolutionError(
-                f"{path}: the slide states mpp {mpp_um:g} but objective power {power:g}, which "
-                f"means about {10 / power:g} um/px; {remedy}"
-            )
-    return mpp_um, source

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Literal, NoReturn, Self
+from typing import NoReturn, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +17,9 @@ from wsi_norm.errors import ReadError, UnreadableSlideError
 from wsi_norm.geometry import Box, Level, Region
 from wsi_norm.location import Location
 from wsi_norm.slide.diagnose import tifffile_complaints
+from wsi_norm.slide.mpp import MppSource
 from wsi_norm.slide.overview import WHITE, Overview, painted
 from wsi_norm.slide.readers.base import Metadata, Reader, Refused
-
-MppSource = Literal["slide", "table", "default"]
 
 
 @dataclass
@@ -34,15 +33,19 @@ class Slide:
     path
         The file that is read (for a DICOM folder, one of its instances).
     mpp_um, mpp_source
-        Level-0 resolution in um/px, and whether the slide, the table or the default stated it.
+        Level-0 resolution in um/px, and who stated it: the slide (`metadata.mpp` says where), the
+        table, --override-mpp or --default-mpp.
     damage
         What is wrong with a file that can still be read in part; None for a whole one.
+    warnings
+        What else is to be said about it, a line each.
     """
 
     path: Location
     mpp_um: float
     mpp_source: MppSource
     damage: str | None
+    warnings: tuple[str, ...]
     _reader: Reader = field(repr=False)
     _closed: bool = field(default=False, repr=False)
     _lost: bool = field(default=False, repr=False)

@@ -67,7 +67,7 @@ class SlideMeta(_Frozen):
     width_px: int
     height_px: int
     mpp_um: float
-    mpp_source: Literal["slide", "table", "default"]
+    mpp_source: Literal["slide", "table", "override", "default"]
     objective_power: float | None
     damage: str | None
     icc_profile: bool

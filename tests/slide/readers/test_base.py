@@ -7,10 +7,12 @@ import pytest
 from PIL import Image
 
 from wsi_norm.errors import ReadError
+from wsi_norm.slide.levels import StoredLevel
 from wsi_norm.slide.readers.base import (
     Declined,
     Refused,
     Stated,
+    StatedMpp,
     closed_on_failure,
     on_white,
     positive_number,
@@ -70,26 +72,37 @@ def test_positive_numbers(value: object, number: float | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("x", "y", "mean"),
+    ("x", "y", "expected"),
     [
-        ("0.5", "0.5", 0.5),
-        ("0.5", "0.52", 0.51),
-        ("0.5", None, 0.5),
-        ("0.5", "0.53", None),
+        ("0.5", "0.52", (0.5, 0.52)),
+        ("0.5", None, (0.5, 0.5)),
+        ("x", "0.25", (0.25, 0.25)),
         (None, "nan", None),
     ],
 )
-def test_mean_mpp(x: str | None, y: str | None, mean: float | None) -> None:
-    properties = {"a.mpp-x": x, "a.mpp-y": y, "b.mpp-x": "7", "a.vendor": "v"}
-    stated = Stated(properties, ((6, 4), (3, 2)), (1, 2.0), ("macro", "label"))
-    metadata = stated.metadata("a", icc_profile=True)
-    assert metadata.mpp_um == (None if mean is None else pytest.approx(mean))
-    assert (metadata.vendor, metadata.objective_power) == ("v", None)
-    assert metadata.associated_images == ("label", "macro")
-    assert [(level.index, level.width, level.downsample) for level in metadata.levels] == [
-        (0, 6, 1.0),
-        (1, 3, 2.0),
-    ]
+def test_what_a_library_states(
+    x: str | None, y: str | None, expected: tuple[float, float] | None
+) -> None:
+    properties = {
+        "a.mpp-x": x,
+        "a.mpp-y": y,
+        "b.mpp-x": "7",
+        "a.vendor": "v",
+        "a.level[1].tile-width": "240",
+        "a.level[1].tile-height": "256",
+    }
+    stated = Stated("a", properties, ((6, 4), (3, 2)), (1, 2.0), ("label", "macro"))
+    assert stated.mpp("there") == (None if expected is None else StatedMpp(*expected, "there"))
+    assert (stated.get("vendor"), stated.get("objective-power"), stated.plain) == ("v", None, False)
+    assert stated.levels() == [StoredLevel(0, 6, 4, 1.0), StoredLevel(1, 3, 2, 2.0, (240, 256))]
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "square"), [(0.5, 0.5, True), (0.5, 0.52, True), (0.5, 0.53, False)]
+)
+def test_square_pixels(x: float, y: float, square: bool) -> None:
+    assert StatedMpp(x, y, "there").isotropic is square
+    assert StatedMpp(x, y, "there").mean == pytest.approx((x + y) / 2)
 
 
 def test_transparency_is_composed_on_white() -> None:

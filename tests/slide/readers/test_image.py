@@ -4,6 +4,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -195,3 +196,113 @@ def test_a_png_with_a_broken_chunk_is_refused(tmp_path: Path) -> None:
         path.write_bytes(broken)
         with pytest.raises(UnreadableSlideError, match=r"a\.png"):
             open_slide(path, default_mpp_um=0.5)
+
+
+# --- pages, turns, depth and mpp
+
+
+@pytest.mark.parametrize("first", ["label", "half"])
+def test_the_largest_page_of_a_tiff_in_strips(tmp_path: Path, first: str) -> None:
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(RGB[:50, :30] if first == "label" else RGB[::2, ::2], photometric="rgb")
+        tiff.write(RGB, photometric="rgb")
+    np.testing.assert_array_equal(read_all(path), RGB)
+
+
+TURNED = {
+    2: RGB[:, ::-1],
+    3: RGB[::-1, ::-1],
+    4: RGB[::-1],
+    5: RGB.swapaxes(0, 1),
+    6: np.rot90(RGB, -1),
+    7: np.rot90(RGB, 2).swapaxes(0, 1),
+    8: np.rot90(RGB),
+}
+"""Orientation of EXIF and TIFF, as viewers show it."""
+
+
+@pytest.mark.parametrize("turn", TURNED)
+@pytest.mark.parametrize("suffix", ["png", "webp", "tif"])
+def test_orientation(tmp_path: Path, suffix: str, turn: int) -> None:
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "tif":
+        tag = [(274, 3, 1, turn, True)]
+        tifffile.imwrite(path, RGB, photometric="rgb", extratags=tag, metadata=None)
+    else:
+        exif = Image.Exif()
+        exif[274] = turn
+        Image.fromarray(RGB).save(path, exif=exif, lossless=True)
+    np.testing.assert_array_equal(read_all(path), TURNED[turn])
+    np.testing.assert_array_equal(read_image(path), TURNED[turn])
+
+
+def test_orientation_of_a_jpeg(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[274] = 6
+    (straight, turned) = (tmp_path / name for name in ("a.jpg", "b.jpg"))
+    Image.fromarray(RGB).save(straight)
+    Image.fromarray(RGB).save(turned, exif=exif)
+    np.testing.assert_array_equal(read_all(turned), np.rot90(read_all(straight), -1))
+
+
+def deep(path: Path, pixels: np.ndarray) -> Path:
+    if path.suffix == ".png":
+        path.write_bytes(imagecodecs.png_encode(pixels))
+    else:
+        layout = TILED if path.stem == "tiles" else {}
+        tifffile.imwrite(path, pixels, photometric="rgb", metadata=None, **layout)
+    return path
+
+
+@pytest.mark.parametrize("name", ["strips.tif", "tiles.tif", "a.png"])
+def test_twelve_bits_in_sixteen_are_named(tmp_path: Path, name: str) -> None:
+    """Not divided by 256, and then taken for fluorescence."""
+    path = deep(tmp_path / name, RGB.astype(np.uint16) * 16)
+    for refuse in (lambda: open_slide(path, default_mpp_um=0.5), lambda: read_image(path)):
+        with pytest.raises(UnreadableSlideError, match=r"more than 8 bits.*12 bits in 16.*convert"):
+            refuse()
+
+
+@pytest.mark.parametrize("name", ["strips.tif", "tiles.tif", "a.png"])
+def test_sixteen_bits_in_full_range(tmp_path: Path, name: str) -> None:
+    path = deep(tmp_path / name, RGB.astype(np.uint16) * 257)
+    np.testing.assert_array_equal(read_all(path), RGB)
+
+
+@pytest.mark.parametrize("bits", [8, 12])
+@pytest.mark.parametrize("suffix", ["jp2", "JP2", "j2k"])
+def test_jpeg_2000(tmp_path: Path, suffix: str, bits: int) -> None:
+    """Its header says how many bits there are, so twelve are no guess."""
+    path, kind = tmp_path / f"a.{suffix}", "j2k" if suffix == "j2k" else "jp2"
+    pixels = RGB if bits == 8 else RGB.astype(np.uint16) * 16
+    path.write_bytes(
+        imagecodecs.jpeg2k_encode(pixels, level=0, codecformat=kind, bitspersample=bits)
+    )
+    np.testing.assert_array_equal(read_all(path), RGB)
+
+
+@pytest.mark.parametrize("kind", ["strips", "sixteen bits"])
+@pytest.mark.parametrize(
+    "where", ["resolution tags", "ImageJ's unit", "OME-XML", "ImageDescription"]
+)
+def test_mpp_of_a_tiff_that_pillow_reads(tmp_path: Path, kind: str, where: str) -> None:
+    path = tmp_path / "a.tif"
+    pixels = RGB if kind == "strips" else RGB.astype(np.uint16) * 257
+    how: dict[str, Any] = {
+        "resolution tags": {"resolution": (20000, 20000), "resolutionunit": "CENTIMETER"},
+        "ImageJ's unit": {
+            "resolution": (2, 2),
+            "resolutionunit": "NONE",
+            "description": "ImageJ=1.53t\nunit=micron\n",
+        },
+        "OME-XML": {
+            "description": '<OME><Pixels SizeX="120" SizeY="90" PhysicalSizeX="0.5"/></OME>'
+        },
+        "ImageDescription": {"description": "x|AppMag = 20|MPP = 0.5"},
+    }[where]
+    tifffile.imwrite(path, pixels, photometric="rgb", metadata=None, **how)
+    with open_slide(path, default_mpp_um=0.25) as slide:
+        assert (slide.reader, slide.mpp_um, slide.mpp_source) == ("image", 0.5, "slide")
+        assert slide.metadata.mpp is not None
+        assert slide.metadata.mpp.where == where

@@ -22,6 +22,7 @@ from PIL import Image
 
 from wsi_norm.errors import WsiNormError
 from wsi_norm.geometry import Level
+from wsi_norm.slide.levels import StoredLevel
 
 RGB = npt.NDArray[np.uint8]
 
@@ -40,7 +41,7 @@ KEPT_BYTES = 1 << 24
 """Decoded tiles that a reader keeps for the reads that follow: 64 or 85 of 256 px."""
 
 MAX_ANISOTROPY = 0.05
-"""mpp that differs more between x and y is no usable statement."""
+"""Pixels whose sides differ more are not square, and one mpp says nothing of them."""
 
 
 class Refused(WsiNormError):  # noqa: N818
@@ -52,11 +53,30 @@ class Declined(Refused):
 
 
 @dataclass(frozen=True)
+class StatedMpp:
+    """um/px of level 0 along both axes, as a file states them, and where it does."""
+
+    x: float
+    y: float
+    where: str
+
+    @property
+    def mean(self) -> float:
+        """Of both axes, um/px."""
+        return (self.x + self.y) / 2
+
+    @property
+    def isotropic(self) -> bool:
+        """Whether pixels are square."""
+        return max(self.x, self.y) <= (1 + MAX_ANISOTROPY) * min(self.x, self.y)
+
+
+@dataclass(frozen=True)
 class Metadata:
-    """What a file says of itself; None where it says nothing usable."""
+    """What a file says of itself; None where it says nothing."""
 
     levels: tuple[Level, ...]
-    mpp_um: float | None = None
+    mpp: StatedMpp | None = None
     objective_power: float | None = None
     vendor: str | None = None
     associated_images: tuple[str, ...] = ()
@@ -125,53 +145,54 @@ def on_white(image: Image.Image) -> RGB:
     return np.asarray(image.convert("RGB"))
 
 
-def check_plain_tiff(page: Any) -> None:
-    """Refuse what the first page of a TIFF of no vendor can hold and is then decoded wrongly."""
-    photometric = getattr(page.photometric, "name", page.photometric)
-    if page.dtype != np.uint8 or photometric not in {"RGB", "YCBCR"}:
-        raise Refused(f"{page.dtype} {photometric} pixels are not 8-bit colour in one page")
-    if not page.is_tiled:
-        raise Refused("the TIFF is not tiled")
-
-
 @dataclass(frozen=True)
 class Stated:
     """What an OpenSlide or a TiffSlide is asked for when it opens a file."""
 
+    prefix: str
     properties: Mapping[str, Any]
     sizes: tuple[tuple[int, int], ...]
     downsamples: tuple[float, ...]
     associated_images: tuple[str, ...]
 
     @classmethod
-    def by(cls, slide: Any) -> Stated:
-        """Ask: nothing but calls of the library."""
+    def by(cls, slide: Any, prefix: str) -> Stated:
+        """Ask: nothing but calls of the library; its properties start with `prefix`."""
         return cls(
+            prefix,
             dict(slide.properties),
             slide.level_dimensions,
             slide.level_downsamples,
-            tuple(slide.associated_images),
+            tuple(sorted(slide.associated_images)),
         )
 
-    def metadata(self, prefix: str, *, icc_profile: bool) -> Metadata:
-        """What that means; the two libraries' properties differ by prefix alone."""
-        return Metadata(
-            levels=tuple(
-                Level(index, width, height, float(downsample))
-                for index, ((width, height), downsample) in enumerate(
-                    zip(self.sizes, self.downsamples, strict=True)
-                )
-            ),
-            mpp_um=self._mean_mpp(prefix),
-            objective_power=positive_number(self.properties.get(f"{prefix}.objective-power")),
-            vendor=self.properties.get(f"{prefix}.vendor"),
-            associated_images=tuple(sorted(self.associated_images)),
-            icc_profile=icc_profile,
-        )
+    def levels(self) -> list[StoredLevel]:
+        """Its levels, as they are stored."""
+        return [
+            StoredLevel(index, width, height, float(downsample), self._tile(index))
+            for index, ((width, height), downsample) in enumerate(
+                zip(self.sizes, self.downsamples, strict=True)
+            )
+        ]
 
-    def _mean_mpp(self, prefix: str) -> float | None:
-        axes = [positive_number(self.properties.get(f"{prefix}.mpp-{axis}")) for axis in "xy"]
+    def mpp(self, where: str) -> StatedMpp | None:
+        """Its mpp; of one axis, if it states no more."""
+        axes = [positive_number(self.get(f"mpp-{axis}")) for axis in "xy"]
         known = [mpp for mpp in axes if mpp is not None]
-        if not known or max(known) > (1 + MAX_ANISOTROPY) * min(known):
-            return None
-        return sum(known) / len(known)
+        return StatedMpp(known[0], known[-1], where) if known else None
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is a TIFF of no vendor."""
+        return self.get("vendor") in {None, "generic-tiff"}
+
+    def get(self, name: str) -> Any:
+        """A property; those of the two libraries differ by prefix alone."""
+        return self.properties.get(f"{self.prefix}.{name}")
+
+    def _tile(self, index: int) -> tuple[int, int] | None:
+        edges = [
+            positive_number(self.get(f"level[{index}].tile-{side}")) for side in ("width", "height")
+        ]
+        width, height = edges
+        return (int(width), int(height)) if width and height else None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import ClassVar, Self
@@ -28,10 +27,8 @@ from wsi_norm.slide.readers.base import (
     closed_on_failure,
     translated,
 )
-from wsi_norm.slide.readers.openslide import OpenSlideReader
-
-VENDORS = frozenset({"aperio", "generic-tiff"})
-"""Formats whose levels are pages of a TIFF, each a plain grid of tiles."""
+from wsi_norm.slide.readers.openslide import PAGED, OpenSlideReader
+from wsi_norm.slide.readers.pages import read_pages
 
 START, END, JFIF, ADOBE = b"\xff\xd8", b"\xff\xd9", b"\xff\xe0", b"\xff\xee"
 RGB_JPEG, YCBCR_JPEG = (
@@ -65,8 +62,11 @@ class DirectReader(OpenSlideReader):
     def __init__(self, path: str) -> None:
         super().__init__(path)
         with closed_on_failure(self._slide):
-            if self.metadata.vendor not in VENDORS:
-                raise Declined(f"{self.metadata.vendor} is not {' or '.join(sorted(VENDORS))}")
+            if self.metadata.vendor not in PAGED:
+                raise Declined(f"{self.metadata.vendor} is not {' or '.join(sorted(PAGED))}")
+            stored = [(level.width, level.height) for level in self._levels]
+            if stored != [(level.width, level.height) for level in self.metadata.levels]:
+                raise Declined("levels are padded")
             self._pages = _pages(path, self.metadata.levels)
             with translated(Declined, OSError):
                 self._file = os.open(path, os.O_RDONLY)
@@ -157,10 +157,10 @@ def _pages(path: str, levels: tuple[Level, ...]) -> dict[int, _Page]:
 
     At a downsample that is no whole number OpenSlide reads between the pixels of a level.
     """
-    with ExitStack() as stack:
-        with translated(Declined, *TIFFFILE_ERRORS):
-            tiff = stack.enter_context(tifffile.TiffFile(path))
-            pages = [page.aspage() for page in tiff.pages]
+    with translated(Declined, *TIFFFILE_ERRORS):
+        tiff = tifffile.TiffFile(path)
+    with tiff:
+        pages = [page.ifd for page in read_pages(tiff) if page.parent is None]
         found = [_page(pages, level) for level in levels]
     return {
         level.index: page

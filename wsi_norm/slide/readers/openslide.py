@@ -9,18 +9,23 @@ import openslide
 import tifffile
 
 from wsi_norm.errors import ReadError
-from wsi_norm.geometry import Level
+from wsi_norm.geometry import Box, Level
+from wsi_norm.slide.levels import StoredLevel, true_levels
 from wsi_norm.slide.readers.base import (
     KEPT_BYTES,
     RGB,
     TIFFFILE_ERRORS,
     Refused,
     Stated,
-    check_plain_tiff,
     closed_on_failure,
     on_white,
     translated,
 )
+from wsi_norm.slide.readers.pages import checked
+from wsi_norm.slide.readers.resolution import NOTHING, metadata
+
+PAGED = frozenset({"aperio", "generic-tiff"})
+"""Formats whose levels are pages of a TIFF, each a plain grid of tiles."""
 
 
 class OpenSlideReader:
@@ -35,13 +40,16 @@ class OpenSlideReader:
         with closed_on_failure(self._slide):
             with translated(Refused, openslide.OpenSlideError):
                 self._slide.set_cache(openslide.OpenSlideCache(KEPT_BYTES))
-                stated = Stated.by(self._slide)
-            if stated.properties.get("openslide.vendor") == "generic-tiff":
-                with translated(Refused, *TIFFFILE_ERRORS), tifffile.TiffFile(path) as tiff:
-                    page = tiff.pages.first
-                check_plain_tiff(page)
-            icc_profile = "openslide.icc-size" in stated.properties
-            self.metadata = stated.metadata("openslide", icc_profile=icc_profile)
+                stated = Stated.by(self._slide, "openslide")
+            described = NOTHING
+            if stated.get("vendor") in PAGED:
+                with _tiff(path) as tiff:
+                    described = checked(tiff, stated)
+            levels = true_levels(stated.levels(), self._look)
+            self._levels = [level for level, _ in levels]
+            icc_profile = stated.get("icc-size") is not None
+            true = (level for _, level in levels)
+            self.metadata = metadata(stated, true, described, icc_profile=icc_profile)
 
     @property
     def version(self) -> str:
@@ -50,11 +58,20 @@ class OpenSlideReader:
 
     def read(self, level: Level, left: int, top: int, width: int, height: int) -> RGB:
         """uint8 (height, width, 3), transparent pixels composed on white."""
-        location = (round(left * level.downsample), round(top * level.downsample))
-        with translated(ReadError, openslide.OpenSlideError):
-            image = self._slide.read_region(location, level.index, (width, height))
-        return on_white(image)
+        return self._look(self._levels[level.index], Box(left, top, left + width, top + height))
 
     def close(self) -> None:
         """Close the file."""
         self._slide.close()
+
+    def _look(self, level: StoredLevel, box: Box) -> RGB:
+        """OpenSlide divides a location by the downsample that sizes state, true or not."""
+        location = (round(box.left * level.downsample), round(box.top * level.downsample))
+        with translated(ReadError, openslide.OpenSlideError):
+            image = self._slide.read_region(location, level.number, (box.width, box.height))
+        return on_white(image)
+
+
+def _tiff(path: str) -> tifffile.TiffFile:
+    with translated(Refused, *TIFFFILE_ERRORS):
+        return tifffile.TiffFile(path)

@@ -9,17 +9,19 @@ from typing import ClassVar
 import tiffslide
 
 from wsi_norm.errors import ReadError
-from wsi_norm.geometry import Level
+from wsi_norm.geometry import Box, Level
+from wsi_norm.slide.levels import StoredLevel, true_levels
 from wsi_norm.slide.readers.base import (
     RGB,
     TIFFFILE_ERRORS,
     Refused,
     Stated,
-    check_plain_tiff,
     closed_on_failure,
     on_white,
     translated,
 )
+from wsi_norm.slide.readers.pages import checked, read_pages
+from wsi_norm.slide.readers.resolution import metadata
 
 ERRORS = (
     *TIFFFILE_ERRORS,
@@ -45,13 +47,16 @@ class TiffSlideReader:
         with translated(Refused, *ERRORS):
             self._slide = tiffslide.TiffSlide(path)
         with closed_on_failure(self._slide):
+            read_pages(self._slide.ts_tifffile)  # TiffSlide would follow a loop of them for ever
             with translated(Refused, *ERRORS):
-                stated = Stated.by(self._slide)
-                page = self._slide.ts_tifffile.pages.first
-                icc_profile = "InterColorProfile" in page.tags
-            if stated.properties.get("tiffslide.vendor") is None:
-                check_plain_tiff(page)
-            self.metadata = stated.metadata("tiffslide", icc_profile=icc_profile)
+                stated = Stated.by(self._slide, "tiffslide")
+                tiff = self._slide.ts_tifffile
+                icc_profile = "InterColorProfile" in tiff.pages.first.tags
+            described = checked(tiff, stated)
+            levels = true_levels(stated.levels(), self._look)
+            self._levels = [level for level, _ in levels]
+            true = (level for _, level in levels)
+            self.metadata = metadata(stated, true, described, icc_profile=icc_profile)
 
     @property
     def version(self) -> str:
@@ -60,16 +65,19 @@ class TiffSlideReader:
 
     def read(self, level: Level, left: int, top: int, width: int, height: int) -> RGB:
         """uint8 (height, width, 3)."""
-        location = (_ceil(left, level.downsample), _ceil(top, level.downsample))
-        with translated(ReadError, *ERRORS):
-            image = self._slide.read_region(location, level.index, (width, height))
-        if image.mode not in MODES:
-            raise ReadError(f"pixel mode {image.mode} is not 8-bit colour")
-        return on_white(image)
+        return self._look(self._levels[level.index], Box(left, top, left + width, top + height))
 
     def close(self) -> None:
         """Close the file."""
         self._slide.close()
+
+    def _look(self, level: StoredLevel, box: Box) -> RGB:
+        location = (_ceil(box.left, level.downsample), _ceil(box.top, level.downsample))
+        with translated(ReadError, *ERRORS):
+            image = self._slide.read_region(location, level.number, (box.width, box.height))
+        if image.mode not in MODES:
+            raise ReadError(f"pixel mode {image.mode} is not 8-bit colour")
+        return on_white(image)
 
 
 def _ceil(index: int, downsample: float) -> int:
