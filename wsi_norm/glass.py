@@ -20,9 +20,11 @@ GLASS_SATURATION = 0.25  # largest (max - min) / max of glass; a yellow 240/225/
 GLASS_MAGENTA = 0.05  # largest (min(R, B) - G) / max of glass; pale H&E has more, tints less
 GLASS_DARKEST = 128  # every channel of glass is at least this
 USUAL_WHITE = 0.95  # of glass in every channel, in most scanners: 240 to 246 of 255 were seen
-DIMMEST_GLASS = 0.75  # glass is at least this bright in one channel; a yellow one has 0.87
+DIMMEST_GLASS = 0.75  # a little glass is at least this bright in a channel; a yellow one has 0.87
+PLENTY_OF_GLASS = 0.25  # of the scanned pixels: then it may be dimmer
 FILL_PX = 16  # black fill is black over a square of this
 RIM_PX, RIM_LEVEL = 8, 48  # a JPEG block around fill, and how bright its ringing gets there
+LIGHT_FILL = 220  # padding this bright and neutral passes for glass
 PADDED_LINES = 4  # fewer constant lines at an edge may be chance
 WHITE_PERCENTILE = 99
 DARKEST_WHITE = 0.5
@@ -80,7 +82,8 @@ def glass_level(pixels: Rgb, tissue: Mask | None = None) -> Floats | None:
     glass = bright[is_glass_coloured(bright)]
     if len(glass) >= LEAST_GLASS * scanned.sum():
         level = _percentile(glass, 50) / 255.0
-        return level if level.max() >= DIMMEST_GLASS else None
+        plenty = len(glass) >= PLENTY_OF_GLASS * scanned.sum()
+        return level if plenty or level.max() >= DIMMEST_GLASS else None
     return np.ones(3) if (_least(pixels) == 255).mean() >= LEAST_GLASS else None
 
 
@@ -103,7 +106,7 @@ def fill_mask(tile: Rgb) -> Mask | None:
     -----
     Fill is black over a whole square of FILL_PX (with the dark rim that JPEG gives it), or whole
     rows or columns of one colour at an edge, as tools pad. True black, pigment and ink, is finer
-    than such squares, or not that black. Pure white is no fill: it is as good as glass.
+    than such squares, or not that black. White padding is no fill: it is as good as glass.
     """
     fill = np.zeros(tile.shape[:2], np.bool_)
     black = _most(tile) < BLACK
@@ -124,10 +127,15 @@ def fill_mask(tile: Rgb) -> Mask | None:
     return fill if fill.any() else None
 
 
+def _is_light(colour: Rgb) -> bool:
+    """Whether a colour (3,) is as good as glass, so that it needs no care."""
+    return bool(colour.max() >= LIGHT_FILL and is_glass_coloured(colour))
+
+
 def _padded_lines(lines: Rgb) -> int:
     """How many lines from the first on are of one and the same colour, if that is padding."""
     colour = lines[0, 0]
-    if (colour == 255).all() or not (lines[:PADDED_LINES] == colour).all():
+    if _is_light(colour) or not (lines[:PADDED_LINES] == colour).all():
         return 0
     same = (lines == colour).reshape(len(lines), -1).all(axis=1)
     count = len(same) if same.all() else int(same.argmin())

@@ -88,7 +88,7 @@ class TileKernels(ABC):
         out, usable = np.empty_like(tiles), np.ones(len(tiles), np.bool_)
         if statistics is not None:
             white = white or statistics.white
-            known, shadow = self.coefficients(statistics), _shadow(statistics)
+            known, shadow = self.coefficients(statistics), shadow_in_bytes(statistics)
             for tile, done in zip(tiles, out, strict=True):
                 self._transform(tile, done, white, known, shadow)
             return out, usable
@@ -98,7 +98,7 @@ class TileKernels(ABC):
             if own is None:
                 done[...], usable[index] = tile, False
             else:
-                self._transform(tile, done, level, self.coefficients(own), _shadow(own))
+                self._transform(tile, done, level, self.coefficients(own), shadow_in_bytes(own))
         return out, usable
 
     def _transform(
@@ -223,7 +223,7 @@ def mean_fusion(weights: npt.NDArray[Any]) -> Any:
     return _arguments(kernels.MEAN, first=np.asarray(weights) / np.sum(weights))
 
 
-def _shadow(statistics: Statistics) -> npt.NDArray[np.float32]:
+def shadow_in_bytes(statistics: Statistics) -> npt.NDArray[np.float32]:
     """Where shadow begins and how fast it deepens, for bytes."""
     start, slope = (float(x) for x in shadow_of(statistics))
     return np.array([255 * start, slope / 255], np.float32)
