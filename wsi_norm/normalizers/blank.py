@@ -15,11 +15,14 @@ from wsi_norm.lstainnorm.moments import MIN_TISSUE_SHARE
 from wsi_norm.normalizers.base import Bools
 from wsi_norm.pixels import UInt8
 from wsi_norm.tissue import tissue_mask
+from wsi_norm.tissue.density import optical_density
 
 STEP_PX = 4
 """Every so many pixels are looked at first."""
 PLAIN_SHARE = 0.2
 """So much tissue that is redder than green needs no second look."""
+REDDEST, BLUEST = 1.1, 0.9
+"""H&E absorbs green most: so much of that, at most, is absorbed in red and blue. See `density`."""
 MPP_UM = 0.5
 """Of a tile that does not say; the tissue mask hardly depends on it at a tile's size."""
 
@@ -45,4 +48,8 @@ def holds_tissue(tile: UInt8) -> bool:
     red, green, _ = stained.mean(axis=0) if len(stained) else (0.0, 0.0, 0.0)
     if len(stained) >= PLAIN_SHARE * len(some) and red > green:
         return True
-    return bool(tissue_mask(tile, MPP_UM).mean() >= MIN_TISSUE_SHARE)
+    found = tissue_mask(tile, MPP_UM)
+    if found.mean() < MIN_TISSUE_SHARE:
+        return False
+    red_density, green_density, blue_density = optical_density(tile)[found].mean(axis=0)
+    return bool(red_density <= REDDEST * green_density and blue_density <= BLUEST * green_density)

@@ -178,7 +178,7 @@ class Normalizer:
     def normalize(
         self, tiles: UInt8, statistics: Statistics | None = None, white: Triple | None = None
     ) -> tuple[UInt8, Bools]:
-        """See `StainNormalizer.normalize`; of tiles alone, those without tissue stay as they are."""
+        """See `StainNormalizer.normalize`; of tiles alone, those without tissue stay as is."""
         tiles = as_batch(tiles)
         if statistics is None and white is None:
             return without_blank(tiles, lambda tiles: self._normalize(tiles, None, None))
