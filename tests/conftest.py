@@ -8,9 +8,26 @@ from pathlib import Path
 
 import pytest
 
+from wsi_norm.machine import available_cores
 from wsi_norm.synthetic import write_synthetic_slide
 
 ROOT = Path(__file__).parent.parent
+MAX_PROCESSES = 8
+"""Of tests at once: each holds PyTorch, and a few tests start workers of their own."""
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """A process per core, but none besides this one where all that is asked for are files."""
+    files = all(".py" in argument for argument in config.args)
+    return 0 if files else min(available_cores(), MAX_PROCESSES)
+
+
+def pytest_configure() -> None:
+    """Processes beside each other have one compute thread each, as a run's workers do."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        import torch
+
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ import numpy as np
 import openslide
 from PIL import Image
 
-CMU = "slides/real/CMU-1-Small-Region.svs"
-TCGA = "slides/real/TCGA-CR-7395-01A-01-TS1.svs"
+from tests.builders import CMU, TCGA
+
 GLASS_ONLY = ["almost-white-1", "almost-white-ihc", "no-tissue", "no-tissue-line"]
 PEN_ONLY = ["no-tissue-green-pen", "no-tissue-red-pen"]
 REAL = [(CMU, 16), (CMU, 32), (TCGA, 32), (TCGA, 64)]

@@ -16,21 +16,14 @@ import psutil
 import pytest
 import zarr
 
+from tests.builders import tree
+
 TILING = ("--tile-size", "512", "--step", "192")  # many tiles, shards of 16
 
 
 def command(*arguments: object) -> list[str]:
     """`wsi-norm` with this Python, without a console script on the path."""
     return [sys.executable, "-m", "wsi_norm", *(str(argument) for argument in arguments)]
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, by its relative name."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 @pytest.fixture(scope="module")
@@ -70,14 +63,19 @@ def test_the_order_of_shards_and_slides_does_not_change_a_byte(
     assert tree(tmp_path / "synthetic.zarr") == tree(uninterrupted)
 
 
-@pytest.mark.parametrize("shards_before", [0, 2])
+@pytest.mark.parametrize(("shards_before", "workers", "then"), [(0, 1, 0), (2, 2, 2)])
 def test_kill_9_in_the_middle_and_the_same_command_again(
-    slide_path: Path, uninterrupted: Path, tmp_path: Path, shards_before: int
+    slide_path: Path,
+    uninterrupted: Path,
+    tmp_path: Path,
+    shards_before: int,
+    workers: int,
+    then: int,
 ) -> None:
     """SIGKILL to the whole process group once some shards are there; then the command again."""
-    run = command("run", slide_path, "-o", tmp_path, "-n", 2, "--device", "cpu", "-q", *TILING)
+    run = command("run", slide_path, "-o", tmp_path, "--device", "cpu", "-q", *TILING)
     store = tmp_path / "synthetic.zarr"
-    process = subprocess.Popen(run, start_new_session=True)
+    process = subprocess.Popen([*run, "-n", str(workers)], start_new_session=True)
     wait_for_shards(process, store, shards_before)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -85,7 +83,7 @@ def test_kill_9_in_the_middle_and_the_same_command_again(
     for name, content in tree(store).items():
         if name.startswith("tiles/c/") and not name.endswith(".partial"):
             assert content == whole[name], f"half a shard was left under its final name: {name}"
-    subprocess.run(run, check=True)
+    subprocess.run([*run, "-n", str(then)], check=True)
     assert tree(store) == whole
 
 
@@ -104,20 +102,20 @@ def test_workers_of_a_killed_run_do_not_live_on(slide_path: Path, tmp_path: Path
 def test_sigterm_stops_with_130_and_can_be_resumed(
     slide_path: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
-    run = command("run", slide_path, "-o", tmp_path, "-n", 2, "--device", "cpu", *TILING)
-    process = subprocess.Popen(run, stderr=subprocess.PIPE, text=True)
+    run = command("run", slide_path, "-o", tmp_path, "--device", "cpu", *TILING)
+    process = subprocess.Popen([*run, "-n", "1"], stderr=subprocess.PIPE, text=True)
     wait_for_shards(process, tmp_path / "synthetic.zarr", 1)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert err.strip() == "interrupted; run the same command again to go on"
-    subprocess.run([*run, "-q"], check=True)
+    subprocess.run([*run, "-n", "0", "-q"], check=True)
     assert tree(tmp_path / "synthetic.zarr") == tree(uninterrupted)
 
 
 def test_ctrl_c_in_a_terminal_is_one_line(slide_path: Path, tmp_path: Path) -> None:
     """A terminal sends SIGINT to the whole process group, workers included."""
-    run = command("run", slide_path, "-o", tmp_path, "-n", 2, "--device", "cpu", *TILING)
+    run = command("run", slide_path, "-o", tmp_path, "-n", 1, "--device", "cpu", *TILING)
     process = subprocess.Popen(run, stderr=subprocess.PIPE, text=True, start_new_session=True)
     wait_for_shards(process, tmp_path / "synthetic.zarr", 1)
     os.killpg(process.pid, signal.SIGINT)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from wsi_norm_cli.main import main
 
+from tests.builders import exit_status
 from wsi_norm import TileStore
 from wsi_norm.store import TileFlag
 
@@ -34,10 +34,7 @@ FAULTS = {
 
 def status(*arguments: object) -> int:
     """Exit status of `wsi-norm run` in this process."""
-    with pytest.raises(SystemExit) as end:
-        main(["run", "-n", "0", "--device", "cpu", *(str(argument) for argument in arguments)])
-    assert isinstance(end.value.code, int)
-    return end.value.code
+    return exit_status("run", "-n", 0, "--device", "cpu", *arguments)
 
 
 @pytest.fixture(scope="module")

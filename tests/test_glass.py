@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.overviews import GLASSES, TCGA, glass, overview, shaded_glass
+from tests.builders import TCGA
+from tests.overviews import GLASSES, glass, overview, shaded_glass
 from wsi_norm.glass import (
     fill_mask,
     glass_level,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -16,31 +17,41 @@ import wsi_norm
 ROOT = Path(__file__).parent.parent
 
 
+PARTS = {"wsi_norm": "wsi_norm", "cli": "wsi_norm_cli", "sample_configs": "wsi_norm/sample_configs"}
+"""Folders of the tree, and where they are installed."""
+
+
+def sources(folder: Path) -> list[Path]:
+    """What is to be installed of a folder."""
+    suffixes = {".py", ".safetensors", ".yaml", ".json", ".html", ".css"}
+    found = (path for path in folder.rglob("*") if path.suffix in suffixes)
+    return [*found, *folder.rglob("py.typed")]
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
-    """Names of the files in a wheel built from this tree, without the network."""
-    folder = tmp_path_factory.mktemp("wheel")
+    """Names of the files in a wheel, without the network; of a copy: a build leaves its litter."""
     pytest.importorskip("setuptools", minversion="77")
+    folder = tmp_path_factory.mktemp("wheel")
+    for part in PARTS:
+        for path in sources(ROOT / part):
+            copy = folder / path.relative_to(ROOT)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.symlink_to(path)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder)
     build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet"]
-    subprocess.run([*build, "--wheel-dir", folder, ROOT], check=True, capture_output=True)
+    subprocess.run([*build, "--wheel-dir", folder, folder], check=True, capture_output=True)
     (file,) = folder.glob("*.whl")
     return {name for name in zipfile.ZipFile(file).namelist() if ".dist-info/" not in name}
 
 
 def test_the_wheel_holds_every_file_of_the_tree(wheel: set[str]) -> None:
-    homes = {
-        "wsi_norm": "wsi_norm",
-        "cli": "wsi_norm_cli",
-        "sample_configs": "wsi_norm/sample_configs",
+    assert wheel == {
+        f"{installed}/{path.relative_to(ROOT / part).as_posix()}"
+        for part, installed in PARTS.items()
+        for path in sources(ROOT / part)
     }
-    suffixes = {".py", ".typed", ".safetensors", ".yaml", ".json", ".html", ".css"}
-    expected = {
-        f"{installed}/{path.relative_to(ROOT / folder).as_posix()}"
-        for folder, installed in homes.items()
-        for path in (ROOT / folder).rglob("*")
-        if path.suffix in suffixes or path.name == "py.typed"
-    }
-    assert wheel == expected
 
 
 def test_public_names_are_importable() -> None:

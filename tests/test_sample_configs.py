@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 from distributed import LocalCluster
-from wsi_norm_cli.main import main
 
+from tests.builders import exit_status
 from wsi_norm import TileStore
 from wsi_norm.config import RunConfig, evaluate_config, run_config, train_config
 from wsi_norm.config.evaluate import merge
@@ -41,14 +41,6 @@ def fine_slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_synthetic_slide(path, width=1536, height=1536, mpp_um=0.25, levels=2)
 
 
-def status(*arguments: object) -> int:
-    """Exit status of the command line in this process."""
-    with pytest.raises(SystemExit) as end:
-        main([str(argument) for argument in arguments])
-    assert isinstance(end.value.code, int)
-    return end.value.code
-
-
 def test_the_samples_that_users_are_told_of_exist() -> None:
     assert {"he_20x", "he_40x", "gpu", "cluster"} <= set(RUNS)
     assert TRAININGS == ["train_classifier", "train_segmenter"]
@@ -75,9 +67,9 @@ def test_a_sample_runs(name: str, fine_slide: Path, tmp_path: Path) -> None:
         with LocalCluster(
             n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0"
         ) as cluster:
-            assert status(*given, "--scheduler", cluster.scheduler_address) == 0
+            assert exit_status(*given, "--scheduler", cluster.scheduler_address) == 0
     else:
-        assert status(*given, "-n", 0) == 0
+        assert exit_status(*given, "-n", 0) == 0
     store = TileStore.open(output / "fine.zarr")
     assert store.meta.tiling.mpp_um == settings["mpp"]
     assert store.meta.tiling.tile_size_px == settings["tile_size"]
@@ -113,10 +105,10 @@ def test_a_training_runs_and_its_checkpoint_normalises(
 ) -> None:
     output = tmp_path / "trained"
     file = shrunk(name, tmp_path)
-    assert status("train", file, "--data-root", data_dir / "tiles", "-o", output, "-q") == 0
+    assert exit_status("train", file, "--data-root", data_dir / "tiles", "-o", output, "-q") == 0
     model = output / "model.safetensors"
     given = ["run", fine_slide, "--mpp", "1", "-n", 0, "-q", "--device", "cpu"]
-    assert status(*given, "--ckpt", model, "-o", tmp_path / "out") == 0
+    assert exit_status(*given, "--ckpt", model, "-o", tmp_path / "out") == 0
     assert len(TileStore.open(tmp_path / "out" / "fine.zarr")) > 0
 
 
@@ -128,7 +120,7 @@ def test_the_evaluation_runs(data_dir: Path, tmp_path: Path) -> None:
     file = tmp_path / "evaluate.yaml"
     file.write_text(yaml.safe_dump(settings, sort_keys=False))
     output = tmp_path / "evaluated"
-    assert status("evaluate", file, "--data-root", data_dir / "tiles", "-o", output, "-q") == 0
+    assert exit_status("evaluate", file, "--data-root", data_dir / "tiles", "-o", output, "-q") == 0
     table = (output / "tables.md").read_text(encoding="utf-8")
     assert "| fixed lab | " in table
 

@@ -8,18 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from wsi_norm_cli.main import main
 
+from tests.builders import exit_status
 from wsi_norm import TileStore, load_checkpoint
 from wsi_norm.lstainnorm.checkpoint import open_checkpoint
-
-
-def status(*arguments: object) -> int:
-    """Exit status of the command line in this process."""
-    with pytest.raises(SystemExit) as end:
-        main([str(argument) for argument in arguments])
-    assert isinstance(end.value.code, int)
-    return end.value.code
 
 
 @pytest.fixture
@@ -34,13 +26,13 @@ def tiles(tmp_path: Path) -> Path:
 
 
 def test_inspect_the_packaged_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
-    assert status("inspect") == 0
+    assert exit_status("inspect") == 0
     text = capsys.readouterr().out
     assert "paper" in text
     assert open_checkpoint().sha256 in text
     assert "share of each space" in text
     assert "CC BY-NC-SA 4.0" in text
-    assert status("inspect", "--json") == 0
+    assert exit_status("inspect", "--json") == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["preset"] == "paper"
     assert facts["template"] == load_checkpoint().template.to_dict()
@@ -50,14 +42,14 @@ def test_inspect_the_packaged_checkpoint(capsys: pytest.CaptureFixture[str]) -> 
 def test_fit_template_then_inspect(
     tiles: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert status("fit-template", tiles, "-o", tmp_path / name, "--preset", "mean") == 0
+    assert exit_status("fit-template", tiles, "-o", tmp_path / name, "--preset", "mean") == 0
     layer = load_checkpoint(tmp_path / name)
     assert layer.config.preset == "mean"
     assert layer.provenance["tiles"] == 3
     np.testing.assert_allclose(
         layer.template.mean["rgb"], np.array([180, 110, 160]) / 255, atol=0.01
     )
-    assert status("inspect", tmp_path / name) == 0
+    assert exit_status("inspect", tmp_path / name) == 0
     assert "mean (std) per channel" in capsys.readouterr().out
 
 
@@ -81,7 +73,7 @@ def test_fit_template_errors(
     (tmp_path / "empty").mkdir()
     Image.new("RGB", (64, 64), "white").save(tmp_path / "white.png")
     given = [argument.format(folder=tmp_path) for argument in arguments]
-    assert status("fit-template", *given) == 2
+    assert exit_status("fit-template", *given) == 2
     assert words in capsys.readouterr().err
 
 
@@ -89,9 +81,9 @@ def test_verify_names_what_is_damaged(
     slide_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = ["run", slide_path, "-n", "0", "-q", "--tile-size", "512", "--step", "256"]
-    assert status(*run, "-o", tmp_path) == 0
+    assert exit_status(*run, "-o", tmp_path) == 0
     store = tmp_path / "synthetic.zarr"
-    assert status("verify", tmp_path) == 0
+    assert exit_status("verify", tmp_path) == 0
     assert "all whole" in capsys.readouterr().out
     shard = store / "tiles/c/0/0/0/0"
     whole = shard.read_bytes()
@@ -99,23 +91,23 @@ def test_verify_names_what_is_damaged(
     flipped[1000] ^= 1
     for damage in (bytes(flipped), whole[:-1], b""):
         shard.write_bytes(damage)
-        assert status("verify", store) == 1
+        assert exit_status("verify", store) == 1
         assert "shard 0 (tiles 0-15)" in capsys.readouterr().err
     shard.write_bytes(whole)
     (store / "coords/c/0/0").unlink()
-    assert status("verify", store) == 1
+    assert exit_status("verify", store) == 1
     assert "coords: missing" in capsys.readouterr().err
 
 
 def test_verify_refuses_what_is_no_store(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert status("verify", tmp_path / "none.zarr") == 1
+    assert exit_status("verify", tmp_path / "none.zarr") == 1
     assert "no store there" in capsys.readouterr().err
 
 
 def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert status("demo", "-o", tmp_path, "--size", "1536", "-n", "0") == 0
+    assert exit_status("demo", "-o", tmp_path, "--size", "1536", "-n", "0") == 0
     assert str(tmp_path / "after.png") in capsys.readouterr().out
     store = TileStore.open(tmp_path / "normalized" / "synthetic.zarr")
     assert len(store) > 2

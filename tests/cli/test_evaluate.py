@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
-from wsi_norm_cli.main import main
 
+from tests.builders import exit_status
 from wsi_norm.errors import TrainingError
 
 TRAINING: dict[str, Any] = {
@@ -26,10 +26,7 @@ SETTINGS: dict[str, Any] = {"training": TRAINING, "methods": {"a": {}, "b": {}}}
 
 def status(*arguments: object) -> int:
     """Exit status of `wsi-norm evaluate` in this process."""
-    with pytest.raises(SystemExit) as end:
-        main(["evaluate", *(str(argument) for argument in arguments)])
-    assert isinstance(end.value.code, int)
-    return end.value.code
+    return exit_status("evaluate", *arguments)
 
 
 @pytest.fixture

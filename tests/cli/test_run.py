@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner
 from pydantic import Field
 from wsi_norm_cli import run as run_module
-from wsi_norm_cli.main import main
 from wsi_norm_cli.run import command
 
+from tests.builders import exit_status
 from wsi_norm import RunConfig, TileStore
 from wsi_norm.config import run_config
 from wsi_norm.config.fields import Option
@@ -29,10 +29,7 @@ class Ended:
 
 def status(*arguments: object) -> int:
     """Exit status of `wsi-norm run` in this process."""
-    with pytest.raises(SystemExit) as end:
-        main(["run", *QUICK, *(str(argument) for argument in arguments)])
-    assert isinstance(end.value.code, int)
-    return end.value.code
+    return exit_status("run", *QUICK, *arguments)
 
 
 def parsed(*arguments: str) -> dict[str, object]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from importlib import util
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
-from wsi_norm_cli.main import main
+
+from tests.builders import exit_status, help_text
 
 SETTINGS: dict[str, Any] = {
     "task": "classification",
@@ -32,10 +31,7 @@ SUMMARY = {
 
 def status(*arguments: object) -> int:
     """Exit status of `wsi-norm train` in this process."""
-    with pytest.raises(SystemExit) as end:
-        main(["train", *(str(argument) for argument in arguments)])
-    assert isinstance(end.value.code, int)
-    return end.value.code
+    return exit_status("train", *arguments)
 
 
 @pytest.fixture
@@ -78,18 +74,7 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
 def test_help_imports_nothing_of_the_training(arguments: list[str]) -> None:
     heavy = ["lightning", "pandas", "matplotlib", "sklearn", "monai", "torch"]
     heavy += ["pydantic"] if len(arguments) == 1 else []  # settings say what the options are
-    script = (
-        "import sys\n"
-        "from wsi_norm_cli.main import main\n"
-        "try:\n"
-        f"    main({arguments!r})\n"
-        "except SystemExit as end:\n"
-        "    assert end.code == 0, end.code\n"
-        f"loaded = [name for name in {heavy!r} if name in sys.modules]\n"
-        "assert not loaded, loaded\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    assert "Usage: wsi-norm" in help_text(arguments, absent=tuple(heavy))
 
 
 def test_what_is_given_is_handed_on(file: Path, called: list[Any], tmp_path: Path) -> None:

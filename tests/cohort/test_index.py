@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.builders import refusal
 from wsi_norm.cohort.index import in_order, listed, read_folder, read_index, under
 from wsi_norm.config.train import DataConfig
-from wsi_norm.errors import ConfigError
 from wsi_norm.tables import Row
-
-
-def refusal(function: Callable[..., Any], *arguments: Any) -> str:
-    """The one line that a user reads."""
-    with pytest.raises(ConfigError) as caught:
-        function(*arguments)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 @pytest.fixture

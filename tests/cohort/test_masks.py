@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +10,14 @@ import pytest
 import tifffile
 from PIL import Image
 
+from tests.builders import refusal
 from wsi_norm.cohort.masks import check_masks, check_sizes, read_mask
 from wsi_norm.cohort.splits import LabelledImage, Splits, read_splits
 from wsi_norm.config.train import DataConfig
-from wsi_norm.errors import ConfigError
 
 
 def split(data: DataConfig) -> Splits:
     return read_splits(data, "segmentation", None, 0)
-
-
-def refusal(function: Callable[..., Any], *arguments: Any) -> str:
-    """The one line that a user reads."""
-    with pytest.raises(ConfigError) as caught:
-        function(*arguments)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 @pytest.fixture

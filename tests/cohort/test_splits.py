@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pytest
 
+from tests.builders import refusal, written_store
 from wsi_norm.cohort.masks import check_sizes
 from wsi_norm.cohort.splits import LabelledImage, Splits, read_splits
 from wsi_norm.config.train import DataConfig
-from wsi_norm.errors import ConfigError, StoreError
-from wsi_norm.store import ModelMeta, SlideMeta, StoreMeta, TileStore, TilingMeta, TissueMeta
+from wsi_norm.errors import StoreError
 
 COLUMNS = {"image": "image", "label": "label", "group": "case", "domain": "center"}
 
@@ -25,15 +24,6 @@ def split(
     seed: int = 0,
 ) -> Splits:
     return read_splits(data, task, root, seed)
-
-
-def refusal(function: Callable[..., Any], *arguments: Any) -> str:
-    """The one line that a user reads."""
-    with pytest.raises(ConfigError) as caught:
-        function(*arguments)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 def names(images: Sequence[LabelledImage]) -> list[str]:
@@ -406,69 +396,12 @@ def test_a_folder_of_one_class(folder: Path) -> None:
 # --- stores
 
 
-def make_store(path: Path, number: int, *, finish: bool = True) -> None:
-    meta = StoreMeta(
-        package_version="0",
-        slide=SlideMeta(
-            name=path.stem,
-            file_name=f"{path.stem}.svs",
-            size_bytes=1,
-            sha256_first_mib="0" * 64,
-            vendor=None,
-            reader="openslide",
-            reader_version="4",
-            width_px=320,
-            height_px=240,
-            mpp_um=0.5,
-            mpp_source="slide",
-            objective_power=None,
-            damage=None,
-            icc_profile=False,
-        ),
-        tiling=TilingMeta(
-            tile_size_px=16,
-            overlap_px=0,
-            mpp_um=0.5,
-            downsample=1.0,
-            level=0,
-            level_width_px=320,
-            level_height_px=240,
-            level_downsample=1.0,
-            tiles_per_shard=8,
-        ),
-        tissue=TissueMeta(segmenter="otsu", min_tissue=0.1, regions_sha256=None),
-        model=ModelMeta(
-            sha256="1", preset="paper", statistics="tile", background="preserve", provenance={}
-        ),
-        codec="zstd",
-        software={},
-        white=(1.0, 1.0, 1.0),
-        statistics=None,
-        warnings=(),
-    )
-    image = np.full((8, 8, 3), 255, np.uint8)
-    store = TileStore.create(
-        path,
-        meta,
-        coords=np.zeros((number, 2), np.int64),
-        tissue_fraction=np.ones(number, np.float32),
-        tissue_mask=np.ones((8, 8), np.bool_),
-        mask_downsample=(40.0, 30.0),
-        thumbnail=image,
-        thumbnail_normalized=image,
-    )
-    tiles = np.zeros((number, 16, 16, 3), np.uint8)
-    store.write_shard(0, tiles, np.zeros(number, np.uint8))
-    if finish:
-        store.finish()
-
-
 @pytest.fixture
 def stores(tmp_path: Path) -> DataConfig:
     """Two stores of 4 tiles, every second of them a tumour."""
     lines = ["store,row,label,domain"]
     for name in ("s.1", "s2"):
-        make_store(tmp_path / f"{name}.zarr", 4)
+        written_store(tmp_path / f"{name}.zarr", 4)
         written = f"{name}.zarr" if name == "s2" else name
         lines += [f"{written},{row},{row % 2},x" for row in range(4)]
     labels = tmp_path / "labels.csv"
@@ -539,7 +472,7 @@ def test_a_column_that_stores_need(stores: DataConfig, column: str) -> None:
 
 def test_stores_of_one_name(stores: DataConfig, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
-    make_store(tmp_path / "other" / "s2", 1)
+    written_store(tmp_path / "other" / "s2", 1)
     twice = (*stores.stores, tmp_path / "other" / "s2")
     assert refusal(split, stores.model_copy(update={"stores": twice})) == (
         f"data.stores: {tmp_path / 's2.zarr'} and {tmp_path / 'other' / 's2'} have one name"
@@ -547,6 +480,6 @@ def test_stores_of_one_name(stores: DataConfig, tmp_path: Path) -> None:
 
 
 def test_an_incomplete_store(stores: DataConfig, tmp_path: Path) -> None:
-    make_store(tmp_path / "s2.zarr", 4, finish=False)
+    written_store(tmp_path / "s2.zarr", 4, finish=False)
     with pytest.raises(StoreError, match="incomplete"):
         split(stores)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +50,6 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def networks() -> Iterator[None]:
-    """The module `cohorts` as a user's own: workers find it on the path too."""
-    folder = str(Path(__file__).parents[1])
-    sys.path.insert(0, folder)
-    yield
-    sys.path.remove(folder)
-
-
 METHODS = {
     "none": {"change": {"normalizer": {"kind": "none"}}},
     "fixed lab": {"change": {"normalizer": {"learn": False}}},
@@ -80,7 +70,7 @@ def classification(cohort: Path) -> dict[str, Any]:
             "tile_size": SIZE,
         },
         "normalizer": {"preset": "single:lab"},
-        "network": {"name": "cohorts:quick_classifier"},
+        "network": {"name": "tests.cohorts:quick_classifier"},
         "recipe": {
             "epochs": 2,
             "steps_per_epoch": 10,
@@ -98,7 +88,7 @@ def segmentation(cohort: Path) -> dict[str, Any]:
         "columns": {"mask": "mask", "group": "case", "domain": "domain"},
         "classes": ["background", "nucleus"],
     }
-    settings["network"] = {"name": "cohorts:quick_segmenter"}
+    settings["network"] = {"name": "tests.cohorts:quick_segmenter"}
     return settings
 
 
@@ -106,7 +96,7 @@ Make = Callable[..., EvaluateConfig]
 
 
 @pytest.fixture(scope="session")
-def maker(cohort: Path, networks: None) -> Callable[[Path], Make]:
+def maker(cohort: Path) -> Callable[[Path], Make]:
     """`maker(output)(methods, training={"recipe": {"epochs": 2}}, seeds=[0, 1], ...)`."""
     tasks = {"classification": classification(cohort), "segmentation": segmentation(cohort)}
 

@@ -16,12 +16,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from tests.builders import TEMPLATE
 from wsi_norm.errors import CheckpointError
 from wsi_norm.lstainnorm import (
     PRESETS,
     LStainNorm,
     StainLayer,
-    Template,
     load_checkpoint,
     save_checkpoint,
 )
@@ -31,20 +31,6 @@ from wsi_norm.lstainnorm.reference import ReferenceLayer
 SUFFIXES = [".safetensors", ".pt", ".pth"]
 FORMATS = SUFFIXES[:2]
 SPACES = ("lab", "hsv", "rgb")
-TEMPLATE = Template(
-    mean={
-        "rgb": (0.70, 0.50, 0.67),
-        "lab": (59.0, 27.0, -15.0),
-        "hsv": (5.35, 0.32, 0.72),
-        "hed": (0.040, 0.020, 0.025),
-    },
-    std={
-        "rgb": (0.16, 0.17, 0.13),
-        "lab": (15.0, 8.0, 7.5),
-        "hsv": (0.30, 0.12, 0.14),
-        "hed": (0.030, 0.018, 0.015),
-    },
-)
 PROVENANCE = {"data": "three slides of hospital Ä", "seeds": [1, 2], "dice": {"mean": 0.77}}
 
 

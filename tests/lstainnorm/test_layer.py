@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from skimage import color
 from torch import Tensor, nn
 
+from tests.builders import SLIDE, TEMPLATE
 from wsi_norm.lstainnorm import (
     PRESETS,
     LayerConfig,
@@ -24,36 +25,6 @@ from wsi_norm.lstainnorm.moments import MomentPool
 from wsi_norm.lstainnorm.normalization import GAMMA_RANGE, MAX_GAIN
 from wsi_norm.lstainnorm.reference import ReferenceLayer
 
-TEMPLATE = Template(
-    mean={
-        "rgb": (0.70, 0.50, 0.67),
-        "lab": (59.0, 27.0, -15.0),
-        "hsv": (5.35, 0.32, 0.72),
-        "hed": (0.040, 0.020, 0.025),
-    },
-    std={
-        "rgb": (0.16, 0.17, 0.13),
-        "lab": (15.0, 8.0, 7.5),
-        "hsv": (0.30, 0.12, 0.14),
-        "hed": (0.030, 0.018, 0.015),
-    },
-)
-SLIDE = Statistics(
-    mean={
-        "rgb": (0.60, 0.45, 0.62),
-        "lab": (52.0, 20.0, -18.0),
-        "hsv": (5.0, 0.30, 0.66),
-        "hed": (0.050, 0.025, 0.030),
-    },
-    std={
-        "rgb": (0.20, 0.15, 0.14),
-        "lab": (12.0, 9.0, 6.0),
-        "hsv": (0.40, 0.10, 0.16),
-        "hed": (0.025, 0.020, 0.016),
-    },
-    white=(0.97, 0.96, 0.95),
-    tissue_pixels=10_000,
-)
 SINGLE = [preset for preset in PRESETS if preset.startswith("single:")]
 OURS = [preset for preset in PRESETS if preset != "reference"]
 FUSED = ["paper", "product", "mean"]
@@ -167,7 +138,27 @@ def equations(
         branches.append(np.clip(BACK[space](gamma * deviation / sigma + beta), 0, 1))
     y = np.stack(branches)
     fuse = {"paper": fuse_paper, "product": fuse_product, "mean": fuse_mean}
-    return y[0] if len(y) == 1 else fuse[layer.config.preset](p, y)
+    fused = y[0] if len(y) == 1 else fuse[layer.config.preset](p, y)
+    return within_bounds(rgb, fused, statistics)
+
+
+def within_bounds(rgb: np.ndarray, y: np.ndarray, statistics: Statistics) -> np.ndarray:
+    """Shadow keeps its hue and saturation; nothing that was not becomes greener than red."""
+    luminance = np.array([0.299, 0.587, 0.114])
+    mean, spread = (luminance @ m["rgb"] for m in (statistics.mean, statistics.std))
+    y = y.copy()
+    for at in np.ndindex(rgb.shape[:2]):
+        before, after = luminance @ rgb[at], luminance @ y[at]
+        depth = np.clip((mean - before - 2 * spread) / (0.75 * spread), 0, 1)
+        depth = depth**2 * (3 - 2 * depth)
+        shadow = np.clip(rgb[at] * max(after / before, 0.5), 0, 1)
+        y[at] = depth * shadow + (1 - depth) * y[at]
+        allowed, greener = max(rgb[at][1] - rgb[at][0], 0), y[at][1] - y[at][0]
+        if greener > allowed:  # red and green change so that luminance does not
+            red_for_green = luminance[1] / luminance[0]
+            change = (greener - allowed) / (1 + red_for_green)
+            y[at] += change * np.array([red_for_green, -1, 0])
+    return y
 
 
 def fuse_mean(p: dict[str, np.ndarray], y: np.ndarray) -> np.ndarray:

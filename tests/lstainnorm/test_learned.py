@@ -5,13 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wsi_norm import LStainNorm, Template
+from tests.builders import TEMPLATE
+from wsi_norm import LStainNorm
 from wsi_norm.lstainnorm.learned import moves, space_weights
-
-TEMPLATE = Template(
-    {"rgb": (0.7, 0.5, 0.7), "lab": (60.0, 26.0, -16.0), "hsv": (5.3, 0.3, 0.7)},
-    {"rgb": (0.15, 0.16, 0.12), "lab": (14.0, 8.0, 7.0), "hsv": (0.25, 0.12, 0.13)},
-)
 
 
 def test_an_untrained_layer_has_not_moved() -> None:
@@ -28,7 +24,7 @@ def test_a_move_is_told_in_units_and_in_template_std() -> None:
         layer.normalization.std_offset[1, 1] = 0.25
     told = {(move.space, move.channel): move for move in moves(layer)}
     assert len(told) == 9
-    assert told["lab", "L*"].target_mean == pytest.approx(60 - 0.5 * 14)
+    assert told["lab", "L*"].target_mean == pytest.approx(59 - 0.5 * 15)
     assert told["lab", "L*"].in_std == pytest.approx(-0.5)
     assert told["lab", "a*"].times == pytest.approx(1.25)
     assert told["rgb", "R"].in_std == 0

@@ -87,13 +87,14 @@ def test_the_layer_and_the_pool_agree() -> None:
 @settings(max_examples=30, deadline=None)
 @given(cuts=st.lists(st.integers(1, 5), min_size=1, max_size=4), seed=st.integers(0, 99))
 def test_a_stream_is_the_same_however_it_is_cut(cuts: list[int], seed: int) -> None:
+    """To the rounding of float32 where CIELAB reaches 100, 4e-6: that depends on the batch."""
     image, weight = images(sum(cuts), seed), weights(sum(cuts), seed + 1)
     whole, parts = MomentPool(), MomentPool()
     whole.add(image, weight)
     for x, w in zip(image.split(cuts), weight.split(cuts), strict=True):
         parts.add(x, w)
     for got, expected in zip(parts.arrays(), whole.arrays(), strict=True):
-        np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(got, expected, rtol=1e-6, atol=4e-6)
     assert (parts.tissue_pixels, parts.usable) == (whole.tissue_pixels, whole.usable)
 
 

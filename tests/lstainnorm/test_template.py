@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from scipy.stats import circmean, circstd
 from skimage import color
 
+from tests.builders import moments_by_scikit_image
 from wsi_norm.lstainnorm import Statistics, Template
 from wsi_norm.lstainnorm.moments import MIN_TISSUE_SHARE
 
@@ -29,26 +29,8 @@ def with_glass(tiles: np.ndarray, rows: int) -> np.ndarray:
     return np.concatenate([glass, tiles], axis=1)
 
 
-def expected_moments(pixels: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    rgb = pixels.reshape(-1, 1, 3) / 255
-    spaces = {
-        "rgb": rgb,
-        "lab": color.rgb2lab(rgb),
-        "hsv": color.rgb2hsv(rgb) * [2 * np.pi, 1, 1],
-        "hed": np.log(rgb) / np.log(1e-6) @ color.hed_from_rgb,
-    }
-    moments = {}
-    for space, values in spaces.items():
-        flat = values.reshape(-1, 3)
-        mean, std = flat.mean(axis=0), flat.std(axis=0)
-        if space == "hsv":
-            mean[0], std[0] = circmean(flat[:, 0]), circstd(flat[:, 0])
-        moments[space] = mean, std
-    return moments
-
-
 def assert_moments(got: Template | Statistics, pixels: np.ndarray) -> None:
-    expected = expected_moments(pixels)
+    expected = moments_by_scikit_image(pixels)
     assert set(got.mean) == set(got.std) == set(SPACES)
     for space, (mean, std) in expected.items():
         np.testing.assert_allclose(got.mean[space], mean, rtol=2e-4, atol=2e-4)

@@ -11,10 +11,10 @@ import importlib.util
 import numpy as np
 import pytest
 import torch
-from scipy.stats import circmean, circstd
 from skimage import color
 from torch import Tensor
 
+from tests.builders import GLASS, TEMPLATE, moments_by_scikit_image
 from wsi_norm.errors import ConfigError
 from wsi_norm.lstainnorm import LayerConfig, LStainNorm, Statistics, Template, make_layer
 from wsi_norm.normalizers import engine as module
@@ -22,21 +22,6 @@ from wsi_norm.normalizers.engine import BYTES_PER_PIXEL, Engine, Normalizer
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
-TEMPLATE = Template(
-    mean={
-        "rgb": (0.70, 0.50, 0.67),
-        "lab": (59.0, 27.0, -15.0),
-        "hsv": (5.35, 0.32, 0.72),
-        "hed": (0.040, 0.020, 0.025),
-    },
-    std={
-        "rgb": (0.16, 0.17, 0.13),
-        "lab": (15.0, 8.0, 7.5),
-        "hsv": (0.30, 0.12, 0.14),
-        "hed": (0.030, 0.018, 0.015),
-    },
-)
-GLASS = (242, 240, 238)
 PRESETS = ["paper", "product", "mean", "single:lab", "reference"]
 
 
@@ -76,19 +61,9 @@ def slide() -> Statistics:
 
 def assert_measured(statistics: Statistics, pixels: np.ndarray) -> None:
     """Against scikit-image and scipy on the pixels (M, 3) that count."""
-    rgb = pixels.reshape(-1, 1, 3) / 255
-    spaces = {
-        "rgb": rgb,
-        "lab": color.rgb2lab(rgb),
-        "hsv": color.rgb2hsv(rgb) * [2 * np.pi, 1, 1],
-        "hed": np.log(rgb) / np.log(1e-6) @ color.hed_from_rgb,
-    }
-    assert set(statistics.mean) == set(spaces)
-    for space, values in spaces.items():
-        flat = values.reshape(-1, 3)
-        mean, std = flat.mean(axis=0), flat.std(axis=0)
-        if space == "hsv":
-            mean[0], std[0] = circmean(flat[:, 0]), circstd(flat[:, 0])
+    expected = moments_by_scikit_image(pixels)
+    assert set(statistics.mean) == set(expected)
+    for space, (mean, std) in expected.items():
         np.testing.assert_allclose(statistics.mean[space], mean, rtol=2e-4, atol=2e-4)
         np.testing.assert_allclose(statistics.std[space], std, rtol=2e-4, atol=2e-4)
 
@@ -450,15 +425,19 @@ def test_a_batch_is_fitted_to_half_the_free_memory(
     monkeypatch: pytest.MonkeyPatch, free_gb: float, edge: int, expected: int
 ) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (int(free_gb * 1e9), int(80e9)))
-    assert module._fitting_batch(torch.device("cuda", 0), edge * edge) == expected
+    normalize = normalizer()
+    normalize.device = torch.device("cuda", 0)
+    tiles = np.broadcast_to(np.uint8(0), (1000, edge, edge, 3))
+    assert next(iter(normalize._batches(tiles))) == slice(0, expected)
 
 
 @pytest.mark.parametrize(("asked", "sizes"), [(None, [4, 3]), (3, [3, 3, 1]), (100, [7])])
 def test_batches_on_a_gpu(
     monkeypatch: pytest.MonkeyPatch, asked: int | None, sizes: list[int]
 ) -> None:
-    """Only how tiles are divided: nothing is computed on the device."""
-    monkeypatch.setattr(module, "_fitting_batch", lambda device, pixels: 4)
+    """Only how tiles are divided: nothing is computed on the device, which has room for 4."""
+    room = 2 * 4 * 24 * 40 * BYTES_PER_PIXEL
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (room, room))
     normalize = normalizer()
     normalize.device = torch.device("cuda", 0)
     normalize.batch_size = asked

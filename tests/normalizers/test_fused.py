@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from tests.builders import GLASS, SLIDE, TEMPLATE
 from wsi_norm.colorspace import SPACES
-from wsi_norm.lstainnorm import LStainNorm, Statistics, Template
+from wsi_norm.lstainnorm import LStainNorm, Statistics
 from wsi_norm.lstainnorm.background import fill_of, tissue_weight
 from wsi_norm.lstainnorm.moments import MomentPool
 from wsi_norm.lstainnorm.normalization import MAX_GAIN
@@ -22,37 +23,6 @@ from wsi_norm.normalizers import kernels
 from wsi_norm.normalizers.fused import FusedLayer, add_tile
 from wsi_norm.slide import read_image
 
-TEMPLATE = Template(
-    mean={
-        "rgb": (0.70, 0.50, 0.67),
-        "lab": (59.0, 27.0, -15.0),
-        "hsv": (5.35, 0.32, 0.72),
-        "hed": (0.040, 0.020, 0.025),
-    },
-    std={
-        "rgb": (0.16, 0.17, 0.13),
-        "lab": (15.0, 8.0, 7.5),
-        "hsv": (0.30, 0.12, 0.14),
-        "hed": (0.030, 0.018, 0.015),
-    },
-)
-SLIDE = Statistics(
-    mean={
-        "rgb": (0.61, 0.42, 0.63),
-        "lab": (52.0, 24.0, -21.0),
-        "hsv": (5.11, 0.36, 0.66),
-        "hed": (0.060, 0.030, 0.020),
-    },
-    std={
-        "rgb": (0.12, 0.19, 0.10),
-        "lab": (13.0, 10.0, 6.5),
-        "hsv": (0.41, 0.15, 0.11),
-        "hed": (0.025, 0.022, 0.011),
-    },
-    white=(0.95, 0.94, 0.93),
-    tissue_pixels=1000,
-)
-GLASS = (242, 240, 238)
 MODES = {"slide": (SLIDE, None), "tile": (None, None), "tile, known white": (None, SLIDE.white)}
 
 ALL = ("lab", "hsv", "rgb", "hed")

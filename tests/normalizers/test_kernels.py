@@ -12,17 +12,12 @@ import pytest
 import torch
 from numba import njit
 
-from wsi_norm.lstainnorm import LStainNorm, Statistics, Template
+from tests.builders import SLIDE, TEMPLATE
+from wsi_norm.lstainnorm import LStainNorm
 from wsi_norm.lstainnorm.attention import chebyshev, direct_attention
 from wsi_norm.lstainnorm.fusion import ColourAttention
 from wsi_norm.normalizers import kernels
 from wsi_norm.normalizers.fused import FusedLayer, shadow_in_bytes
-
-TEMPLATE = Template(
-    mean={"rgb": (0.7, 0.5, 0.67), "lab": (59.0, 27.0, -15.0), "hsv": (5.35, 0.32, 0.72)},
-    std={"rgb": (0.16, 0.17, 0.13), "lab": (15.0, 8.0, 7.5), "hsv": (0.3, 0.12, 0.14)},
-)
-SLIDE = Statistics(TEMPLATE.mean, TEMPLATE.std, (0.95, 0.95, 0.95), 100)
 
 
 def applied(function: Any) -> Callable[[np.ndarray], np.ndarray]:

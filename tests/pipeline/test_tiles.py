@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.builders import CMU, TCGA
 from wsi_norm.config import run_config
 from wsi_norm.errors import ReadError
 from wsi_norm.geometry import Tile, TileGrid, compact_order
@@ -18,8 +19,6 @@ from wsi_norm.pipeline.tiles import read_tiles, spread
 from wsi_norm.plan import plan_grid
 from wsi_norm.slide import open_slide
 
-CMU = "slides/real/CMU-1-Small-Region.svs"
-TCGA = "slides/real/TCGA-CR-7395-01A-01-TS1.svs"
 READERS = ("direct", "openslide", "tiffslide")
 
 

@@ -9,17 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.builders import create_store, store_meta
 from wsi_norm.report import RunSummary, SlideResult
 from wsi_norm.stages import Seconds, Stage
-from wsi_norm.store import (
-    ModelMeta,
-    SlideMeta,
-    StoreMeta,
-    TileFlag,
-    TileStore,
-    TilingMeta,
-    TissueMeta,
-)
+from wsi_norm.store import TileFlag
 
 GOOD = SlideResult(
     name='a, "b"\nä',
@@ -95,56 +88,30 @@ def make_summary_fixture() -> Callable[..., RunSummary]:
     return make_summary
 
 
-def store_meta() -> StoreMeta:
-    """Of a slide of 6400 x 4800 px with tiles of 16 px, normalised by a checkpoint."""
-    return StoreMeta(
-        package_version="0",
-        slide=SlideMeta(
-            name="case",
-            file_name="case.svs",
-            size_bytes=5_000_000,
-            sha256_first_mib="0" * 64,
-            vendor="aperio",
-            reader="openslide",
-            reader_version="4",
-            width_px=6400,
-            height_px=4800,
-            mpp_um=0.2525,
-            mpp_source="default",
-            objective_power=20.0,
-            damage=None,
-            icc_profile=False,
-        ),
-        tiling=TilingMeta(
-            tile_size_px=16,
-            overlap_px=0,
-            mpp_um=0.5,
-            downsample=2.0,
-            level=0,
-            level_width_px=6400,
-            level_height_px=4800,
-            level_downsample=1.0,
-            tiles_per_shard=64,
-        ),
-        tissue=TissueMeta(segmenter="otsu", min_tissue=0.1, regions_sha256=None),
-        model=ModelMeta(
-            sha256="2" * 64,
-            preset="paper",
-            statistics="slide",
-            background="preserve",
-            provenance={"training": "none: from a store"},
-        ),
-        codec="zstd",
-        software={},
-        white=(0.95, 0.95, 0.95),
-        statistics={
-            "mean": {"rgb": [0.5, 0.25, 1.0], "lab": [50.0, 30.0, -15.0]},
-            "std": {"rgb": [0.1, 0.1, 0.1], "lab": [10.0, 6.0, 3.0]},
-            "white": [0.95, 0.95, 0.95],
-            "tissue_pixels": 1000,
-        },
-        warnings=(),
-    )
+META = store_meta(
+    slide={
+        "size_bytes": 5_000_000,
+        "width_px": 6400,
+        "height_px": 4800,
+        "mpp_um": 0.2525,
+        "mpp_source": "default",
+    },
+    tiling={
+        "downsample": 2.0,
+        "level_width_px": 6400,
+        "level_height_px": 4800,
+        "tiles_per_shard": 64,
+    },
+    model={"sha256": "2" * 64, "provenance": {"training": "none: from a store"}},
+    software={},
+    statistics={
+        "mean": {"rgb": [0.5, 0.25, 1.0], "lab": [50.0, 30.0, -15.0]},
+        "std": {"rgb": [0.1, 0.1, 0.1], "lab": [10.0, 6.0, 3.0]},
+        "white": [0.95, 0.95, 0.95],
+        "tissue_pixels": 1000,
+    },
+)
+"""Of a slide of 6400 x 4800 px with tiles of 16 px, normalised by a checkpoint."""
 
 
 @pytest.fixture
@@ -154,9 +121,10 @@ def store_path(tmp_path: Path) -> Path:
     rng = np.random.default_rng(1)
     tissue = np.zeros((30, 40), bool)
     tissue[5:25, 5:20] = True
-    store = TileStore.create(
+    store = create_store(
         tmp_path / "case.zarr",
-        store_meta(),
+        number,
+        META,
         coords=np.array([(32 * row, 4000) for row in range(number)], np.int64),
         tissue_fraction=np.ones(number, np.float32),
         tissue_mask=tissue,

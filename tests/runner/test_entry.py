@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.builders import tree
 from wsi_norm import RunConfig, TileStore, load_checkpoint, run
 from wsi_norm.errors import CheckpointError, ConfigError, StoreError
 from wsi_norm.lstainnorm import Statistics
@@ -34,15 +35,6 @@ def config(output: Path, **settings: object) -> RunConfig:
     """Many shards of few tiles: 512 px tiles that overlap."""
     defaults = {"output": output, "workers": 0, "tile_size": 512, "step": 256}
     return RunConfig.model_validate({**defaults, **settings})
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, by its relative name."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 @pytest.fixture(scope="module")

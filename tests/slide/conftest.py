@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.slide.oracle import CMU, TCGA
+from tests.builders import CMU, TCGA
 
 
 @pytest.fixture

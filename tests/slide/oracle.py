@@ -9,8 +9,6 @@ from PIL import Image
 
 from wsi_norm.geometry import Level, Region
 
-CMU = "slides/real/CMU-1-Small-Region.svs"
-TCGA = "slides/real/TCGA-CR-7395-01A-01-TS1.svs"
 READERS = ("openslide", "tiffslide")
 OF_JPEG = (*READERS, "direct")
 

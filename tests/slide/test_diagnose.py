@@ -61,12 +61,12 @@ def test_faults_that_refuse_a_slide(
 
 @pytest.mark.parametrize("reader", READERS)
 def test_a_refused_file_is_closed(faulty: Path, reader: str) -> None:
-    for name in REFUSED:
-        with warnings.catch_warnings(record=True, action="always") as caught:
+    with warnings.catch_warnings(record=True, action="always") as caught:
+        for name in REFUSED:
             with pytest.raises(SlideError):
                 open_slide(faulty / name, reader)
-            gc.collect()
-        assert [str(warning.message) for warning in caught] == []
+        gc.collect()
+    assert [str(warning.message) for warning in caught] == []
 
 
 @pytest.mark.parametrize("reader", READERS)

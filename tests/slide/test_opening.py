@@ -7,7 +7,8 @@ import numpy as np
 import openslide
 import pytest
 
-from tests.slide.oracle import CMU, OF_JPEG, READERS, TCGA
+from tests.builders import CMU, TCGA
+from tests.slide.oracle import OF_JPEG, READERS
 from wsi_norm.choices import READERS as CHOICES
 from wsi_norm.errors import ConfigError, ResolutionError, UnreadableSlideError
 from wsi_norm.geometry import Region

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.slide.oracle import CMU, OF_JPEG, READERS, whole_level
+from tests.builders import CMU
+from tests.slide.oracle import OF_JPEG, READERS, whole_level
 from wsi_norm.errors import ReadError, UnreadableSlideError
 from wsi_norm.geometry import Region
 from wsi_norm.slide import open_slide

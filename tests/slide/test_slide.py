@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.slide.oracle import CMU, OF_JPEG, READERS, TCGA, at, oracle, whole_level
+from tests.builders import CMU, TCGA
+from tests.slide.oracle import OF_JPEG, READERS, at, oracle, whole_level
 from wsi_norm.errors import ReadError, UnreadableSlideError, WsiNormError
 from wsi_norm.geometry import Level, Region
 from wsi_norm.slide import open_slide

@@ -9,73 +9,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from tests.builders import TILE_SIZE, written_store
 from wsi_norm.errors import StoreError
-from wsi_norm.store import ModelMeta, SlideMeta, StoreMeta, TileStore, TilingMeta, TissueMeta
 from wsi_norm.store.dataset import TileDataset
-
-SIZE = 16
-
-
-def make_store(path: Path, number: int, *, finish: bool = True) -> np.ndarray:
-    """Write a store of random tiles, three to a shard; returns the tiles."""
-    meta = StoreMeta(
-        package_version="0",
-        slide=SlideMeta(
-            name=path.stem,
-            file_name=f"{path.stem}.svs",
-            size_bytes=1,
-            sha256_first_mib="0" * 64,
-            vendor=None,
-            reader="openslide",
-            reader_version="4",
-            width_px=320,
-            height_px=240,
-            mpp_um=0.5,
-            mpp_source="slide",
-            objective_power=None,
-            damage=None,
-            icc_profile=False,
-        ),
-        tiling=TilingMeta(
-            tile_size_px=SIZE,
-            overlap_px=0,
-            mpp_um=0.5,
-            downsample=1.0,
-            level=0,
-            level_width_px=320,
-            level_height_px=240,
-            level_downsample=1.0,
-            tiles_per_shard=3,
-        ),
-        tissue=TissueMeta(segmenter="otsu", min_tissue=0.1, regions_sha256=None),
-        model=ModelMeta(
-            sha256="1", preset="paper", statistics="tile", background="preserve", provenance={}
-        ),
-        codec="zstd",
-        software={},
-        white=(1.0, 1.0, 1.0),
-        statistics=None,
-        warnings=(),
-    )
-    image = np.full((8, 8, 3), 255, np.uint8)
-    store = TileStore.create(
-        path,
-        meta,
-        coords=np.zeros((number, 2), np.int64),
-        tissue_fraction=np.ones(number, np.float32),
-        tissue_mask=np.ones((8, 8), np.bool_),
-        mask_downsample=(40.0, 30.0),
-        thumbnail=image,
-        thumbnail_normalized=image,
-    )
-    rng = np.random.default_rng(number)
-    tiles = rng.integers(0, 256, (number, SIZE, SIZE, 3), np.uint8)
-    for shard in range(store.shards):
-        rows = store.rows(shard)
-        store.write_shard(shard, tiles[rows], np.zeros(rows.stop - rows.start, np.uint8))
-    if finish:
-        store.finish()
-    return tiles
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +19,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], np.nda
     """Stores of 7, 0, 1 and 4 tiles, and all their tiles in order."""
     folder = tmp_path_factory.mktemp("cohort")
     paths = [folder / f"s{index}.zarr" for index in range(4)]
-    parts = [make_store(path, number) for path, number in zip(paths, (7, 0, 1, 4), strict=True)]
+    parts = [written_store(path, number) for path, number in zip(paths, (7, 0, 1, 4), strict=True)]
     return paths, np.concatenate(parts)
 
 
@@ -93,7 +29,7 @@ def test_one_store(cohort: tuple[list[Path], np.ndarray]) -> None:
         dataset = TileDataset(path)
         assert len(dataset) == 7
         tile = dataset[3]
-        assert (tile.dtype, tile.shape) == (torch.uint8, (3, SIZE, SIZE))
+        assert (tile.dtype, tile.shape) == (torch.uint8, (3, TILE_SIZE, TILE_SIZE))
         assert tile.is_contiguous()
         np.testing.assert_array_equal(tile.permute(1, 2, 0).numpy(), tiles[3])
 
@@ -173,7 +109,7 @@ def test_it_travels_to_spawned_workers(cohort: tuple[list[Path], np.ndarray]) ->
 
 
 def test_stores_that_cannot_be_used(cohort: tuple[list[Path], np.ndarray], tmp_path: Path) -> None:
-    make_store(tmp_path / "part.zarr", 4, finish=False)
+    written_store(tmp_path / "part.zarr", 4, finish=False)
     with pytest.raises(StoreError, match=r"part\.zarr: incomplete"):
         TileDataset([cohort[0][0], tmp_path / "part.zarr"])
     with pytest.raises(StoreError, match=r"gone\.zarr: no store there"):

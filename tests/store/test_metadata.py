@@ -10,14 +10,11 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from tests.builders import store_meta
 from wsi_norm.geometry import Level, TileGrid
 from wsi_norm.store import (
-    ModelMeta,
-    SlideMeta,
     StoreMeta,
     TileStore,
-    TilingMeta,
-    TissueMeta,
     differences,
 )
 
@@ -26,44 +23,28 @@ SCHEMA = json.loads(resources.files("wsi_norm.store").joinpath("schema.json").re
 
 @pytest.fixture
 def meta() -> StoreMeta:
-    return StoreMeta(
+    return store_meta(
         package_version="0.1.0",
-        slide=SlideMeta(
-            name="case",
-            file_name="case.svs",
-            size_bytes=123,
-            sha256_first_mib="0" * 64,
-            vendor="aperio",
-            reader="openslide",
-            reader_version="4.0.1",
-            width_px=1000,
-            height_px=700,
-            mpp_um=0.25,
-            mpp_source="slide",
-            objective_power=None,
-            damage=None,
-            icc_profile=True,
-        ),
-        tiling=TilingMeta(
-            tile_size_px=64,
-            overlap_px=8,
-            mpp_um=0.5,
-            downsample=2.0,
-            level=1,
-            level_width_px=500,
-            level_height_px=350,
-            level_downsample=2.0,
-            tiles_per_shard=4,
-        ),
-        tissue=TissueMeta(segmenter="hsv", min_tissue=0.1, regions_sha256="2" * 64),
-        model=ModelMeta(
-            sha256="1" * 64,
-            preset="paper",
-            statistics="slide",
-            background="preserve",
-            provenance={"data": ["a", "b"], "figures": {"psnr": 1.5}},
-        ),
-        codec="zstd",
+        slide={
+            "size_bytes": 123,
+            "reader_version": "4.0.1",
+            "width_px": 1000,
+            "height_px": 700,
+            "mpp_um": 0.25,
+            "objective_power": None,
+            "icc_profile": True,
+        },
+        tiling={
+            "tile_size_px": 64,
+            "overlap_px": 8,
+            "downsample": 2.0,
+            "level": 1,
+            "level_width_px": 500,
+            "level_height_px": 350,
+            "level_downsample": 2.0,
+        },
+        tissue={"segmenter": "hsv", "regions_sha256": "2" * 64},
+        model={"provenance": {"data": ["a", "b"], "figures": {"psnr": 1.5}}},
         software={"numpy": "2.0", "torch": "2.6"},
         white=(0.9, 0.95, 1.0),
         statistics={"mean": {"rgb": [0.5, 0.5, 0.5]}},

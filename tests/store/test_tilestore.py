@@ -14,81 +14,22 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from tests.builders import TILE_SIZE, create_store, store_meta, tree
 from wsi_norm.errors import StoreError
 from wsi_norm.store import (
-    ModelMeta,
-    SlideMeta,
-    StoreMeta,
     TileFlag,
     TileStore,
-    TilingMeta,
-    TissueMeta,
     encoding,
     tiles_per_shard,
 )
 
-SIZE, PER_SHARD = 16, 4
+SIZE, PER_SHARD = TILE_SIZE, 4
 MASK_DOWNSAMPLE = (16.0, 15.0)
 
 
-def make_meta(codec: str = "zstd", per_shard: int = PER_SHARD) -> StoreMeta:
-    return StoreMeta(
-        package_version="0",
-        slide=SlideMeta(
-            name="case",
-            file_name="case.svs",
-            size_bytes=1,
-            sha256_first_mib="0" * 64,
-            vendor="aperio",
-            reader="openslide",
-            reader_version="4",
-            width_px=320,
-            height_px=240,
-            mpp_um=0.5,
-            mpp_source="slide",
-            objective_power=20.0,
-            damage=None,
-            icc_profile=False,
-        ),
-        tiling=TilingMeta(
-            tile_size_px=SIZE,
-            overlap_px=0,
-            mpp_um=0.5,
-            downsample=1.0,
-            level=0,
-            level_width_px=320,
-            level_height_px=240,
-            level_downsample=1.0,
-            tiles_per_shard=per_shard,
-        ),
-        tissue=TissueMeta(segmenter="otsu", min_tissue=0.1, regions_sha256=None),
-        model=ModelMeta(
-            sha256="1" * 64,
-            preset="paper",
-            statistics="slide",
-            background="preserve",
-            provenance={"data": "none"},
-        ),
-        codec=codec,
-        software={"numpy": "2"},
-        white=(0.95, 0.95, 0.95),
-        statistics=None,
-        warnings=(),
-    )
-
-
 def make_store(path: Path, number: int, codec: str = "zstd", per_shard: int = PER_SHARD) -> Any:
-    rng = np.random.default_rng(1)
-    return TileStore.create(
-        path,
-        make_meta(codec, per_shard),
-        coords=np.arange(2 * number, dtype=np.int64).reshape(number, 2) * SIZE,
-        tissue_fraction=np.linspace(0, 1, number, dtype=np.float32),
-        tissue_mask=rng.random((16, 20)) > 0.5,
-        mask_downsample=MASK_DOWNSAMPLE,
-        thumbnail=rng.integers(0, 256, (24, 32, 3), np.uint8),
-        thumbnail_normalized=rng.integers(0, 256, (24, 32, 3), np.uint8),
-    )
+    meta = store_meta(codec=codec, tiling={"tiles_per_shard": per_shard})
+    return create_store(path, number, meta, mask_downsample=MASK_DOWNSAMPLE)
 
 
 def content(store: TileStore, shard: int, seed: int) -> tuple[Any, Any]:
@@ -107,11 +48,6 @@ def fill(store: TileStore) -> None:
 
 def tile_object(path: Path, shard: int) -> Path:
     return path / "tiles" / "c" / str(shard) / "0" / "0" / "0"
-
-
-def files(root: Path) -> dict[str, bytes]:
-    found = (file for file in root.rglob("*") if file.is_file())
-    return {file.relative_to(root).as_posix(): file.read_bytes() for file in found}
 
 
 def flip(file: Path, at: int) -> None:
@@ -384,11 +320,11 @@ def test_codec_none_stores_plain_pixels(tmp_path: Path) -> None:
 
 def test_one_object_per_shard(tmp_path: Path) -> None:
     store = make_store(tmp_path / "case.zarr", 10)
-    before = files(store.path)
+    before = tree(store.path)
     store.write_shard(1, *content(store, 1, 0))
-    assert files(store.path).keys() - before.keys() == {"tiles/c/1/0/0/0", "flags/c/1"}
+    assert tree(store.path).keys() - before.keys() == {"tiles/c/1/0/0/0", "flags/c/1"}
     fill(store)
-    objects = {name for name in files(store.path) if name.startswith("tiles/c/")}
+    objects = {name for name in tree(store.path) if name.startswith("tiles/c/")}
     assert objects == {f"tiles/c/{shard}/0/0/0" for shard in range(3)}
 
 
@@ -444,7 +380,7 @@ def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:
         other = TileStore.open(other.path, allow_partial=True)
         other.write_shard(shard, *content(other, shard, shard))
     other.finish()
-    assert files(one.path) == files(other.path)
+    assert tree(one.path) == tree(other.path)
 
 
 def test_nothing_of_the_machine_or_the_clock_is_written(tmp_path: Path) -> None:
@@ -452,7 +388,7 @@ def test_nothing_of_the_machine_or_the_clock_is_written(tmp_path: Path) -> None:
     fill(store)
     store.finish()
     documents = b"".join(
-        data for name, data in files(store.path).items() if name.endswith("zarr.json")
+        data for name, data in tree(store.path).items() if name.endswith("zarr.json")
     )
     for secret in (str(tmp_path), tmp_path.name, str(Path.home()), "tmp"):
         assert secret.encode() not in documents
@@ -591,7 +527,7 @@ def test_whatever_is_damaged_it_is_one_of_our_errors(
     one_store: Path, data: st.DataObject, change: str, bits: int
 ) -> None:
     """In any file of a store; what can be read still is no error."""
-    file = one_store / data.draw(st.sampled_from(sorted(files(one_store))))
+    file = one_store / data.draw(st.sampled_from(sorted(tree(one_store))))
     whole = file.read_bytes()
     said = f"{one_store}: nothing"
     try:
@@ -748,12 +684,12 @@ def test_old_tiles_never_stand_beside_new_flags(
 def test_litter_is_swept_and_nothing_else(tmp_path: Path) -> None:
     store = make_store(tmp_path / "case.zarr", 10)
     fill(store)
-    before = files(store.path)
+    before = tree(store.path)
     for end in (store.sweep, store.finish):
         for folder in ("tiles/c/1/0/0", "flags/c"):
             (store.path / folder / "0.89ab.partial").write_bytes(b"half an object")
         end()
-        assert files(store.path).keys() == before.keys()
+        assert tree(store.path).keys() == before.keys()
     assert store.damage() == []
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.utilities import rank_zero_only
@@ -17,7 +18,6 @@ from wsi_norm.cohort.splits import LabelledImage
 from wsi_norm.cohort.tiles import LabelledTiles
 from wsi_norm.config import TrainConfig
 from wsi_norm.errors import TrainingError
-from wsi_norm.training import loop
 from wsi_norm.training.loop import (
     EpochLog,
     Keeper,
@@ -173,7 +173,7 @@ def test_the_schedule_ends_with_the_training(
         raise Ended
 
     trainer = SimpleNamespace(world_size=processes, fit=run)
-    monkeypatch.setattr(loop, "_trainer", lambda *_: trainer)
+    monkeypatch.setattr(pl, "Trainer", lambda **_: trainer)
     with pytest.raises(Ended):
         fit(task, config, tiles, tiles, progress=False)
     assert task.total_steps == 12 // processes

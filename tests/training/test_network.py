@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from wsi_norm.errors import ConfigError
+from tests import builders
 from wsi_norm.training.network import build_network
 
 UNET = {
@@ -97,12 +97,7 @@ def build(spec: str, arguments: dict[str, Any], task: Any = "classification", **
 
 
 def refusal(*arguments: Any, **other: Any) -> str:
-    """The one line that a user reads."""
-    with pytest.raises(ConfigError) as caught:
-        build(*arguments, **other)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
+    return builders.refusal(build, *arguments, **other)
 
 
 def saved_and_loaded(network: nn.Module, again: nn.Module) -> None:

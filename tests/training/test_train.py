@@ -441,7 +441,7 @@ def test_a_loss_that_is_no_number(cohort: Cohort, settings: Make) -> None:
     ("changes", "expected"),
     [
         ({"data": {"tile_size": 40}}, "32 x 32 px is smaller than data.tile_size 40"),
-        ({"data": {"downsample": 2, "tile_size": 32}}, "(averaged down by data.downsample 2) is"),
+        ({"data": {"downsample": 2, "tile_size": 32}}, "(scaled down by data.downsample 2) is"),
         ({"data": {"train": {"case": "none"}}}, "data.train (case none) matches no row"),
         ({"data": {"train": {"label": "a", "split": "train"}}}, "every training image is of the"),
         ({"data": {"index": "nowhere.csv"}}, "nowhere.csv: cannot read the table"),
