@@ -135,6 +135,7 @@ def test_what_is_no_batch_of_bytes_is_refused_in_one_line() -> None:
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace:DeprecationWarning")
 def test_tracing_and_exporting_are_refused_in_one_line() -> None:
     layer, x = load_checkpoint(), torch.rand(1, 3, 32, 32)
     with pytest.raises(ValueError, match="cannot be traced or exported"):

@@ -20,9 +20,10 @@ from wsi_norm.tissue.density import optical_density
 STEP_PX = 4
 """Every so many pixels are looked at first."""
 PLAIN_SHARE = 0.2
-"""So much tissue that is redder than green needs no second look."""
-REDDEST, BLUEST = 1.1, 0.9
-"""H&E absorbs green most: so much of that, at most, is absorbed in red and blue. See `density`."""
+"""So much of what is plainly stained needs no second look."""
+PLAIN_BLUE, MOST_RED, LEAST_COLOUR = 0.8, 1.1, 0.9
+"""H&E absorbs green most, by `density`: what absorbs so much blue at most is surely no red ink, what
+absorbs more red is blue or green ink, and what absorbs so much of all is grey."""
 MPP_UM = 0.5
 """Of a tile that does not say; the tissue mask hardly depends on it at a tile's size."""
 
@@ -44,12 +45,13 @@ def holds_tissue(tile: UInt8) -> bool:
     """Whether a tile, uint8 (H, W, 3), holds stained tissue, and not ink, dust or noise alone."""
     some = tile[::STEP_PX, ::STEP_PX].reshape(-1, 3)
     absorbed = 1 - (some / (255 * white_level(some))).min(axis=1)
-    stained = some[absorbed > TISSUE_ABSORPTION]
-    red, green, _ = stained.mean(axis=0) if len(stained) else (0.0, 0.0, 0.0)
-    if len(stained) >= PLAIN_SHARE * len(some) and red > green:
-        return True
+    stained = absorbed > TISSUE_ABSORPTION
+    if stained.mean() >= PLAIN_SHARE:
+        red, green, blue = optical_density(some)[stained].mean(axis=0)
+        if red < green and blue < PLAIN_BLUE * green:
+            return True
     found = tissue_mask(tile, MPP_UM)
     if found.mean() < MIN_TISSUE_SHARE:
         return False
-    red_density, green_density, blue_density = optical_density(tile)[found].mean(axis=0)
-    return bool(red_density <= REDDEST * green_density and blue_density <= BLUEST * green_density)
+    red, green, blue = optical_density(tile)[found].mean(axis=0)
+    return bool(red <= MOST_RED * green and min(red, blue) <= LEAST_COLOUR * green)
