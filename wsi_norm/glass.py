@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 Rgb = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -18,6 +19,13 @@ BLACK = 8  # every channel (of 255) below: not scanned, or JPEG noise there
 GLASS_SATURATION = 0.25  # largest (max - min) / max of glass; a yellow 240/225/205 has 0.15
 GLASS_MAGENTA = 0.05  # largest (min(R, B) - G) / max of glass; pale H&E has more, tints less
 GLASS_DARKEST = 128  # every channel of glass is at least this
+USUAL_WHITE = 0.95  # of glass in every channel, in most scanners: 240 to 246 of 255 were seen
+DIMMEST_GLASS = 0.75  # a little glass is at least this bright in a channel; a yellow one has 0.87
+PLENTY_OF_GLASS = 0.25  # of the scanned pixels: then it may be dimmer
+FILL_PX = 16  # black fill is black over a square of this
+RIM_PX, RIM_LEVEL = 8, 48  # a JPEG block around fill, and how bright its ringing gets there
+LIGHT_FILL = 220  # padding this bright and neutral passes for glass
+PADDED_LINES = 4  # fewer constant lines at an edge may be chance
 WHITE_PERCENTILE = 99
 DARKEST_WHITE = 0.5
 """Bounds the estimate from below, so that a black image has no "glass"."""
@@ -31,10 +39,28 @@ GLASS_ABSORPTION, TISSUE_ABSORPTION = 0.05, 0.15
 
 
 def white_level(pixels: Rgb, tissue: Mask | None = None) -> Floats:
-    """Colour of clear glass, float64 (3,) in [0, 1].
+    """Colour of clear glass, float64 (3,) in [0, 1]; a neutral one where no glass is seen.
 
-    The median of the bright background, padding and `tissue` left out. Hardly any background: each
-    channel's 99th percentile, at least 0.5; or 1 where the only white is pure, as saturated glass.
+    See `glass_level`; without glass it is USUAL_WHITE, or the brightest channel if that is more.
+    """
+    level = glass_level(pixels, tissue)
+    return neutral_white(pixels) if level is None else level
+
+
+def white_of_tiles(tiles: Rgb) -> Floats:
+    """`white_level` of tiles, uint8 (N, H, W, 3), of one slide; fill in them does not count."""
+    fills = [fill_mask(tile) for tile in tiles]
+    if all(fill is None for fill in fills):
+        return white_level(tiles)
+    kept = [t if f is None else t[~f] for t, f in zip(tiles, fills, strict=True)]
+    return white_level(np.concatenate([pixels.reshape(-1, 3) for pixels in kept]))
+
+
+def glass_level(pixels: Rgb, tissue: Mask | None = None) -> Floats | None:
+    """Colour of the glass in an image, float64 (3,) in [0, 1]; None where hardly any is seen.
+
+    The median of the bright background, padding, fill and `tissue` left out; 1 where the only
+    white is pure, as saturated glass is.
 
     Parameters
     ----------
@@ -46,18 +72,74 @@ def white_level(pixels: Rgb, tissue: Mask | None = None) -> Floats:
     scanned = ~unscanned(pixels)
     counted = pixels[scanned]
     if not len(counted):
-        return np.ones(3)
-    high = np.maximum(_percentile(counted, WHITE_PERCENTILE) / 255.0, DARKEST_WHITE)
+        return np.ones(3) if (_least(pixels) == 255).any() else None
+    high = _percentile(counted, WHITE_PERCENTILE)
     if tissue is not None and (scanned & ~tissue).any():
         counted = pixels[scanned & ~tissue]
-    lowest = np.ceil(NEAR_WHITE * 255.0 * high).astype(np.uint8)
+    lowest = np.ceil(NEAR_WHITE * np.maximum(high, 255 * DARKEST_WHITE)).astype(np.uint8)
     red, green, blue = (counted[..., channel] >= lowest[channel] for channel in range(3))
     bright = counted[red & green & blue]
     glass = bright[is_glass_coloured(bright)]
     if len(glass) >= LEAST_GLASS * scanned.sum():
-        return _percentile(glass, 50) / 255.0
-    pure = (_least(pixels) == 255).mean() >= LEAST_GLASS
-    return np.ones(3) if pure else high
+        level = _percentile(glass, 50) / 255.0
+        plenty = len(glass) >= PLENTY_OF_GLASS * scanned.sum()
+        return level if plenty or level.max() >= DIMMEST_GLASS else None
+    return np.ones(3) if (_least(pixels) == 255).mean() >= LEAST_GLASS else None
+
+
+def neutral_white(pixels: Rgb) -> Floats:
+    """What glass would be beside pixels (..., 3) that show none."""
+    scanned = pixels[~unscanned(pixels)]
+    brightest = _percentile(scanned, WHITE_PERCENTILE).max() / 255.0 if len(scanned) else 0.0
+    return np.full(3, max(USUAL_WHITE, brightest))
+
+
+def fill_mask(tile: Rgb) -> Mask | None:
+    """Pixels that no scanner saw, bool (H, W): black or constant padding; None if there are none.
+
+    Parameters
+    ----------
+    tile
+        uint8 (H, W, 3) at full resolution.
+
+    Notes
+    -----
+    Fill is black over a whole square of FILL_PX (with the dark rim that JPEG gives it), or whole
+    rows or columns of one colour at an edge, as tools pad. True black, pigment and ink, is finer
+    than such squares, or not that black. White padding is no fill: it is as good as glass.
+    """
+    fill = np.zeros(tile.shape[:2], np.bool_)
+    black = _most(tile) < BLACK
+    if np.count_nonzero(black) >= min(FILL_PX**2, black.size):
+        size = tuple(min(FILL_PX, edge) for edge in black.shape)
+        core = ndimage.binary_opening(np.pad(black, FILL_PX, mode="edge"), np.ones(size, np.bool_))
+        core = core[FILL_PX:-FILL_PX, FILL_PX:-FILL_PX]
+        if core.any():
+            near = ndimage.binary_dilation(core, np.ones((2 * RIM_PX + 1,) * 2, np.bool_))
+            fill |= core | (near & (_most(tile) < RIM_LEVEL))
+    for axis in (0, 1):
+        for backwards in (False, True):
+            lines = np.moveaxis(tile, axis, 0)[:: -1 if backwards else 1]
+            count = _padded_lines(lines)
+            if count:
+                edge = slice(-count, None) if backwards else slice(count)
+                np.moveaxis(fill, axis, 0)[edge] = True
+    return fill if fill.any() else None
+
+
+def _is_light(colour: Rgb) -> bool:
+    """Whether a colour (3,) is as good as glass, so that it needs no care."""
+    return bool(colour.max() >= LIGHT_FILL and is_glass_coloured(colour))
+
+
+def _padded_lines(lines: Rgb) -> int:
+    """How many lines from the first on are of one and the same colour, if that is padding."""
+    colour = lines[0, 0]
+    if _is_light(colour) or not (lines[:PADDED_LINES] == colour).all():
+        return 0
+    same = (lines == colour).reshape(len(lines), -1).all(axis=1)
+    count = len(same) if same.all() else int(same.argmin())
+    return count if count >= PADDED_LINES else 0
 
 
 def unscanned(pixels: Rgb) -> Mask:

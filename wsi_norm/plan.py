@@ -13,7 +13,7 @@ from wsi_norm import tissue
 from wsi_norm.config import RunConfig
 from wsi_norm.errors import ColourError, ConfigError, ResolutionError, SlideError
 from wsi_norm.geometry import Tile, TileGrid, compact_order
-from wsi_norm.glass import white_level
+from wsi_norm.glass import glass_level, neutral_white
 from wsi_norm.slide import Overview, Slide
 from wsi_norm.sources import SlideSource
 
@@ -76,7 +76,11 @@ def plan_slide(slide: Slide, source: SlideSource, config: RunConfig) -> SlidePla
     overview = slide.overview(max(OVERVIEW_MPP_UM, slide.mpp_um))
     warnings = _colour_warnings(slide, overview, config) + _damage_warnings(slide, overview)
     found = tissue.tissue_mask(overview.image, overview.mpp_um, config.segmenter)
-    red, green, blue = white_level(overview.image, found).tolist()
+    glass = glass_level(overview.image, found)
+    white = neutral_white(overview.image) if glass is None else glass
+    if glass is None:
+        warnings.append(f"no glass is seen: its white is taken to be {white[0]:.0%}, as is usual")
+    red, green, blue = white.tolist()
     # A tile where nothing can be read is kept: read, flagged and counted instead of passed over.
     found = (found | ~overview.readable) & _inside_regions(source, config, overview)
     shares = _tissue_shares(grid, found, overview.downsample)

@@ -17,7 +17,7 @@ from wsi_norm.lstainnorm import LStainNorm
 from wsi_norm.lstainnorm.attention import chebyshev, direct_attention
 from wsi_norm.lstainnorm.fusion import ColourAttention
 from wsi_norm.normalizers import kernels
-from wsi_norm.normalizers.fused import FusedLayer
+from wsi_norm.normalizers.fused import FusedLayer, shadow_in_bytes
 
 
 def applied(function: Any) -> Callable[[np.ndarray], np.ndarray]:
@@ -157,12 +157,12 @@ def test_nothing_outside_a_tile_is_read_or_written(preset: str, shape: tuple[int
     expected = layer.normalize(tile, SLIDE, None)[0][0]
     size = kernels.scratch_size(*shape, 3, layer._fusion[0])
     layer._memory.scratch = scratch = np.full(size + 1000, np.nan, np.float32)
-    coefficients = layer.coefficients(SLIDE)
+    coefficients, shadow = layer.coefficients(SLIDE), shadow_in_bytes(SLIDE)
     for fill in (0, 255):
         around = np.full((2, 600 + tile.size), fill, np.uint8)
         inside, out = (row[300:-300].reshape(*shape, 3) for row in around)
         inside[:] = tile[0]
-        layer._transform(inside, out, SLIDE.white, coefficients)
+        layer._transform(inside, out, SLIDE.white, coefficients, shadow)
         assert (out == expected).all()
         assert (inside == tile[0]).all()
         assert (around[:, :300] == fill).all()

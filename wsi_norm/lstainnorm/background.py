@@ -1,4 +1,4 @@
-"""What is tissue and what is glass, pixel by pixel, relative to the image's own white level."""
+"""What a pixel is, beside what is done to it: glass, fill that no scanner saw, or deep shadow."""
 
 from __future__ import annotations
 
@@ -6,8 +6,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wsi_norm.glass import GLASS_ABSORPTION, TISSUE_ABSORPTION, white_level
+from wsi_norm.glass import GLASS_ABSORPTION, TISSUE_ABSORPTION, fill_mask, white_of_tiles
 from wsi_norm.pixels import to_bytes
+
+LUMINANCE = (0.299, 0.587, 0.114)
+"""Of R, G, B as stored (ITU-R BT.601)."""
+
+SHADOW_BEGINS, SHADOW_DEEP = 2.0, 2.75
+"""Standard deviations below the tissue's mean luminance, from where on a pixel is shadow at all,
+and all shadow: darker than what the statistics were taken from, as folds and thick edges are."""
+
+LEAST_LUMINANCE = 0.5
+"""Shadow keeps at least this share of its luminance."""
+
+RED_PART = LUMINANCE[1] / (LUMINANCE[0] + LUMINANCE[1])
+GREEN_PART = 1 - RED_PART
+"""How red rises and green falls so that luminance stays."""
 
 
 def white_of(image: Tensor, group: Tensor | None = None) -> Tensor:
@@ -28,7 +42,7 @@ def white_of(image: Tensor, group: Tensor | None = None) -> Tensor:
     groups = np.arange(len(levels)) if group is None else group.cpu().numpy()
     white = np.empty((len(levels), 3))
     for number in np.unique(groups):
-        white[groups == number] = white_level(levels[groups == number])
+        white[groups == number] = white_of_tiles(levels[groups == number])
     return torch.from_numpy(white).to(image)[..., None, None]
 
 
@@ -50,3 +64,55 @@ def tissue_weight(image: Tensor, white: Tensor) -> Tensor:
     ramp = (absorbed - GLASS_ABSORPTION) / (TISSUE_ABSORPTION - GLASS_ABSORPTION)
     ramp = ramp.clamp(0, 1)
     return torch.square(ramp) * (3 - 2 * ramp)
+
+
+def fill_of(image: Tensor) -> Tensor:
+    """Where an image (B, 3, H, W) in [0, 1] is fill, by `glass.fill_mask`: bool (B, 1, H, W)."""
+    found = np.zeros((len(image), 1, *image.shape[-2:]), np.bool_)
+    for fill, tile in zip(found, to_bytes(image), strict=True):
+        if (mask := fill_mask(tile)) is not None:
+            fill[0] = mask
+    return torch.from_numpy(found).to(image.device)
+
+
+def shadow_range(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+    """Luminance at which shadow begins, and how fast it deepens, of mean and std (..., 3) of RGB.
+
+    Returns
+    -------
+    start, slope: (...); slope is 0, so that there is no shadow, where it would begin below black.
+    """
+    weights = mean.new_tensor(LUMINANCE)
+    spread = (std * weights).sum(-1)
+    start = (mean * weights).sum(-1) - SHADOW_BEGINS * spread
+    slope = 1 / ((SHADOW_DEEP - SHADOW_BEGINS) * spread).clamp_min(1e-6)
+    return start, torch.where((start > 0) & (spread > 1e-3), slope, 0.0)
+
+
+def bounded(image: Tensor, matched: Tensor, start: Tensor, slope: Tensor) -> Tensor:
+    """The matched image, without what matching does beyond what its statistics speak of.
+
+    Matching moves colours by what is right for the mean of the tissue. Far below it, a dark red
+    fold has less chroma than that and would come out black-green: shadow keeps the hue and
+    saturation that it had. And no pixel becomes greener than red that was not: in a very red slide
+    purple nuclei would turn teal; red and green then meet, at the same luminance.
+
+    Parameters
+    ----------
+    image, matched
+        (B, 3, H, W) in [0, 1].
+    start, slope
+        (B,) or (1,), as `shadow_range` gives them.
+    """
+    weights = image.new_tensor(LUMINANCE)[:, None, None]
+    start, slope = (x.to(image).view(-1, 1, 1, 1) for x in (start, slope))
+    before = (image * weights).sum(1, keepdim=True)
+    after = (matched * weights).sum(1, keepdim=True)
+    ratio = torch.maximum(after, LEAST_LUMINANCE * before) / before.clamp_min(1 / 255)
+    ramp = ((start - before.detach()) * slope).clamp(0, 1)
+    depth = ramp.square() * (3 - 2 * ramp)
+    kept = matched + depth * ((image * ratio).clamp(0, 1) - matched)
+    red, green, blue = kept.unbind(1)
+    lead = (image[:, 0] - image[:, 1]).clamp_max(0)  # of red over green, at least
+    lacking = (lead - (red - green)).clamp_min(0)
+    return torch.stack([red + RED_PART * lacking, green - GREEN_PART * lacking, blue], dim=1)

@@ -144,6 +144,12 @@ class StainLayer(nn.Module):
         ValueError
             x has another shape, is not float, leaves [0, 1] or holds NaN.
         """
+        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+        if tracing or torch.compiler.is_exporting():
+            raise ValueError(
+                "the layer cannot be traced or exported: its white, fill and number of nodes "
+                "follow from the images; run it in Python, and export the network behind it"
+            )
         _check(x)
         return self.normalize(x, statistics)[0]
 

@@ -14,7 +14,13 @@ from torch import Tensor, nn
 
 from wsi_norm.choices import Background, StatisticsMode
 from wsi_norm.colorspace import Space
-from wsi_norm.lstainnorm.background import tissue_weight, white_of
+from wsi_norm.lstainnorm.background import (
+    bounded,
+    fill_of,
+    shadow_range,
+    tissue_weight,
+    white_of,
+)
 from wsi_norm.lstainnorm.base import REFERENCE, LayerConfig, StainLayer
 from wsi_norm.lstainnorm.fusion import (
     AttentionForm,
@@ -27,7 +33,7 @@ from wsi_norm.lstainnorm.fusion import (
 from wsi_norm.lstainnorm.moments import Triple
 from wsi_norm.lstainnorm.normalization import SpaceNormalization
 from wsi_norm.lstainnorm.reference import ReferenceLayer
-from wsi_norm.lstainnorm.template import Statistics, Template
+from wsi_norm.lstainnorm.template import Statistics, Template, shadow_of
 
 
 class LStainNorm(StainLayer):
@@ -115,16 +121,20 @@ class LStainNorm(StainLayer):
         if white is None:
             white = white_of(x, group) if statistics is None else statistics.white
         glass = white if isinstance(white, Tensor) else x.new_tensor(white)[:, None, None]
-        weight = tissue_weight(x, glass)
+        fill = fill_of(x)
+        weight = tissue_weight(x, glass).masked_fill(fill, 0)
         inside = self.normalization.convert(x)
         if statistics is None:
             mean, std, usable = self.normalization.measure(x, weight, inside, group)
+            start, slope = shadow_range(*self.normalization.measure_rgb(x, weight, group))
         else:
             mean, std, usable = self._given(x, statistics)
+            start, slope = shadow_of(statistics)
         y = self.fusion(self.normalization(x, mean, std, inside))
+        y = bounded(x, y, start, slope)
         if self.config.background == "preserve":
             y = x + weight * (y - x)
-        return torch.where(usable[:, None, None, None], y, x), usable
+        return torch.where(usable[:, None, None, None] & ~fill, y, x), usable
 
 
 def make_layer(

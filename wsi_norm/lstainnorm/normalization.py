@@ -107,6 +107,19 @@ class SpaceNormalization(Matching):
         mean, std = mean_and_std(sums, amount, self.spaces, self.circular_hue)
         return mean, std, amount >= (MIN_TISSUE_SHARE * pixels).clamp_min(1)
 
+    def measure_rgb(
+        self, image: Tensor, weight: Tensor, group: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Weighted mean and std (B, 3) of R, G, B, of each image or each group; no gradient."""
+        with torch.no_grad():
+            pixels, weight = image.float(), weight.float()
+            sums = power_sums([pixels], weight, ("rgb",), circular_hue=False)
+            amount = weight.sum(dim=(-3, -2, -1))
+            if group is not None:
+                sums, amount = (shared(x, group, "sum") for x in (sums, amount))
+            mean, std = mean_and_std(sums, amount, ("rgb",), circular_hue=False)
+        return mean[:, 0], std[:, 0]
+
     def forward(
         self, image: Tensor, mean: Tensor, std: Tensor, inside: Sequence[Tensor] | None = None
     ) -> Tensor:

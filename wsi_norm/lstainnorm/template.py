@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from wsi_norm.colorspace import SPACES, Space
-from wsi_norm.lstainnorm.background import tissue_weight, white_of
+from wsi_norm.lstainnorm.background import shadow_range, tissue_weight, white_of
 from wsi_norm.lstainnorm.moments import MomentPool, Triple, triple
 from wsi_norm.pixels import UInt8, as_batch, to_float
 
@@ -114,6 +116,14 @@ class Statistics:
             raise ValueError(f"not statistics: {error!r}") from error
         own = data.get("own", {})
         return cls(_triples(data, "mean"), _triples(data, "std"), white, pixels, own)
+
+
+def shadow_of(statistics: Statistics) -> tuple[Tensor, Tensor]:
+    """`shadow_range` of known statistics, (1,) each; without RGB in them there is no shadow."""
+    if "rgb" not in statistics.mean:
+        return torch.zeros(1), torch.zeros(1)
+    mean, std = (torch.tensor([m["rgb"]]).double() for m in (statistics.mean, statistics.std))
+    return shadow_range(mean, std)
 
 
 def _within(pools: Sequence[MomentPool]) -> dict[Space, Triple]:

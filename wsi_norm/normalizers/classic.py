@@ -17,13 +17,14 @@ import numpy.typing as npt
 
 from wsi_norm.choices import Background, StatisticsMode
 from wsi_norm.errors import ConfigError
-from wsi_norm.glass import white_level
+from wsi_norm.glass import fill_mask, white_of_tiles
 from wsi_norm.lstainnorm import LStainNorm, Statistics, Template
 from wsi_norm.lstainnorm.checkpoint import open_checkpoint
 from wsi_norm.lstainnorm.moments import Triple, least_tissue, triple
 from wsi_norm.lstainnorm.normalization import MAX_GAIN
 from wsi_norm.normalizers import kernels
 from wsi_norm.normalizers.base import Bools
+from wsi_norm.normalizers.blank import holds_tissue, without_blank
 from wsi_norm.normalizers.engine import Normalizer
 from wsi_norm.normalizers.fused import Coefficients, TileKernels, mean_fusion, pool_of
 from wsi_norm.normalizers.model import Model
@@ -55,7 +56,7 @@ def macenko(model: Model, device: str, batch_size: int | None) -> Macenko:
     stains, strongest = np.array(REFERENCE_STAINS), np.array(REFERENCE_STRONGEST)
     if (target := model.target_pixels()) is not None:
         image = target[None]
-        density = _densities(image, None, triple(white_level(image)))
+        density = _densities(image, None, triple(white_of_tiles(image)))
         try:
             stains, strongest = stain_vectors(density, image[..., 0].size)
         except ValueError as error:
@@ -125,11 +126,23 @@ class Macenko(TileKernels):
     ) -> Statistics:
         """See `StainNormalizer.measure`; the stain vectors stand under `own`."""
         batch = as_batch(tiles)
-        white = white or triple(white_level(batch))
+        level = white or triple(white_of_tiles(batch))
+        if tissue is None and white is None:
+            batch = batch[[holds_tissue(tile) for tile in batch]]
+        white = level
         stains, strongest = stain_vectors(_densities(batch, tissue, white), batch[..., 0].size)
         pool = pool_of(batch, tissue, white)
         own = {"stains": stains.tolist(), "strongest": strongest.tolist()}
         return Statistics(*pool.moments(), white, pool.tissue_pixels, own)
+
+    def normalize(
+        self, tiles: UInt8, statistics: Statistics | None = None, white: Triple | None = None
+    ) -> tuple[UInt8, Bools]:
+        """See `StainNormalizer.normalize`."""
+        tiles = as_batch(tiles)
+        if statistics is None and white is None:
+            return without_blank(tiles, super().normalize)
+        return super().normalize(tiles, statistics, white)
 
     def measure_tile(self, tile: UInt8, white: Triple) -> Statistics | None:
         """See `TileKernels`."""
@@ -237,7 +250,11 @@ def stain_vectors(density: Floats, pixels: int) -> tuple[Floats, Floats]:
 
 def _densities(tiles: UInt8, tissue: Bools | None, white: Triple) -> Floats:
     """Densities (n, 3) relative to white, natural log, of at most MOST_PIXELS pixels."""
-    pixels = tiles.reshape(-1, 3) if tissue is None else tiles[tissue]
+    counted = np.ones(tiles.shape[:3], np.bool_) if tissue is None else tissue.copy()
+    for own, tile in zip(counted, tiles, strict=True):
+        if (fill := fill_mask(tile)) is not None:
+            own &= ~fill
+    pixels = tiles[counted]
     pixels = pixels[:: max(1, -(-len(pixels) // MOST_PIXELS))]
     logs = np.log(np.maximum(np.arange(256), 1) / 255)[pixels]
     return np.asarray(np.log(white) - logs, np.float64)

@@ -15,7 +15,7 @@ from torch import Tensor
 from wsi_norm.choices import StatisticsMode
 from wsi_norm.colorspace import SPACES
 from wsi_norm.errors import ConfigError
-from wsi_norm.glass import white_level
+from wsi_norm.glass import fill_mask, white_of_tiles
 from wsi_norm.lstainnorm import StainLayer, Statistics, Template
 from wsi_norm.lstainnorm.background import tissue_weight
 from wsi_norm.lstainnorm.checkpoint import open_checkpoint
@@ -23,6 +23,7 @@ from wsi_norm.lstainnorm.moments import MomentPool, Triple, triple
 from wsi_norm.lstainnorm.reference import ReferenceLayer
 from wsi_norm.machine import resolve_device
 from wsi_norm.normalizers.base import Bools
+from wsi_norm.normalizers.blank import holds_tissue, without_blank
 from wsi_norm.normalizers.model import Model
 from wsi_norm.pixels import UInt8, as_batch, to_float, to_levels
 
@@ -80,12 +81,16 @@ class Normalizer:
         name: str = "lstainnorm",
         digest: str | None = None,
     ) -> None:
+        self._made_with = device, batch_size, engine, name, digest
         self.device = resolve_device(device)
         self.layer = layer.to(self.device).eval()
         self.batch_size = batch_size
         self.name, self.digest = name, digest
         self._fused = _fused(self.layer, self.device, engine)
         self._alone = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _made_again, (self.layer, *self._made_with)
 
     @property
     def engine(self) -> Literal["kernel", "torch"]:
@@ -116,7 +121,7 @@ class Normalizer:
 
     def warm_up(self) -> None:
         """Compile or load the kernels, or start the device: seconds that no tile need wait for."""
-        tile = np.full((1, 16, 16, 3), 128, np.uint8)
+        tile = np.random.default_rng(0).integers(40, 200, (1, 16, 16, 3), dtype=np.uint8)
         self.normalize(tile, self.measure(tile, white=(1.0, 1.0, 1.0)))
         self.normalize(tile)
 
@@ -129,11 +134,13 @@ class Normalizer:
             raise ValueError("no statistics: no tiles, hence no tissue")
         if tissue is not None and tissue.shape != batch.shape[:3]:
             raise ValueError(f"tissue must be bool {batch.shape[:3]}, not {tissue.shape}")
-        white = white or triple(white_level(batch))
-        pool = self._pool(batch, tissue, white)
+        level = white or triple(white_of_tiles(batch))
+        if tissue is None and white is None:
+            batch = batch[[holds_tissue(tile) for tile in batch]]
+        pool = self._pool(batch, tissue, level)
         if not pool.usable:
             raise ValueError("no statistics: the tiles hold (almost) no tissue")
-        return Statistics(*pool.moments(), white, pool.tissue_pixels)
+        return Statistics(*pool.moments(), level, pool.tissue_pixels)
 
     def _pool(self, tiles: UInt8, tissue: Bools | None, white: Triple) -> MomentPool:
         circular = self.layer.config.circular_hue
@@ -147,6 +154,8 @@ class Normalizer:
             weight = tissue_weight(pixels, torch.tensor(white)[:, None, None])
             if tissue is not None:
                 weight = weight * torch.tensor(np.ascontiguousarray(tissue[index]))
+            if (fill := fill_mask(tile)) is not None:
+                weight = weight * torch.tensor(~fill)
             pool.add(pixels, weight)
         return pool
 
@@ -169,8 +178,15 @@ class Normalizer:
     def normalize(
         self, tiles: UInt8, statistics: Statistics | None = None, white: Triple | None = None
     ) -> tuple[UInt8, Bools]:
-        """See `StainNormalizer.normalize`."""
+        """See `StainNormalizer.normalize`; of tiles alone, those without tissue stay as is."""
         tiles = as_batch(tiles)
+        if statistics is None and white is None:
+            return without_blank(tiles, lambda tiles: self._normalize(tiles, None, None))
+        return self._normalize(tiles, statistics, white)
+
+    def _normalize(
+        self, tiles: UInt8, statistics: Statistics | None, white: Triple | None
+    ) -> tuple[UInt8, Bools]:
         if self._fused is not None:
             return self._fused.normalize(tiles, statistics, white)
         host = torch.tensor(np.ascontiguousarray(tiles))
@@ -209,6 +225,18 @@ class Normalizer:
         x = tiles.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float() / 255
         y, usable = self.layer.normalize(x, statistics, white)
         return _to_host(to_levels(y)), _to_host(usable)
+
+
+def _made_again(
+    layer: StainLayer,
+    device: str,
+    batch_size: int | None,
+    engine: Engine,
+    name: str,
+    digest: str | None,
+) -> Normalizer:
+    """A Normalizer that travelled, or a copy: memory of threads, locks and kernels are new."""
+    return Normalizer(layer, device, batch_size, engine=engine, name=name, digest=digest)
 
 
 def _to_host(values: Tensor) -> Tensor:

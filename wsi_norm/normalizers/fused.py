@@ -13,7 +13,7 @@ import torch
 
 from wsi_norm.choices import Background
 from wsi_norm.colorspace import DARKEST, DENSITY_TO_STAIN, HUE, SPACES, STAIN_TO_DENSITY
-from wsi_norm.glass import white_level
+from wsi_norm.glass import fill_mask, white_of_tiles
 from wsi_norm.lstainnorm import LStainNorm, StainLayer, Statistics
 from wsi_norm.lstainnorm.attention import chebyshev
 from wsi_norm.lstainnorm.fusion import (
@@ -25,6 +25,7 @@ from wsi_norm.lstainnorm.fusion import (
 )
 from wsi_norm.lstainnorm.moments import EPS, MomentPool, Triple, triple
 from wsi_norm.lstainnorm.normalization import MAX_GAIN
+from wsi_norm.lstainnorm.template import shadow_of
 from wsi_norm.normalizers import kernels
 from wsi_norm.normalizers.base import Bools
 from wsi_norm.normalizers.kernels import KINDS
@@ -65,6 +66,12 @@ class TileKernels(ABC):
         self._kinds, self._fusion, self._tables = kinds, fusion, tables
         self._memory = threading.local()
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if key != "_memory"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _memory=threading.local())
+
     @abstractmethod
     def coefficients(self, statistics: Statistics) -> Coefficients:
         """What the kernels multiply and add, float32 (branches, COEFFICIENTS)."""
@@ -81,33 +88,41 @@ class TileKernels(ABC):
         out, usable = np.empty_like(tiles), np.ones(len(tiles), np.bool_)
         if statistics is not None:
             white = white or statistics.white
-            known = self.coefficients(statistics)
+            known, shadow = self.coefficients(statistics), shadow_in_bytes(statistics)
             for tile, done in zip(tiles, out, strict=True):
-                self._transform(tile, done, white, known)
+                self._transform(tile, done, white, known, shadow)
             return out, usable
         for index, (tile, done) in enumerate(zip(tiles, out, strict=True)):
-            level = white or triple(white_level(tile))
+            level = white or triple(white_of_tiles(tile[None]))
             own = self.measure_tile(tile, level)
             if own is None:
                 done[...], usable[index] = tile, False
             else:
-                self._transform(tile, done, level, self.coefficients(own))
+                self._transform(tile, done, level, self.coefficients(own), shadow_in_bytes(own))
         return out, usable
 
     def _transform(
-        self, tile: UInt8, out: UInt8, white: Triple, coefficients: Coefficients
+        self,
+        tile: UInt8,
+        out: UInt8,
+        white: Triple,
+        coefficients: Coefficients,
+        shadow: npt.NDArray[np.float32],
     ) -> None:
         kernels.transform(
             tile,
             out,
             _per_white(white),
             np.float32(self.background == "normalize"),
+            shadow,
             self._tables,
             self._kinds,
             coefficients,
             self._fusion,
             self._scratch(tile.shape[0], tile.shape[1]),
         )
+        if (fill := fill_mask(tile)) is not None:
+            out[fill] = tile[fill]
 
     def _scratch(self, height: int, width: int) -> npt.NDArray[np.float32]:
         size = kernels.scratch_size(height, width, len(self._kinds), self._fusion[0])
@@ -144,9 +159,10 @@ class FusedLayer(TileKernels):
         return self.layer.config.background
 
     def measure_tile(self, tile: UInt8, white: Triple) -> Statistics | None:
-        """See `TileKernels`; in the layer's own spaces alone."""
+        """See `TileKernels`; in the layer's own spaces and RGB alone."""
         config = self.layer.config
-        pool = MomentPool(config.spaces, config.circular_hue)
+        spaces = tuple(dict.fromkeys((*config.spaces, "rgb")))  # RGB says what is shadow
+        pool = MomentPool(spaces, config.circular_hue)
         add_tile(pool, tile, None, white)
         if not pool.usable:
             return None
@@ -180,15 +196,16 @@ class FusedLayer(TileKernels):
 
 def add_tile(pool: MomentPool, tile: UInt8, tissue: npt.NDArray[Any] | None, white: Triple) -> None:
     """Add the tissue of a tile (H, W, 3), where `tissue` (H, W; None: anywhere), to a pool."""
-    if tissue is None:
-        tissue = np.ones(tile.shape[:2], np.uint8)
-    tile, tissue = (np.require(x, np.uint8, _KNOWN_LAYOUT) for x in (tile, tissue))
+    counted = np.ones(tile.shape[:2], np.bool_) if tissue is None else tissue
+    if (fill := fill_mask(tile)) is not None:
+        counted = counted.astype(np.bool_) & ~fill
+    tile, counted = (np.require(x, np.uint8, _KNOWN_LAYOUT) for x in (tile, counted))
     kinds = np.array([KINDS[space] for space in pool.spaces])
     sums = np.zeros((len(kinds), 3, 2))
     amount = kernels.moments(
-        tile, tissue, _per_white(white), TABLES, kinds, pool.circular_hue, sums
+        tile, counted, _per_white(white), TABLES, kinds, pool.circular_hue, sums
     )
-    pool.add_sums(sums, amount, tissue.size)
+    pool.add_sums(sums, amount, counted.size)
 
 
 def pool_of(
@@ -204,6 +221,12 @@ def pool_of(
 def mean_fusion(weights: npt.NDArray[Any]) -> Any:
     """The argument `fusion` of `kernels.transform` for branches averaged with these weights."""
     return _arguments(kernels.MEAN, first=np.asarray(weights) / np.sum(weights))
+
+
+def shadow_in_bytes(statistics: Statistics) -> npt.NDArray[np.float32]:
+    """Where shadow begins and how fast it deepens, for bytes."""
+    start, slope = (float(x) for x in shadow_of(statistics))
+    return np.array([255 * start, slope / 255], np.float32)
 
 
 def _per_white(white: Triple) -> npt.NDArray[np.float32]:

@@ -20,6 +20,7 @@ from numba.extending import intrinsic
 
 from wsi_norm.colorspace import DARKEST, DENSITY_TO_STAIN, Space
 from wsi_norm.glass import GLASS_ABSORPTION, TISSUE_ABSORPTION
+from wsi_norm.lstainnorm.background import GREEN_PART, LEAST_LUMINANCE, LUMINANCE, RED_PART
 from wsi_norm.lstainnorm.fusion import MIN_WEIGHT, TOKEN_PX
 from wsi_norm.lstainnorm.moments import EPS, NO_PIVOT, PIVOT
 
@@ -38,6 +39,7 @@ PAPER, PRODUCT, MEAN = range(3)
 COEFFICIENTS = 12
 
 _PIVOT = np.array([PIVOT.get(space, NO_PIVOT) for space in KINDS], F32)
+_W = LUMINANCE
 _CLEAR = 1 - GLASS_ABSORPTION
 _RAMP = 1 / (TISSUE_ABSORPTION - GLASS_ABSORPTION)
 
@@ -412,16 +414,31 @@ def _tissue(r, g, b, p0, p1, p2):
 
 
 @_inlined
-def _finish(line, fused, per_white, least_weight, out, edge):
-    """Blend with the pixel by its tissue weight, round to bytes; a short `out` by way of `edge`."""
+def _finish(line, fused, per_white, least_weight, shadow, out, edge):
+    """Bound, blend by the tissue weight, round to bytes; a short `out` by way of `edge`."""
     p0, p1, p2 = per_white[0], per_white[1], per_white[2]
+    start, slope = shadow[0], shadow[1]
     result = out if len(out) == len(edge) else edge
     for x in range(LANES):
         r, g, b = F32(line[3 * x]), F32(line[3 * x + 1]), F32(line[3 * x + 2])
+        y0 = F32(255) * _clip(fused[x])
+        y1 = F32(255) * _clip(fused[LANES + x])
+        y2 = F32(255) * _clip(fused[2 * LANES + x])
+        before = F32(_W[0]) * r + F32(_W[1]) * g + F32(_W[2]) * b
+        after = F32(_W[0]) * y0 + F32(_W[1]) * y1 + F32(_W[2]) * y2
+        ratio = max(after, F32(LEAST_LUMINANCE) * before) / max(before, F32(1))
+        ramp = _clip((start - before) * slope)
+        depth = ramp * ramp * (F32(3) - F32(2) * ramp)
+        y0 += depth * (min(r * ratio, F32(255)) - y0)
+        y1 += depth * (min(g * ratio, F32(255)) - y1)
+        y2 += depth * (min(b * ratio, F32(255)) - y2)
+        lacking = max(min(r - g, F32(0)) - (y0 - y1), F32(0))
+        y0 += F32(RED_PART) * lacking
+        y1 -= F32(GREEN_PART) * lacking
         weight = max(_tissue(r, g, b, p0, p1, p2), least_weight)
-        r += weight * (F32(255) * _clip(fused[x]) - r)
-        g += weight * (F32(255) * _clip(fused[LANES + x]) - g)
-        b += weight * (F32(255) * _clip(fused[2 * LANES + x]) - b)
+        r += weight * (y0 - r)
+        g += weight * (y1 - g)
+        b += weight * (y2 - b)
         result[3 * x] = np.uint8(I32(r + F32(0.5)))
         result[3 * x + 1] = np.uint8(I32(g + F32(0.5)))
         result[3 * x + 2] = np.uint8(I32(b + F32(0.5)))
@@ -576,7 +593,9 @@ def moments(tile, counted, per_white, tables, kinds, angle, sums):
 
 
 @_cached
-def transform(tile, out, per_white, least_weight, tables, kinds, coefficients, fusion, scratch):
+def transform(
+    tile, out, per_white, least_weight, shadow, tables, kinds, coefficients, fusion, scratch
+):
     """Normalise one tile.
 
     Parameters
@@ -587,6 +606,8 @@ def transform(tile, out, per_white, least_weight, tables, kinds, coefficients, f
         float32 (3,): 1 / the byte value of glass.
     least_weight
         0 preserves the background, 1 normalises it.
+    shadow
+        float32 (2,): luminance in bytes at which shadow begins, and how fast it deepens.
     tables
         float32 (2, 256): linear light and log2 of a byte.
     kinds
@@ -624,6 +645,7 @@ def transform(tile, out, per_white, least_weight, tables, kinds, coefficients, f
                     fused,
                     per_white,
                     least_weight,
+                    shadow,
                     target[3 * first : 3 * (first + n)],
                     result,
                 )
@@ -664,7 +686,13 @@ def transform(tile, out, per_white, least_weight, tables, kinds, coefficients, f
             else:
                 _fuse_product(kinds, top, bottom, t, part, weights, fused)
             _finish(
-                line, fused, per_white, least_weight, target[3 * first : 3 * (first + n)], result
+                line,
+                fused,
+                per_white,
+                least_weight,
+                shadow,
+                target[3 * first : 3 * (first + n)],
+                result,
             )
 
 

@@ -12,6 +12,7 @@ import torch
 
 from wsi_norm.errors import ReadError, SlideError
 from wsi_norm.geometry import Tile, TileGrid
+from wsi_norm.glass import fill_mask
 from wsi_norm.lstainnorm import Statistics
 from wsi_norm.machine import peak_memory_bytes
 from wsi_norm.pipeline.job import ShardResult, SlideJob
@@ -21,6 +22,9 @@ from wsi_norm.stages import Seconds, Stage
 from wsi_norm.store import StoreMeta, TileFlag
 
 UInt8 = npt.NDArray[np.uint8]
+
+MOSTLY = 0.5
+"""A tile with more fill than this share is flagged."""
 
 
 def process_shard(job: SlideJob, shard: int) -> ShardResult:
@@ -40,7 +44,7 @@ def process_shard(job: SlideJob, shard: int) -> ShardResult:
         readable = np.array([error is None for error in errors])
         done, usable = _normalize(job, store.meta, pixels, readable)
     with seconds.spent(Stage.WRITING):
-        store.write_shard(shard, done, _flags(grid, tiles, errors, usable))
+        store.write_shard(shard, done, _flags(grid, tiles, errors, usable, pixels))
     failed = [index for index, error in enumerate(errors) if error is not None]
     return ShardResult(
         shard=shard,
@@ -76,6 +80,7 @@ def _flags(
     tiles: Sequence[Tile],
     errors: Sequence[ReadError | None],
     usable: npt.NDArray[np.bool_],
+    pixels: UInt8,
 ) -> UInt8:
     flags = np.zeros(len(tiles), np.uint8)
     for index, (tile, error) in enumerate(zip(tiles, errors, strict=True)):
@@ -85,4 +90,7 @@ def _flags(
             flags[index] |= TileFlag.PASSED_THROUGH
         if grid.touches_edge(tile):
             flags[index] |= TileFlag.EDGE
+        fill = fill_mask(pixels[index])
+        if fill is not None and fill.mean() > MOSTLY:
+            flags[index] |= TileFlag.FILL
     return flags

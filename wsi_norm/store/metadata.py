@@ -33,6 +33,8 @@ class TileFlag(IntFlag):
     """There were no usable statistics; the tile is as the slide has it."""
     EDGE = 4, "at the edge"
     """The tile reaches beyond the slide; white there."""
+    FILL = 8, "mostly fill"
+    """More than half of the tile is padding that no scanner saw; it is as the slide has it."""
 
     def __new__(cls, bit: int, label: str) -> Self:
         """A bit and its label."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from wsi_norm.glass import is_glass_coloured, white_level
+from wsi_norm.glass import white_level
 
 Rgb = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
@@ -19,13 +19,5 @@ Floats = npt.NDArray[np.float64]
 
 def optical_density(thumbnail: Rgb) -> Floats:
     """Density of a uint8 (h, w, 3) image, float64 (h, w, 3), at least 0."""
-    white = 255.0 * reference_white(thumbnail)
+    white = 255.0 * white_level(thumbnail)
     return np.maximum(-np.log10(np.maximum(thumbnail, 1.0) / white), 0.0)
-
-
-def reference_white(thumbnail: Rgb) -> Floats:
-    """`white_level`, or the neutral colour of its brightest channel where no glass is seen."""
-    white = white_level(thumbnail)
-    if is_glass_coloured((white * 255.0).astype(np.uint8)):
-        return white
-    return np.full(3, white.max())

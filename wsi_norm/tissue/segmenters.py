@@ -14,8 +14,8 @@ import numpy.typing as npt
 import skimage  # loads its parts, and scipy, when they are first used
 
 from wsi_norm.choices import SEGMENTERS
-from wsi_norm.glass import unscanned
-from wsi_norm.tissue.density import optical_density, reference_white
+from wsi_norm.glass import unscanned, white_level
+from wsi_norm.tissue.density import optical_density
 from wsi_norm.tissue.ink import inked
 
 Mask = npt.NDArray[np.bool_]
@@ -69,7 +69,7 @@ def otsu(thumbnail: Rgb, mpp_um: float) -> Mask:
 
 def hsv(thumbnail: Rgb, mpp_um: float) -> Mask:
     """Coloured enough beside the glass, and neither black nor white."""
-    balanced = np.minimum(thumbnail / (255.0 * reference_white(thumbnail)), 1.0)
+    balanced = np.minimum(thumbnail / (255.0 * white_level(thumbnail)), 1.0)
     _, saturation, value = np.moveaxis(skimage.color.rgb2hsv(balanced), -1, 0)
     return np.asarray((saturation > 0.07) & (value > 0.1), dtype=np.bool_)
 

@@ -18,7 +18,7 @@ from wsi_norm.choices import NORMALIZERS
 from wsi_norm.cohort.tiles import LabelledTiles
 from wsi_norm.config.train import NormalizerConfig
 from wsi_norm.errors import ConfigError
-from wsi_norm.glass import white_level
+from wsi_norm.glass import white_of_tiles
 from wsi_norm.lstainnorm import LayerConfig, StainLayer, Template, make_layer
 from wsi_norm.lstainnorm.background import white_of
 from wsi_norm.lstainnorm.learned import moves, space_weights
@@ -113,7 +113,7 @@ def normalize_slide(normalizer: StainNormalizer, tiles: UInt8) -> tuple[UInt8, B
     """Tiles of one slide, uint8 (N, H, W, 3), with its white and, where needed, its statistics."""
     if normalizer.statistics == "none":
         return normalizer.normalize(tiles)
-    white = triple(white_level(tiles))
+    white = triple(white_of_tiles(tiles))
     if normalizer.statistics != "slide":
         return normalizer.normalize(tiles, None, white)
     try:
