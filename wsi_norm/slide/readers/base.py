@@ -21,7 +21,7 @@ import tifffile
 from PIL import Image
 
 from wsi_norm.errors import WsiNormError
-from wsi_norm.geometry import Level
+from wsi_norm.geometry import Box, Level
 
 RGB = npt.NDArray[np.uint8]
 
@@ -61,6 +61,8 @@ class Metadata:
     vendor: str | None = None
     associated_images: tuple[str, ...] = ()
     icc_profile: bool = False
+    bounds: Box | None = None
+    """What was scanned, in level-0 px, where there is more to the slide than that."""
 
 
 class Reader(Protocol):
@@ -167,7 +169,17 @@ class Stated:
             vendor=self.properties.get(f"{prefix}.vendor"),
             associated_images=tuple(sorted(self.associated_images)),
             icc_profile=icc_profile,
+            bounds=self._bounds(prefix),
         )
+
+    def _bounds(self, prefix: str) -> Box | None:
+        keys = (f"{prefix}.bounds-{key}" for key in ("x", "y", "width", "height"))
+        stated: list[Any] = [self.properties.get(key) for key in keys]
+        try:
+            left, top, width, height = map(int, stated)
+        except (TypeError, ValueError):
+            return None
+        return Box(left, top, left + width, top + height) if width > 0 and height > 0 else None
 
     def _mean_mpp(self, prefix: str) -> float | None:
         axes = [positive_number(self.properties.get(f"{prefix}.mpp-{axis}")) for axis in "xy"]
