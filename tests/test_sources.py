@@ -298,7 +298,24 @@ def test_two_columns_of_one_meaning(table: Path, two: str) -> None:
     assert f"the columns {first!r} and {second!r} say the same" in message
 
 
-@pytest.mark.parametrize("mpp", ["about 0.5", "0,5", "0.5 um"])
+@pytest.mark.parametrize("table_text", ["wsi;mpp\nb.svs;0,25\n", 'wsi,mpp\nb.svs,"0,25"\n'])
+def test_a_decimal_comma(table: Path, folder: Path, table_text: str) -> None:
+    assert read(table, table_text) == [SlideSource(folder / "b.svs", "b", 0.25)]
+
+
+@pytest.mark.parametrize("nothing", ["", "NA", "N/A", "#N/A", "nan", "NaN", "None", "null", "-"])
+def test_words_for_nothing(table: Path, folder: Path, nothing: str) -> None:
+    text = f"wsi,mpp,mask_path,roi_path,name\nb.svs,{','.join([nothing] * 4)}\n,,,,\n"
+    assert read(table, text) == [SlideSource(folder / "b.svs", "b")]
+    assert "line 2 names no slide" in refusal(table, f"mpp,wsi\n0.5,{nothing}\n")
+
+
+def test_a_row_that_is_commented_out(table: Path, folder: Path) -> None:
+    found = read(table, "# first batch\nwsi,mpp\n#c.ndpi,0.25\nb.svs,0.5\n")
+    assert found == [SlideSource(folder / "b.svs", "b", 0.5)]
+
+
+@pytest.mark.parametrize("mpp", ["about 0.5", "0,5,5", "0.5 um", "1,000.5"])
 def test_an_mpp_that_is_no_number_names_its_line(table: Path, mpp: str) -> None:
     message = refusal(table, f'wsi,mpp\nb.svs,0.5\nc.ndpi,"{mpp}"\n')
     assert "line 3" in message
@@ -308,6 +325,12 @@ def test_an_mpp_that_is_no_number_names_its_line(table: Path, mpp: str) -> None:
 @pytest.mark.parametrize("text", ["", "path,mpp\nb.svs,0.5\n", "b.svs\n", "b.svs\nc.ndpi\n"])
 def test_a_missing_column(table: Path, text: str) -> None:
     assert "a column 'wsi' (or 'image_path')" in refusal(table, text)
+
+
+def test_what_stands_in_place_of_a_missing_column_is_named(table: Path) -> None:
+    message = refusal(table, "file;mpp\nb.svs;0.5\n")
+    assert message.endswith("but its first line names 'file', 'mpp'")
+    assert "unknown column 'wsi_path'; did you mean 'wsi'?" in refusal(table, "wsi_path\nb.svs\n")
 
 
 def test_a_row_without_a_slide_names_its_line(table: Path) -> None:
@@ -324,7 +347,6 @@ def test_a_name_must_not_leave_the_output_folder(table: Path, name: str) -> None
 
 def test_unreadable_tables(table: Path, folder: Path) -> None:
     assert "not UTF-8" in refusal(table, b"wsi\n\xff\xfe.svs\n")
-    assert "columns are separated by ';'" in refusal(table, "wsi;mpp\nb.svs;0.5\n")
     for path in (folder / "absent.csv", folder):
         with pytest.raises(ConfigError, match="cannot read") as caught:
             find_slides([], path)

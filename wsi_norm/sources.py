@@ -31,6 +31,9 @@ _COLUMNS = {
 }
 """Columns of a table of slides, and what they hold."""
 
+_NOTHING = frozenset({"", "-", "na", "n/a", "#n/a", "nan", "none", "null"})
+"""What people and programs write into a cell of a table of slides to leave it empty."""
+
 
 @dataclass(frozen=True)
 class SlideSource:
@@ -152,19 +155,26 @@ def _known_columns(table: Table) -> dict[str, str]:
                 f"{table.path}: the columns {found[role]!r} and {column!r} say the same; "
                 "leave one of them out"
             )
-    if "path" not in found:
-        raise ConfigError(f"{table.path}: expected a column 'wsi' (or 'image_path')")
     lacking = [name for name, role in _COLUMNS.items() if role not in found]
     for column in table.columns:
         if column.lower() not in _COLUMNS and (meant := misspelt(column.lower(), lacking)):
             raise ConfigError(
                 f"{table.path}: unknown column {column!r}; did you mean {meant!r}? Rename it"
             )
+    if "path" not in found:
+        raise ConfigError(
+            f"{table.path}: expected a column 'wsi' (or 'image_path'), but its first line names "
+            f"{', '.join(map(repr, table.columns))}"
+        )
     return found
 
 
 def _table_row(table: Path, columns: Mapping[str, str], row: Row) -> SlideSource:
-    fields = {role: row.fields[column] for role, column in columns.items() if row.fields[column]}
+    fields = {
+        role: row.fields[column]
+        for role, column in columns.items()
+        if row.fields[column].casefold() not in _NOTHING
+    }
     if "path" not in fields:
         raise ConfigError(f"{table}: {row.where} names no slide")
     source = _source(location(_beside(table, fields["path"])))
@@ -188,6 +198,6 @@ def _beside(table: Path, name: str) -> str:
 
 def _number(table: Path, where: str, text: str) -> float:
     try:
-        return float(text)
+        return float(text.replace(",", "."))  # a decimal comma, as half of Europe writes it
     except ValueError as error:
         raise ConfigError(f"{table}: {where}: mpp {text!r} is not a number") from error
