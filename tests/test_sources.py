@@ -89,6 +89,58 @@ def test_a_folder_without_slides(folder: Path) -> None:
     assert "--recursive" not in str(caught.value)
 
 
+# --- folders of plain images
+
+
+def filled(folder: Path, *files: str) -> str:
+    for name in files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return str(folder)
+
+
+def test_a_folder_of_images_alone_is_its_images(tmp_path: Path) -> None:
+    fields = filled(
+        tmp_path, "b.JPG", "a.png", ".DS_Store", "._a.png", "Thumbs.db", ".thumbs/x.png"
+    )
+    for recursive in (False, True):
+        assert names(find_slides([fields], recursive=recursive), tmp_path) == ["a.png", "b.JPG"]
+
+
+def test_images_of_subfolders(tmp_path: Path) -> None:
+    fields = filled(tmp_path, "1/a.png", "2/deep/b.png", ".ipynb_checkpoints/a.png")
+    assert names(find_slides([fields], recursive=True), tmp_path) == ["1/a.png", "2/deep/b.png"]
+    with pytest.raises(ConfigError, match="add --recursive"):
+        find_slides([fields])
+
+
+@pytest.mark.parametrize("other", ["labels.csv", "slides/b.zip", "thumbnail"])
+def test_images_beside_other_things_have_to_be_named(tmp_path: Path, other: str) -> None:
+    fields = filled(tmp_path, "a.PNG", "b.PNG", "c.jpg", other)
+    with pytest.raises(ConfigError) as caught:
+        find_slides([fields])
+    message = str(caught.value)
+    assert message.startswith(f"{fields}: no slides in this folder; ")
+    assert "\n" not in message
+    pattern = message.split("'")[1]
+    assert names(find_slides([pattern]), tmp_path) == ["a.PNG", "b.PNG"]
+
+
+def test_images_beside_slides_are_none(tmp_path: Path) -> None:
+    fields = filled(tmp_path, "a.svs", "a.png", "b.png")
+    assert names(find_slides([fields]), tmp_path) == ["a.svs"]
+
+
+def test_a_folder_of_other_things_names_them(tmp_path: Path) -> None:
+    folder = filled(tmp_path, "a.czi", "b.CZI", "notes.txt", "README")
+    with pytest.raises(ConfigError) as caught:
+        find_slides([folder])
+    assert str(caught.value) == (
+        f"{folder}: no slides in this folder (2 .czi, 1 without suffix, 1 .txt); "
+        "add --recursive to search its subfolders"
+    )
+
+
 def test_nothing_at_all() -> None:
     with pytest.raises(ConfigError, match="--slides-csv"):
         find_slides([])
