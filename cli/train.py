@@ -76,11 +76,11 @@ def command(
 
 def _found_classes(splits: Splits) -> str:
     """Their names, and how many training images have each as their label."""
-    labels = Counter(image.label for image in splits.train)
-    counts = [
-        f" ({labels[number]})" if number in labels else "" for number in range(len(splits.classes))
-    ]
-    return ", ".join(map("".join, zip(splits.classes, counts, strict=True)))
+    counts = Counter(image.label for image in splits.train)
+    return ", ".join(
+        f"{name} ({counts[number]})" if counts[number] else name
+        for number, name in enumerate(splits.classes)
+    )
 
 
 def needs_training_extra() -> None:
