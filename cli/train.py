@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +13,9 @@ from wsi_norm.config import TrainConfig, train_config
 
 from .main import FILE, dashes
 from .options import options_of
+
+if TYPE_CHECKING:
+    from wsi_norm.cohort.splits import Splits
 
 data_root_option = click.option(
     "--data-root",
@@ -44,11 +49,15 @@ def command(
     """
     settings = train_config(config, output=output, seed=seed)
     needs_training_extra()
+    from wsi_norm.cohort.splits import read_splits
     from wsi_norm.training.loop import is_first_process
     from wsi_norm.training.train import MODEL, train
 
     progress = sys.stderr.isatty() and not quiet
-    trained = train(settings, data_root, overwrite=overwrite, progress=progress)
+    splits = read_splits(settings.data, settings.task, data_root, settings.seed)
+    if is_first_process():
+        click.echo(f"classes    {_found_classes(splits)}")
+    trained = train(settings, data_root, overwrite=overwrite, progress=progress, splits=splits)
     if not is_first_process():  # with several GPUs, one process speaks for all
         return
     scores = trained.summary["scores"]
@@ -63,6 +72,15 @@ def command(
         click.echo(f"{model}: wsi-norm inspect {model}; wsi-norm run SLIDES --ckpt {model}")
     else:
         click.echo(f"{settings.output}: trained without a layer, so there is no checkpoint for run")
+
+
+def _found_classes(splits: Splits) -> str:
+    """Their names, and how many training images have each as their label."""
+    counts = Counter(image.label for image in splits.train)
+    return ", ".join(
+        f"{name} ({counts[number]})" if counts[number] else name
+        for number, name in enumerate(splits.classes)
+    )
 
 
 def needs_training_extra() -> None:

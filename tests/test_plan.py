@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from PIL import Image
 from wsi_norm.choices import SEGMENTERS
 from wsi_norm.config import RunConfig, run_config
 from wsi_norm.errors import ColourError, ConfigError, ResolutionError, SlideError
-from wsi_norm.geometry import Tile, compact_order
+from wsi_norm.geometry import Box, Tile, compact_order
 from wsi_norm.plan import SlidePlan, plan_grid, plan_slide, regions_sha256
 from wsi_norm.slide import open_slide
 from wsi_norm.sources import SlideSource
@@ -49,10 +50,16 @@ def share_of(plan: SlidePlan, tile: Tile) -> float:
     return float(weights[0] @ plan.tissue_mask @ weights[1])
 
 
-def rectangle(path: Path, left: float, top: float, right: float, bottom: float) -> Path:
+def feature(
+    left: float, top: float, right: float, bottom: float, **properties: Any
+) -> dict[str, Any]:
     ring = [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
     geometry = {"type": "Polygon", "coordinates": [ring]}
-    path.write_text(json.dumps({"type": "Feature", "geometry": geometry, "properties": {}}))
+    return {"type": "Feature", "geometry": geometry, "properties": properties}
+
+
+def rectangle(path: Path, left: float, top: float, right: float, bottom: float) -> Path:
+    path.write_text(json.dumps(feature(left, top, right, bottom)))
     return path
 
 
@@ -205,6 +212,51 @@ def test_a_mask_image_restricts(slide_path: Path, tmp_path: Path) -> None:
     both = make_plan(slide_path, {"mask": tmp_path / "mask.png", "roi": roi}, tile_size=64)
     inside[:, 64:] = False
     np.testing.assert_array_equal(both.tissue_mask, everywhere.tissue_mask & inside)
+
+
+def test_classes_to_be_ignored_are_cut_out(slide_path: Path, tmp_path: Path) -> None:
+    everywhere = make_plan(slide_path, tile_size=64)
+    roi = tmp_path / "r.geojson"
+    ignored = feature(512, 256, 1536, 1280, classification={"name": "Ignore*"})
+    roi.write_text(json.dumps([feature(0, 0, 2048, 1536), ignored]))
+    plan = make_plan(slide_path, tile_size=64, roi=roi)
+    outside = np.ones((96, 128), bool)
+    outside[16:80, 32:96] = False
+    np.testing.assert_array_equal(plan.tissue_mask, everywhere.tissue_mask & outside)
+
+
+def test_regions_of_qupath_on_a_slide_with_bounds(slide_path: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own.geojson"
+    own.write_text(json.dumps(feature(512, 256, 1024, 768)))
+    expected = make_plan(slide_path, roi=own, tile_size=64)
+    assert expected.tiles
+    assert expected.warnings == ()
+    roi = tmp_path / "qupath.geojson"
+    roi.write_text(json.dumps(feature(112, 56, 624, 568, objectType="annotation")))
+    config = run_config(roi=roi, tile_size=64)
+    with open_slide(slide_path) as slide:
+        bounds = Box(400, 200, 1800, 1400)
+        slide._reader.metadata = replace(slide.metadata, bounds=bounds)
+        plan = plan_slide(slide, SlideSource(slide_path, "n"), config)
+    assert plan.tiles == expected.tiles
+    (warning,) = plan.warnings
+    assert warning.startswith("regions: counted from (400, 200)")
+
+
+def test_a_region_outside_the_slide_is_refused(slide_path: Path, tmp_path: Path) -> None:
+    roi = rectangle(tmp_path / "r.geojson", 60000, 100, 60500, 600)
+    with pytest.raises(ConfigError, match="no region meets the slide") as caught:
+        make_plan(slide_path, roi=roi)
+    message = str(caught.value)
+    assert message.startswith(f"{roi}: ")
+    assert "x 60000 to 60500 and y 100 to 600, it x 0 to 2048 and y 0 to 1536" in message
+
+
+def test_a_mask_of_another_shape_is_refused(slide_path: Path, tmp_path: Path) -> None:
+    path = tmp_path / "mask.png"
+    Image.new("L", (128, 128), 1).save(path)
+    with pytest.raises(ConfigError, match=r"128 x 128 px has another shape .* 2048 x 1536 px"):
+        make_plan(slide_path, {"mask": path})
 
 
 def test_regions_that_cannot_be_read(slide_path: Path, tmp_path: Path) -> None:

@@ -89,6 +89,58 @@ def test_a_folder_without_slides(folder: Path) -> None:
     assert "--recursive" not in str(caught.value)
 
 
+# --- folders of plain images
+
+
+def filled(folder: Path, *files: str) -> str:
+    for name in files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return str(folder)
+
+
+def test_a_folder_of_images_alone_is_its_images(tmp_path: Path) -> None:
+    fields = filled(
+        tmp_path, "b.JPG", "a.png", ".DS_Store", "._a.png", "Thumbs.db", ".thumbs/x.png"
+    )
+    for recursive in (False, True):
+        assert names(find_slides([fields], recursive=recursive), tmp_path) == ["a.png", "b.JPG"]
+
+
+def test_images_of_subfolders(tmp_path: Path) -> None:
+    fields = filled(tmp_path, "1/a.png", "2/deep/b.png", ".ipynb_checkpoints/a.png")
+    assert names(find_slides([fields], recursive=True), tmp_path) == ["1/a.png", "2/deep/b.png"]
+    with pytest.raises(ConfigError, match="add --recursive"):
+        find_slides([fields])
+
+
+@pytest.mark.parametrize("other", ["labels.csv", "slides/b.zip", "thumbnail"])
+def test_images_beside_other_things_have_to_be_named(tmp_path: Path, other: str) -> None:
+    fields = filled(tmp_path, "a.PNG", "b.PNG", "c.jpg", other)
+    with pytest.raises(ConfigError) as caught:
+        find_slides([fields])
+    message = str(caught.value)
+    assert message.startswith(f"{fields}: no slides in this folder; ")
+    assert "\n" not in message
+    pattern = message.split("'")[1]
+    assert names(find_slides([pattern]), tmp_path) == ["a.PNG", "b.PNG"]
+
+
+def test_images_beside_slides_are_none(tmp_path: Path) -> None:
+    fields = filled(tmp_path, "a.svs", "a.png", "b.png")
+    assert names(find_slides([fields]), tmp_path) == ["a.svs"]
+
+
+def test_a_folder_of_other_things_names_them(tmp_path: Path) -> None:
+    folder = filled(tmp_path, "a.czi", "b.CZI", "notes.txt", "README")
+    with pytest.raises(ConfigError) as caught:
+        find_slides([folder])
+    assert str(caught.value) == (
+        f"{folder}: no slides in this folder (2 .czi, 1 without suffix, 1 .txt); "
+        "add --recursive to search its subfolders"
+    )
+
+
 def test_nothing_at_all() -> None:
     with pytest.raises(ConfigError, match="--slides-csv"):
         find_slides([])
@@ -298,7 +350,24 @@ def test_two_columns_of_one_meaning(table: Path, two: str) -> None:
     assert f"the columns {first!r} and {second!r} say the same" in message
 
 
-@pytest.mark.parametrize("mpp", ["about 0.5", "0,5", "0.5 um"])
+@pytest.mark.parametrize("table_text", ["wsi;mpp\nb.svs;0,25\n", 'wsi,mpp\nb.svs,"0,25"\n'])
+def test_a_decimal_comma(table: Path, folder: Path, table_text: str) -> None:
+    assert read(table, table_text) == [SlideSource(folder / "b.svs", "b", 0.25)]
+
+
+@pytest.mark.parametrize("nothing", ["", "NA", "N/A", "#N/A", "nan", "NaN", "None", "null", "-"])
+def test_words_for_nothing(table: Path, folder: Path, nothing: str) -> None:
+    text = f"wsi,mpp,mask_path,roi_path,name\nb.svs,{','.join([nothing] * 4)}\n,,,,\n"
+    assert read(table, text) == [SlideSource(folder / "b.svs", "b")]
+    assert "line 2 names no slide" in refusal(table, f"mpp,wsi\n0.5,{nothing}\n")
+
+
+def test_a_row_that_is_commented_out(table: Path, folder: Path) -> None:
+    found = read(table, "# first batch\nwsi,mpp\n#c.ndpi,0.25\nb.svs,0.5\n")
+    assert found == [SlideSource(folder / "b.svs", "b", 0.5)]
+
+
+@pytest.mark.parametrize("mpp", ["about 0.5", "0,5,5", "0.5 um", "1,000.5"])
 def test_an_mpp_that_is_no_number_names_its_line(table: Path, mpp: str) -> None:
     message = refusal(table, f'wsi,mpp\nb.svs,0.5\nc.ndpi,"{mpp}"\n')
     assert "line 3" in message
@@ -308,6 +377,12 @@ def test_an_mpp_that_is_no_number_names_its_line(table: Path, mpp: str) -> None:
 @pytest.mark.parametrize("text", ["", "path,mpp\nb.svs,0.5\n", "b.svs\n", "b.svs\nc.ndpi\n"])
 def test_a_missing_column(table: Path, text: str) -> None:
     assert "a column 'wsi' (or 'image_path')" in refusal(table, text)
+
+
+def test_what_stands_in_place_of_a_missing_column_is_named(table: Path) -> None:
+    message = refusal(table, "file;mpp\nb.svs;0.5\n")
+    assert message.endswith("but its first line names 'file', 'mpp'")
+    assert "unknown column 'wsi_path'; did you mean 'wsi'?" in refusal(table, "wsi_path\nb.svs\n")
 
 
 def test_a_row_without_a_slide_names_its_line(table: Path) -> None:
@@ -324,7 +399,6 @@ def test_a_name_must_not_leave_the_output_folder(table: Path, name: str) -> None
 
 def test_unreadable_tables(table: Path, folder: Path) -> None:
     assert "not UTF-8" in refusal(table, b"wsi\n\xff\xfe.svs\n")
-    assert "columns are separated by ';'" in refusal(table, "wsi;mpp\nb.svs;0.5\n")
     for path in (folder / "absent.csv", folder):
         with pytest.raises(ConfigError, match="cannot read") as caught:
             find_slides([], path)

@@ -62,13 +62,57 @@ def test_columns_without_a_name(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("content", "fields"),
+    [
+        ("wsi;mpp\ns.tif;0,5\n", {"wsi": "s.tif", "mpp": "0,5"}),
+        ("wsi\tmpp\ns.tif\t0.5\n", {"wsi": "s.tif", "mpp": "0.5"}),
+        ("sep=,\nwsi,mpp\ns.tif,0.5\n", {"wsi": "s.tif", "mpp": "0.5"}),
+        ('"sep=;"\r\nwsi;mpp\r\ns.tif;0,5\r\n', {"wsi": "s.tif", "mpp": "0,5"}),
+        ("SEP=\t\nwsi\tmpp\ns.tif\t0.5\n", {"wsi": "s.tif", "mpp": "0.5"}),
+        ("sep=;\nwsi,mpp;note\ns.tif;x\n", {"wsi,mpp": "s.tif", "note": "x"}),
+        ("wsi,mpp;um\ns;1.tif,0.5\n", {"wsi": "s;1.tif", "mpp;um": "0.5"}),
+        ("wsi\ns;1.tif\n", {"wsi": "s;1.tif"}),
+        ("wsi;note\ns.tif;a, b\n", {"wsi": "s.tif", "note": "a, b"}),
+        ('wsi;note\ns.tif;"a; b"\n', {"wsi": "s.tif", "note": "a; b"}),
+    ],
+)
+def test_separators(path: Path, content: str, fields: dict[str, str]) -> None:
+    path.write_bytes(content.encode())
+    (row,) = read_table(path, EXPECTED).rows
+    assert row.fields == fields
+
+
+def test_comments_do_not_count_but_as_lines(path: Path) -> None:
+    path.write_text(
+        '# from the "archive", exported\n\n#\na,b\n#x,1\ny,"two\n# lines"\n# it\'s 5" wide\nz,#2\n',
+        encoding="utf-8",
+    )
+    table = read_table(path, EXPECTED)
+    assert table.columns == ["a", "b"]
+    assert table.rows == [
+        Row("line 6", {"a": "y", "b": "two\n# lines"}),
+        Row("line 9", {"a": "z", "b": "#2"}),
+    ]
+
+
+def test_a_name_with_a_hash_can_be_quoted(path: Path) -> None:
+    path.write_text('a\n"#1.svs"\n', encoding="utf-8")
+    assert read_table(path, EXPECTED).rows == [Row("line 2", {"a": "#1.svs"})]
+
+
+@pytest.mark.parametrize(
     ("content", "expected"),
     [
         (b"", f"an empty file; expected {EXPECTED}"),
         (b"\n,,\n", f"an empty file; expected {EXPECTED}"),
-        (b"image;label\na;0\n", "columns are separated by ';'; save it with commas"),
-        (b"image;label\n", "columns are separated by ';'; save it with commas"),
-        (b"image\tlabel\na\t0\n", "columns are separated by '\\t'; save it with commas"),
+        (b"# a comment\n#\n", f"an empty file; expected {EXPECTED}"),
+        (b"sep=;\n", f"an empty file; expected {EXPECTED}"),
+        (b"image;label\n", f"no rows below its first line; expected {EXPECTED}"),
+        (
+            b"image;label\na;0;1\n",
+            "line 2 has 3 fields but line 1 names 2 columns; quote fields that hold semicolons",
+        ),
+        (b"sep=|\na|b\nc\n", "line 3 has 1 fields but line 2 names 2 columns; quote fields that h"),
         (b"image,label\n", f"no rows below its first line; expected {EXPECTED}"),
         (b"image,label,label\na,0,0\n", "line 1 names 'label' twice; it holds the columns' names"),
         (

@@ -12,7 +12,7 @@ from PIL import Image
 from wsi_norm import tissue
 from wsi_norm.config import RunConfig
 from wsi_norm.errors import ColourError, ConfigError, ResolutionError, SlideError
-from wsi_norm.geometry import Tile, TileGrid, compact_order
+from wsi_norm.geometry import Box, Tile, TileGrid, compact_order
 from wsi_norm.glass import glass_level, neutral_white
 from wsi_norm.slide import Overview, Slide
 from wsi_norm.sources import SlideSource
@@ -70,7 +70,7 @@ def plan_slide(slide: Slide, source: SlideSource, config: RunConfig) -> SlidePla
     SlideError
         The slide is smaller than one tile, or cannot be read at all.
     ConfigError
-        A region or mask file is wrong.
+        A region or mask file is wrong, or of another slide.
     """
     grid = plan_grid(slide, config)
     overview = slide.overview(max(OVERVIEW_MPP_UM, slide.mpp_um))
@@ -82,7 +82,9 @@ def plan_slide(slide: Slide, source: SlideSource, config: RunConfig) -> SlidePla
         warnings.append(f"no glass is seen: its white is taken to be {white[0]:.0%}, as is usual")
     red, green, blue = white.tolist()
     # A tile where nothing can be read is kept: read, flagged and counted instead of passed over.
-    found = (found | ~overview.readable) & _inside_regions(source, config, overview)
+    inside, notes = _inside_regions(slide, source, config, overview)
+    warnings += notes
+    found = (found | ~overview.readable) & inside
     shares = _tissue_shares(grid, found, overview.downsample)
     least = max(np.float32(config.min_tissue), np.finfo(np.float32).tiny)  # some, if 0 is asked for
     kept = compact_order([tile for tile, share in shares.items() if share >= least])
@@ -167,16 +169,20 @@ def _damage_warnings(slide: Slide, overview: Overview) -> list[str]:
 
 
 def _inside_regions(
-    source: SlideSource, config: RunConfig, overview: Overview
-) -> npt.NDArray[np.bool_]:
+    slide: Slide, source: SlideSource, config: RunConfig, overview: Overview
+) -> tuple[npt.NDArray[np.bool_], list[str]]:
+    """Where tissue counts, and what a user has to know of how regions were placed."""
     shape = overview.image.shape[0], overview.image.shape[1]
     inside = np.ones(shape, np.bool_)
+    notes: list[str] = []
     roi = source.roi or config.roi
     if roi is not None:
-        inside &= tissue.polygons_mask(tissue.read_geojson(roi), shape, overview.downsample)
+        scanned = slide.metadata.bounds or Box(0, 0, *slide.dimensions)
+        regions, notes = tissue.placed(tissue.read_geojson(roi), scanned)
+        inside &= tissue.regions_mask(regions, shape, overview.downsample)
     if source.mask is not None:
-        inside &= tissue.read_mask_image(source.mask, shape)
-    return inside
+        inside &= tissue.read_mask_image(source.mask, shape, slide.dimensions)
+    return inside, notes
 
 
 def _thumbnail(slide: Slide, overview: Overview) -> npt.NDArray[np.uint8]:

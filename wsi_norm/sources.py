@@ -13,12 +13,15 @@ from upath import UPath
 
 from wsi_norm.errors import ConfigError
 from wsi_norm.location import Location, location
+from wsi_norm.slide.readers.image import SUFFIXES as IMAGE_SUFFIXES
 from wsi_norm.tables import Row, Table, misspelt, read_table
 
 SLIDE_SUFFIXES = frozenset(
     {".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".zvi"}
 )
 """What is taken for a slide when a folder is searched; a file named by itself may be anything."""
+
+_OF_SYSTEMS = frozenset({"Thumbs.db", "desktop.ini", "__MACOSX"})
 
 _COLUMNS = {
     "wsi": "path",
@@ -30,6 +33,9 @@ _COLUMNS = {
     "name": "name",
 }
 """Columns of a table of slides, and what they hold."""
+
+_NOTHING = frozenset({"", "-", "na", "n/a", "#n/a", "nan", "none", "null"})
+"""What people and programs write into a cell of a table of slides to leave it empty."""
 
 
 @dataclass(frozen=True)
@@ -129,11 +135,35 @@ def _slides_in(folder: Path, recursive: bool) -> Sequence[Location]:
         and not path.name.startswith("._")  # macOS's notes beside files on foreign disks
     }
     dicom = {path.parent for path in folder.glob("**/*.dcm" if recursive else "*/*.dcm")}
-    found = sorted(slides | {path for path in dicom if _is_dicom(path)})
-    if not found:
-        deeper = "" if recursive else "; add --recursive to search its subfolders"
-        raise ConfigError(f"{folder}: no slides in this folder{deeper}")
-    return found
+    return sorted(slides | {path for path in dicom if _is_dicom(path)}) or _images_in(
+        folder, recursive
+    )
+
+
+def _images_in(folder: Path, recursive: bool) -> Sequence[Location]:
+    """The plain images of a folder that holds nothing else: fields, each of them a slide."""
+    paths = sorted(folder.rglob("*") if recursive else folder.iterdir())
+    paths = [path for path in paths if not _is_hidden(path.relative_to(folder))]
+    files = [path for path in paths if path.is_file()]
+    images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+    if images and len(images) == len(files if recursive else paths):
+        return images
+    if images:
+        commonest, _ = Counter(path.suffix for path in images).most_common(1)[0]
+        pattern = folder / f"{'**/' * recursive}*{commonest}"
+        raise ConfigError(
+            f"{folder}: no slides in this folder; images that lie beside other things are slides "
+            f"if they are named: '{pattern}'"
+        )
+    kinds = Counter(path.suffix.lower() or "without suffix" for path in files).most_common(5)
+    held = ", ".join(f"{count} {kind}" for kind, count in kinds) or "no files"
+    deeper = "" if recursive else "; add --recursive to search its subfolders"
+    raise ConfigError(f"{folder}: no slides in this folder ({held}){deeper}")
+
+
+def _is_hidden(path: Path) -> bool:
+    """Whether a name on the way begins with a dot, or is one of a system's own."""
+    return any(part.startswith(".") or part in _OF_SYSTEMS for part in path.parts)
 
 
 def _read_table(path: Path) -> list[SlideSource]:
@@ -152,19 +182,26 @@ def _known_columns(table: Table) -> dict[str, str]:
                 f"{table.path}: the columns {found[role]!r} and {column!r} say the same; "
                 "leave one of them out"
             )
-    if "path" not in found:
-        raise ConfigError(f"{table.path}: expected a column 'wsi' (or 'image_path')")
     lacking = [name for name, role in _COLUMNS.items() if role not in found]
     for column in table.columns:
         if column.lower() not in _COLUMNS and (meant := misspelt(column.lower(), lacking)):
             raise ConfigError(
                 f"{table.path}: unknown column {column!r}; did you mean {meant!r}? Rename it"
             )
+    if "path" not in found:
+        raise ConfigError(
+            f"{table.path}: expected a column 'wsi' (or 'image_path'), but its first line names "
+            f"{', '.join(map(repr, table.columns))}"
+        )
     return found
 
 
 def _table_row(table: Path, columns: Mapping[str, str], row: Row) -> SlideSource:
-    fields = {role: row.fields[column] for role, column in columns.items() if row.fields[column]}
+    fields = {
+        role: row.fields[column]
+        for role, column in columns.items()
+        if row.fields[column].casefold() not in _NOTHING
+    }
     if "path" not in fields:
         raise ConfigError(f"{table}: {row.where} names no slide")
     source = _source(location(_beside(table, fields["path"])))
@@ -188,6 +225,6 @@ def _beside(table: Path, name: str) -> str:
 
 def _number(table: Path, where: str, text: str) -> float:
     try:
-        return float(text)
+        return float(text.replace(",", "."))  # a decimal comma, as half of Europe writes it
     except ValueError as error:
         raise ConfigError(f"{table}: {where}: mpp {text!r} is not a number") from error

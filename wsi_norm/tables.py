@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Collection, Iterator, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import NamedTuple
 
 from wsi_norm.errors import ConfigError
+
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+_STATED_SEPARATOR = re.compile('"?sep=(.)"?', re.IGNORECASE)
+"""First line of a table, by which a spreadsheet knows its separator."""
+_COMMENT = "#"
 
 _ABBREVIATION = 3
 """Letters that the beginning of a name must have to be taken for the name."""
@@ -32,7 +38,9 @@ class Table:
 
 
 def read_table(path: Path, expected: str) -> Table:
-    """A CSV of UTF-8 with commas; spaces around cells and empty rows do not count.
+    """A CSV of UTF-8, its cells separated by commas, semicolons or tabs, as its first line has it.
+
+    Spaces around cells, empty rows and lines that begin with "#" do not count.
 
     Parameters
     ----------
@@ -49,7 +57,8 @@ def read_table(path: Path, expected: str) -> Table:
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = [(number, line) for number, line in _lines(file) if any(line)]
+            separator, written = _separated(list(_uncommented(file)))
+        lines = [(number, line) for number, line in _cells(written, separator) if any(line)]
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 ({error.reason}); save it as CSV UTF-8") from error
     except (OSError, csv.Error) as error:
@@ -65,7 +74,8 @@ def read_table(path: Path, expected: str) -> Table:
         if len(line) != len(header):
             raise ConfigError(
                 f"{path}: line {number} has {len(line)} fields but line {first} names "
-                f"{len(header)} columns; quote fields that hold commas, and leave empty ones in"
+                f"{len(header)} columns; quote fields that hold "
+                f"{_SEPARATORS.get(separator, repr(separator))}, and leave empty ones in"
             )
     rows = [Row(f"line {number}", dict(zip(header, line, strict=True))) for number, line in rest]
     return Table(path, header, rows)
@@ -82,9 +92,34 @@ def misspelt(name: str, known: Collection[str]) -> str | None:
     return next((other for other in known if _begins(name, other) or _one_slip(name, other)), None)
 
 
-def _lines(file: TextIO) -> Iterator[tuple[int, list[str]]]:
+def _uncommented(lines: Iterable[str]) -> Iterator[str]:
+    """Lines, those of comments emptied; inside quotes there are none."""
+    quoted = False
+    for line in lines:
+        if line.startswith(_COMMENT) and not quoted:
+            yield "\n"
+        else:
+            quoted ^= line.count('"') % 2 == 1
+            yield line
+
+
+def _separated(lines: list[str]) -> tuple[str, list[str]]:
+    """What separates cells, and the lines without that which says so.
+
+    What is stated, else whatever parts the first line into the most cells.
+    """
+    for number, line in enumerate(lines):
+        text = line.strip("\r\n")
+        if stated := _STATED_SEPARATOR.fullmatch(text):
+            return stated[1], [*lines[:number], "\n", *lines[number + 1 :]]
+        if text.strip():
+            return max(_SEPARATORS, key=lambda s: len(next(csv.reader([text], delimiter=s)))), lines
+    return ",", lines
+
+
+def _cells(lines: Iterable[str], separator: str) -> Iterator[tuple[int, list[str]]]:
     """Cells of each row, and the line it begins on."""
-    reader = csv.reader(file, skipinitialspace=True, strict=True)
+    reader = csv.reader(lines, delimiter=separator, skipinitialspace=True, strict=True)
     begins = 1
     for line in reader:
         yield begins, [cell.strip() for cell in line]
@@ -92,11 +127,6 @@ def _lines(file: TextIO) -> Iterator[tuple[int, list[str]]]:
 
 
 def _check_header(path: Path, number: int, header: Sequence[str]) -> None:
-    for separator in ";\t":
-        if len(header) == 1 and separator in header[0]:
-            raise ConfigError(
-                f"{path}: columns are separated by {separator!r}; save it with commas"
-            )
     for name in header:
         if name and header.count(name) > 1:
             raise ConfigError(

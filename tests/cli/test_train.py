@@ -27,6 +27,10 @@ SUMMARY = {
         "test_simulated": 0.625,
     },
 }
+SPLITS = SimpleNamespace(
+    classes=("benign", "tumour", "unseen"),
+    train=[SimpleNamespace(label=label) for label in (0, 1, 1)],
+)
 
 
 def status(*arguments: object) -> int:
@@ -51,6 +55,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any, dict[str, An
         return SimpleNamespace(summary=SUMMARY)
 
     monkeypatch.setattr("wsi_norm.training.train.train", train)
+    monkeypatch.setattr("wsi_norm.cohort.splits.read_splits", lambda *_: SPLITS)
     monkeypatch.delenv("WSI_NORM_DATA_ROOT", raising=False)
     return calls
 
@@ -81,7 +86,11 @@ def test_what_is_given_is_handed_on(file: Path, called: list[Any], tmp_path: Pat
     assert status(file) == 0
     config, root, named = called[0]
     assert (config.output, config.seed, root) == (tmp_path / "out", 0, None)
-    assert named == {"overwrite": False, "progress": False}  # stderr is no terminal here
+    assert named == {
+        "overwrite": False,
+        "progress": False,
+        "splits": SPLITS,
+    }  # stderr is no terminal here
     assert status(file, "-o", tmp_path / "b", "--seed", 5, "--overwrite") == 0
     config, _, named = called[1]
     assert (config.output, config.seed) == (tmp_path / "b", 5)
@@ -117,9 +126,10 @@ def test_scores_and_what_to_do_next(
 ) -> None:
     assert status(file) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "validation balanced accuracy 0.750, under simulated scanners 0.500"
-    assert lines[1] == "test       balanced accuracy 0.812, under simulated scanners 0.625"
-    assert lines[2].endswith("trained without a layer, so there is no checkpoint for run")
+    assert lines[0] == "classes    benign (1), tumour (2), unseen"
+    assert lines[1] == "validation balanced accuracy 0.750, under simulated scanners 0.500"
+    assert lines[2] == "test       balanced accuracy 0.812, under simulated scanners 0.625"
+    assert lines[3].endswith("trained without a layer, so there is no checkpoint for run")
     model = tmp_path / "out" / "model.safetensors"
     model.parent.mkdir()
     model.touch()
@@ -182,6 +192,7 @@ def test_ctrl_c_is_130(
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
+    monkeypatch.setattr("wsi_norm.cohort.splits.read_splits", lambda *_: SPLITS)
     monkeypatch.setattr("wsi_norm.training.train.train", interrupted)
     assert status(file) == 130
     (line,) = capsys.readouterr().err.strip().splitlines()

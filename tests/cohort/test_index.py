@@ -63,6 +63,19 @@ def test_a_folder_as_an_index(tmp_path: Path) -> None:
     ]
 
 
+def test_hidden_folders_and_files_are_no_classes(tmp_path: Path) -> None:
+    hidden = (".ipynb_checkpoints/1.png", "a/.ipynb_checkpoints/1.png", "a/.1.png", ".git/x/1.png")
+    for name in ("a/1.png", "b/2.png", *hidden):
+        (tmp_path / "cohort" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cohort" / name).touch()
+    read = read_folder(tmp_path, DataConfig(folder=Path("cohort")))
+    assert [row.fields["image"] for row in read.rows] == ["a/1.png", "b/2.png"]
+    # What lies above the cohort's folder does not count.
+    above = tmp_path / ".hidden"
+    (tmp_path / "cohort").rename(above)
+    assert len(read_folder(tmp_path, DataConfig(folder=above)).rows) == 2
+
+
 def test_order_of_names() -> None:
     assert in_order({"10", "9", "-1"}) == ["-1", "9", "10"]
     assert in_order({"10", "9", "b"}) == ["10", "9", "b"]

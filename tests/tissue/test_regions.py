@@ -1,14 +1,14 @@
-"""Polygons against ray casting; GeoJSON and mask images, good and damaged."""
+"""Polygons against ray casting; GeoJSON, good and damaged; where regions lie on a slide."""
 
 import json
 from itertools import pairwise
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from wsi_norm.errors import ConfigError
-from wsi_norm.tissue import Polygon, polygons_mask, read_geojson, read_mask_image
+from wsi_norm.geometry import Box
+from wsi_norm.tissue import Polygon, Regions, placed, polygons_mask, read_geojson, regions_mask
 
 
 def inside_ring(ring, x: float, y: float) -> bool:
@@ -72,7 +72,7 @@ def feature(geometry):
 def test_geojson_forms(tmp_path, document, holes):
     path = tmp_path / "regions.geojson"
     path.write_text(json.dumps(document), encoding="utf-8-sig")
-    polygons = read_geojson(path)
+    polygons = read_geojson(path).wanted
     assert [len(polygon.holes) for polygon in polygons] == holes
     np.testing.assert_array_equal(polygons[0].exterior, SQUARE)
     np.testing.assert_array_equal(polygons[0].holes[0], HOLE)
@@ -116,37 +116,150 @@ def test_bad_geojson_names_the_file_in_one_line(tmp_path, text, reason):
 
 def test_missing_files_are_config_errors(tmp_path):
     for path in (tmp_path / "absent", tmp_path):
-        for read in (read_geojson, lambda name: read_mask_image(name, (4, 4))):
-            with pytest.raises(ConfigError) as caught:
-                read(path)
-            assert str(path) in str(caught.value)
+        with pytest.raises(ConfigError) as caught:
+            read_geojson(path)
+        assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize("suffix", ["png", "tif"])
-@pytest.mark.parametrize("mode", ["1", "L", "I;16", "RGB", "RGBA", "P"])
-def test_mask_image_modes(tmp_path, mode, suffix):
-    truth = np.zeros((6, 8), bool)
-    truth[2:4, 1:7] = True
-    if mode == "I;16":
-        image = Image.fromarray(truth.astype(np.uint16) * 256)
-    else:
-        image = Image.fromarray(truth.astype(np.uint8) * 255).convert(mode)
-    image.save(tmp_path / f"mask.{suffix}")
-    np.testing.assert_array_equal(read_mask_image(tmp_path / f"mask.{suffix}", (6, 8)), truth)
+# --- classes
 
 
-@pytest.mark.parametrize("shape", [(12, 24), (3, 4), (17, 5), (1, 1)])
-def test_mask_image_is_resized_like_pillow_nearest(tmp_path, shape):
-    truth = np.random.default_rng(1).random((6, 8)) > 0.5
-    image = Image.fromarray(truth.astype(np.uint8))
-    image.save(tmp_path / "mask.png")
-    expected = np.asarray(image.resize(shape[::-1], Image.Resampling.NEAREST)) > 0
-    np.testing.assert_array_equal(read_mask_image(tmp_path / "mask.png", shape), expected)
+def square(left: float, top: float, edge: float = 100.0) -> list[list[float]]:
+    right, bottom = left + edge, top + edge
+    return [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
 
 
-@pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n\x00\x00"])
-def test_unreadable_mask_image_names_the_file(tmp_path, content):
-    path = tmp_path / "mask.png"
-    path.write_bytes(content)
-    with pytest.raises(ConfigError, match=r"mask\.png: cannot read the mask image"):
-        read_mask_image(path, (4, 4))
+def classified(ring, **properties):
+    geometry = {"type": "Polygon", "coordinates": [ring]}
+    return {"type": "Feature", "geometry": geometry, "properties": properties}
+
+
+def written(path, *features):
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    return path
+
+
+@pytest.mark.parametrize(
+    "classification",
+    [
+        {"name": "Ignore*", "color": [180, 180, 180]},
+        {"names": ["Ignore*"]},
+        {"names": ["Ignore*", "Fold"]},
+        "Ignore*",
+        "ignore",
+    ],
+)
+def test_what_is_to_be_ignored_is_cut_out(tmp_path, classification):
+    regions = read_geojson(
+        written(
+            tmp_path / "r.geojson",
+            classified(square(20, 20, 40), classification=classification),
+            classified(square(0, 0), classification={"name": "Tumor"}),
+        )
+    )
+    expected = np.ones((10, 10), bool)
+    expected[2:6, 2:6] = False
+    np.testing.assert_array_equal(regions_mask(regions, (10, 10), (10.0, 10.0)), expected)
+
+
+def test_only_regions_to_be_ignored_leave_the_rest(tmp_path):
+    ignored = classified(square(20, 20, 40), classification={"name": "Ignore*"})
+    regions = read_geojson(written(tmp_path / "r.geojson", ignored))
+    mask = regions_mask(regions, (12, 12), (10.0, 10.0))
+    assert not mask[2:6, 2:6].any()
+    assert mask.sum() == 144 - 16
+
+
+@pytest.mark.parametrize(
+    "classification",
+    [None, 3, [], {}, {"name": None}, {"names": [1]}, "Tumor", {"name": "Region*"}, [["Ignore*"]]],
+)
+def test_other_classes_are_wanted(tmp_path, classification):
+    feature = classified(square(0, 0), classification=classification)
+    regions = read_geojson(written(tmp_path / "r.geojson", feature))
+    assert len(regions.wanted) == 1
+    assert not regions.ignored
+
+
+# --- places
+
+
+SLIDE = Box(0, 0, 6000, 8000)
+SCANNED = Box(2000, 3000, 4000, 4500)
+
+
+def drawn(*corners: tuple[float, float], by_qupath: bool = True) -> Regions:
+    polygons = tuple(Polygon(np.array(square(*corner))) for corner in corners)
+    return Regions("r.geojson", polygons, polygons[:1], by_qupath)
+
+
+def test_regions_of_qupath_count_from_the_corner_of_what_was_scanned():
+    hole = np.array(square(20, 20, 10))
+    regions = Regions("r", (Polygon(np.array(square(0, 0)), (hole,)),), by_qupath=True)
+    moved, (note,) = placed(regions, SCANNED)
+    np.testing.assert_array_equal(moved.wanted[0].exterior, square(2000, 3000))
+    np.testing.assert_array_equal(moved.wanted[0].holes[0], square(2020, 3020, 10))
+    assert "(2000, 3000)" in note
+    moved, _ = placed(drawn((1900, 1400), (0, 0)), SCANNED)
+    np.testing.assert_array_equal(moved.ignored[0].exterior, square(3900, 4400))
+
+
+def test_a_region_may_hang_over_an_edge_of_what_was_scanned():
+    moved, _ = placed(drawn((-15, -10), (1915, 1410)), SCANNED)
+    np.testing.assert_array_equal(moved.wanted[0].exterior, square(1985, 2990))
+
+
+def test_regions_that_are_too_far_out_count_from_level_0():
+    regions = drawn((2500, 3100), (3800, 4300))
+    same, (note,) = placed(regions, SCANNED)
+    assert same == regions
+    assert "too far out" in note
+    assert "(2000, 3000)" in note
+
+
+def test_other_regions_and_other_slides_count_from_level_0():
+    for regions, scanned in (
+        (drawn((2500, 3100), by_qupath=False), SCANNED),
+        (drawn((0, 0)), SLIDE),
+        (drawn((0, 0)), Box(0, 0, 2000, 1500)),
+    ):
+        assert placed(regions, scanned) == (regions, [])
+
+
+@pytest.mark.parametrize(
+    ("corner", "scanned"),
+    [
+        ((60000, 40000), SLIDE),
+        ((-300, 20), SLIDE),
+        ((5990, 8000), SLIDE),
+        ((0, 0), SCANNED),
+        ((4000, 4000), SCANNED),
+    ],
+)
+def test_regions_that_do_not_meet_the_slide(corner, scanned):
+    with pytest.raises(ConfigError, match="no region meets the slide") as caught:
+        placed(drawn(corner, by_qupath=False), scanned)
+    message = str(caught.value)
+    assert message.startswith("r.geojson: ")
+    assert "\n" not in message
+    for low, size in zip(corner, "xy", strict=True):
+        assert f"{size} {low} to {low + 100}" in message
+    assert f"x {scanned.left} to {scanned.right} and y {scanned.top} to" in message
+
+
+def test_some_regions_that_do_not_meet_the_slide_are_counted():
+    regions, notes = placed(drawn((0, 0), (7000, 0), (0, 9000), by_qupath=False), SLIDE)
+    assert notes == ["regions: 2 of 3 lie outside the slide"]
+    assert len(regions.wanted) == 3
+
+
+def test_who_wrote_a_file(tmp_path):
+    for properties, by_qupath in (
+        ({"objectType": "annotation"}, True),
+        ({"object_type": "annotation", "isLocked": False}, True),
+        ({"classification": {"name": "Tumor", "colorRGB": -3670016}}, True),
+        ({"name": "1", "class": "tumor"}, False),
+        ({}, False),
+    ):
+        path = written(tmp_path / "r.geojson", classified(square(0, 0), **properties))
+        assert read_geojson(path).by_qupath is by_qupath

@@ -128,6 +128,108 @@ def test_black_padding_is_no_tissue():
     assert mask[55:145, 165:215].all()
 
 
+# --- drawn at 1 um/px, seen at 8
+
+
+SHADED = 1 - 0.18 * np.linspace(-1, 1, 1600)[None, :, None] ** 2
+"""Light that falls off to the left and to the right."""
+
+
+def densities(shape: tuple[int, int], seed: int = 0) -> np.ndarray:
+    """Of a section whose eosin and nuclei vary from place to place; about 0.45 at its densest."""
+    rng = np.random.default_rng(seed)
+    height, width = shape
+
+    def patches(edge: int) -> np.ndarray:
+        coarse = rng.random((height // edge + 1, width // edge + 1))
+        return np.kron(coarse, np.ones((edge, edge)))[:height, :width, None]
+
+    eosin = (0.15 + 0.3 * patches(32)) * np.array([0.07, 0.99, 0.11])
+    return eosin + (patches(7) > 0.8) * np.array([0.40, 0.43, 0.18])
+
+
+def seen(density: np.ndarray, light: float | np.ndarray = 1.0, seed: int = 1) -> np.ndarray:
+    """What an overview of 8 um/px shows of optical densities at 1 um/px."""
+    noise = np.random.default_rng(seed).normal(0, 1.5, density.shape)
+    pixels = np.array([243, 241, 243]) * light * 10.0**-density + noise
+    height, width, _ = density.shape
+    averaged = pixels.reshape(height // 8, 8, width // 8, 8, 3).mean(axis=(1, 3))
+    return as_jpeg(np.clip(averaged, 0, 254).round().astype(np.uint8), 85)
+
+
+def strong_section() -> np.ndarray:
+    """Densities of 800 x 1600 um of glass with a section in its left half."""
+    density = np.zeros((800, 1600, 3))
+    density[160:640, 160:640] = densities((480, 480))
+    return density
+
+
+RIGHT = np.s_[20:80, 120:180]
+"""Where the tests below put something else, in px of the overview."""
+RIGHT_UM = np.s_[160:640, 960:1440]
+
+
+def test_the_strong_section_by_itself():
+    mask = tissue_mask(seen(strong_section()), 8.0)
+    assert mask[20:80, 20:80].all()
+    assert mask.sum() < 1.1 * 60 * 60
+
+
+@pytest.mark.parametrize("amount", [0.15, 0.25, 0.5])
+def test_a_pale_section_beside_a_strong_one_is_not_lost(amount):
+    density = strong_section()
+    density[RIGHT_UM] = amount * densities((480, 480), 5)
+    mask = tissue_mask(seen(density), 8.0)
+    assert mask[RIGHT].mean() > 0.95
+    assert mask.sum() < 1.1 * 2 * 60 * 60
+
+
+@pytest.mark.parametrize("strong", [True, False])
+@pytest.mark.parametrize(("cell_um", "density"), [(58, 0.2), (84, 0.25), (84, 0.5)])
+def test_fat_between_thin_membranes_is_tissue(cell_um, density, strong):
+    """Membranes of 3 um, so that an overview sees a tenth of their stain."""
+    drawn = strong_section() * strong
+    lines = np.arange(480) % cell_um < 3
+    drawn[RIGHT_UM][lines[:, None] | lines] = density * np.array([0.07, 0.99, 0.11])
+    assert tissue_mask(seen(drawn), 8.0)[RIGHT].mean() > 0.75
+
+
+@pytest.mark.parametrize("dark", [0.2, 0.45, 0.7])
+@pytest.mark.parametrize("light", [1.0, SHADED], ids=["even", "shaded"])
+def test_a_grey_edge_is_no_tissue(dark, light):
+    """Of a cover glass, say; it lets all colours through alike."""
+    edge = np.ones((800, 1600, 1))
+    edge[:, 1200:1220] = edge[700:710] = dark
+    mask = tissue_mask(seen(strong_section(), light * edge), 8.0)
+    assert mask[20:80, 20:80].all()
+    assert mask.sum() < 1.1 * 60 * 60
+
+
+def test_a_grey_edge_with_coloured_fringes_is_no_tissue():
+    edge = np.ones((800, 1600, 3))
+    for channel in range(3):
+        edge[:, 1200 + 2 * channel : 1220 + 2 * channel, channel] = 0.4
+    assert not tissue_mask(seen(strong_section(), edge), 8.0)[:, 100:].any()
+
+
+def test_haze_and_coloured_light_are_no_pale_tissue():
+    """As dense as pale tissue, but smooth."""
+    far = np.linspace(-1, 1, 1600)[None, :, None] ** 2
+    shade = np.zeros((800, 1600, 3)) + far * np.array([0.0, 0.0, 0.05])
+    y, x = np.ogrid[:800, :1600]
+    haze = 0.05 * np.exp(-(((y - 400) / 200) ** 2 + ((x - 1200) / 200) ** 2))[..., None]
+    for density in (shade, haze * np.array([0.07, 0.99, 0.11])):
+        mask = tissue_mask(seen(strong_section() + density), 8.0)
+        assert mask.sum() < 1.1 * 60 * 60
+
+
+def test_tissue_beside_black_padding_keeps_its_edge():
+    image = glass()
+    image[50:150, 100:220] = (200, 120, 170)
+    image[:, :100] = 0
+    assert tissue_mask(image, 8.0)[52:148, 100:218].all()
+
+
 def test_specks_and_holes_follow_micrometres():
     image = glass(noise=0.0)
     image[20:180, 100:220] = (200, 120, 170)

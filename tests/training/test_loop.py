@@ -52,7 +52,7 @@ def parts(settings: Make, folder: Path, **changes: Any) -> tuple[Any, Any, Any]:
         for k in range(4)
     ]
     tiles = LabelledTiles(listed, config, 2, training=True)
-    return build_task(config, tiles, 2), config, tiles
+    return build_task(config, tiles, "ab"), config, tiles
 
 
 def rows_of(path: Path) -> Sequence[dict[str, str]]:

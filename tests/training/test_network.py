@@ -92,8 +92,13 @@ def own(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
+CLASSES = "abcde"
+
+
 def build(spec: str, arguments: dict[str, Any], task: Any = "classification", **other: Any) -> Any:
-    return build_network(spec, arguments, task=task, **{"classes": 2, "size": 32, **other})
+    return build_network(
+        spec, arguments, task=task, **{"classes": CLASSES[:2], "size": 32, **other}
+    )
 
 
 def refusal(*arguments: Any, **other: Any) -> str:
@@ -111,7 +116,7 @@ def saved_and_loaded(network: nn.Module, again: nn.Module) -> None:
 
 
 def test_a_function(own: ModuleType) -> None:
-    network = build("my_networks:tiny", {"outputs": 5}, classes=5)
+    network = build("my_networks:tiny", {"outputs": 5}, classes=CLASSES[:5])
     assert isinstance(network, Tiny)
     assert network.training
     assert network.norm.running_mean is not None
@@ -177,9 +182,10 @@ def test_a_constructor_that_raises_at_length(
 
 
 def test_the_wrong_number_of_classes(own: ModuleType) -> None:
-    assert refusal("my_networks:tiny", {}, classes=3) == (
+    assert refusal("my_networks:tiny", {}, classes=CLASSES[:3]) == (
         "network.name 'my_networks:tiny': the output for images (2, 3, 32, 32) has to be of shape "
-        "(2, 3) but is (2, 2); check network.arguments and the number of classes"
+        "(2, 3) but is (2, 2); check network.arguments and the classes, of which 3 "
+        "were found: a, b, c"
     )
     message = refusal("my_networks:tiny", {}, "segmentation")
     assert "has to be of shape (2, 2, 32, 32) but is (2, 2);" in message
@@ -202,8 +208,8 @@ def test_a_network_that_fails_on_the_images(own: ModuleType) -> None:
 
 @needs_monai
 def test_monai() -> None:
-    network = build("monai:UNet", UNET, "segmentation", classes=3)
-    saved_and_loaded(network, build("monai:UNet", UNET, "segmentation", classes=3))
+    network = build("monai:UNet", UNET, "segmentation", classes=CLASSES[:3])
+    saved_and_loaded(network, build("monai:UNet", UNET, "segmentation", classes=CLASSES[:3]))
 
 
 @needs_monai
@@ -221,15 +227,17 @@ def test_monai_refuses() -> None:
 
 @needs_transformers
 def test_transformers_classifies() -> None:
-    network = build("transformers:vit", VIT, classes=5)
+    network = build("transformers:vit", VIT, classes=CLASSES[:5])
     assert all(key.startswith("model.") for key in network.state_dict())
-    saved_and_loaded(network, build("transformers:vit", VIT, classes=5))
+    saved_and_loaded(network, build("transformers:vit", VIT, classes=CLASSES[:5]))
 
 
 @needs_transformers
 def test_transformers_segments_at_full_size() -> None:
-    network = build("transformers:segformer", SEGFORMER, "segmentation", classes=3)
-    saved_and_loaded(network, build("transformers:segformer", SEGFORMER, "segmentation", classes=3))
+    network = build("transformers:segformer", SEGFORMER, "segmentation", classes=CLASSES[:3])
+    saved_and_loaded(
+        network, build("transformers:segformer", SEGFORMER, "segmentation", classes=CLASSES[:3])
+    )
 
 
 @needs_transformers
@@ -261,7 +269,7 @@ def test_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     timm.create_model = create_model  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "timm", timm)
     for name in ("resnet18", "resnet18.a1_in1k", "hf-hub:someone/something"):
-        assert build(f"timm:{name}", {"drop_rate": 0.1}, classes=4).head.out_features == 4
+        assert build(f"timm:{name}", {"drop_rate": 0.1}, classes=CLASSES[:4]).head.out_features == 4
     assert refusal("timm:resnet81", {}) == (
         "network.name 'timm:resnet81': timm has no 'resnet81'; did you mean 'resnet18'?"
     )
@@ -276,7 +284,7 @@ def test_smp(monkeypatch: pytest.MonkeyPatch) -> None:
     smp = ModuleType("segmentation_models_pytorch")
     smp.Unet = unet  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "segmentation_models_pytorch", smp)
-    build("smp:Unet", {"in_channels": 3}, "segmentation", classes=4)
+    build("smp:Unet", {"in_channels": 3}, "segmentation", classes=CLASSES[:4])
     assert refusal("smp:Unett", {}, "segmentation").endswith("; did you mean 'Unet'?")
 
 

@@ -101,6 +101,7 @@ def test_a_classifier(cohort: Cohort, settings: Make) -> None:
     facts = layer.provenance
     assert facts["licence"] == "none"
     assert facts["training"] == "classification with tests.cohorts:classifier, seed 0"
+    assert facts["classes"] == list(trained.classes)
     assert facts["train_domains"] == ["X", "Y"]
     assert facts["train_images"] == 16
     assert facts["recipe"]["epochs"] == 4
@@ -534,12 +535,12 @@ def test_class_weights_are_inverse_frequencies(cohort: Cohort, settings: Make) -
     tiles = cut(splits, config)["train_cuts"]
     labels = [image.label for image in splits.train]
     assert (labels.count(0), labels.count(1)) == (4, 2)
-    task = build_task(config, tiles, 2)
+    task = build_task(config, tiles, "ab")
     assert task.class_weights is not None
     torch.testing.assert_close(task.class_weights, torch.tensor([6 / (2 * 4), 6 / (2 * 2)]))
     none = settings(data=data, recipe={"class_weights": "none"})
-    assert build_task(none, tiles, 2).class_weights is None
-    unseen = build_task(settings(data=data, network={"arguments": {"classes": 3}}), tiles, 3)
+    assert build_task(none, tiles, "ab").class_weights is None
+    unseen = build_task(settings(data=data, network={"arguments": {"classes": 3}}), tiles, "abc")
     assert unseen.class_weights is not None
     assert unseen.class_weights.isfinite().all()
 
@@ -582,7 +583,7 @@ def test_the_layer_of_a_task(cohort: Cohort, settings: Make) -> None:
     cohort(groups=4)
     config = settings(data={"validation": {}, "test": {}})
     splits = wsi_norm.cohort.splits.read_splits(config.data, config.task, None, 0)
-    task = build_task(config, cut(splits, config)["train_cuts"], 2)
+    task = build_task(config, cut(splits, config)["train_cuts"], splits.classes)
     assert isinstance(task.front, LayerFront)
     assert isinstance(layer_of(task), LStainNorm)
     assert task.total_steps == 2 * 1

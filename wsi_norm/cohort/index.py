@@ -60,9 +60,10 @@ def read_folder(root: Path | None, data: DataConfig) -> Index:
         raise ConfigError(f"{folder}: no such folder (data.folder)")
     rows = []
     for file in sorted(folder.rglob("*")):
-        # Names with a dot in front are no images but what systems note beside them.
-        if file.suffix.lower() in _IMAGE_SUFFIXES and not file.name.startswith("."):
-            name = file.relative_to(folder)
+        name = file.relative_to(folder)
+        # Files and folders with a dot in front are what systems and programs note beside images.
+        hidden = any(part.startswith(".") for part in name.parts)
+        if file.suffix.lower() in _IMAGE_SUFFIXES and not hidden:
             label = name.parts[0] if len(name.parts) > 1 else ""
             if not label and not data.views:
                 raise ConfigError(f"{file}: in no sub-folder; move it to that of its class")

@@ -270,7 +270,7 @@ def _trained(
         settings.network.name,
         settings.network.arguments,
         task=settings.task,
-        classes=len(splits.classes),
+        classes=splits.classes,
         size=settings.data.tile_size or (height, width),
     )
     network.load_state_dict(load_file(base / NETWORK))

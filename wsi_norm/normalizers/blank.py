@@ -22,7 +22,7 @@ STEP_PX = 4
 PLAIN_SHARE = 0.2
 """So much of what is plainly stained needs no second look."""
 PLAIN_BLUE, MOST_RED, LEAST_COLOUR = 0.8, 1.1, 0.9
-"""H&E absorbs green most, by `density`: what absorbs so much blue at most is surely no red ink, what
+"""H&E absorbs green most, by `density`: what absorbs at most so much blue is no red ink, what
 absorbs more red is blue or green ink, and what absorbs so much of all is grey."""
 MPP_UM = 0.5
 """Of a tile that does not say; the tissue mask hardly depends on it at a tile's size."""

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import skimage
 
 from wsi_norm.glass import unscanned
+from wsi_norm.tissue.connected import connected_parts
 from wsi_norm.tissue.density import optical_density
 
 Mask = npt.NDArray[np.bool_]
@@ -41,7 +42,7 @@ def pen_mask(thumbnail: Rgb) -> Mask:
     scanned = ~unscanned(thumbnail)
     least_px = int(max(4.0, 5e-4 * scanned.size))
     sure = skimage.morphology.remove_small_objects(sure & scanned, max_size=least_px)
-    ink = _grow(sure, maybe & scanned, least_share=0.1)
+    ink = sure | connected_parts(sure | (maybe & scanned), sure, least_share=0.1)
     disk = skimage.morphology.disk(min(5, min(ink.shape) // 100))
     return np.asarray(skimage.morphology.closing(ink, disk) & scanned, dtype=np.bool_)
 
@@ -53,12 +54,3 @@ def inked(thumbnail: Rgb, mpp_um: float) -> Mask:
         return pen  # else the distance transform would measure from a corner
     margin_px = min(PEN_MARGIN_UM / mpp_um, 0.03 * min(pen.shape))
     return np.asarray(skimage.morphology.isotropic_dilation(pen, margin_px), dtype=np.bool_)
-
-
-def _grow(sure: Mask, maybe: Mask, least_share: float) -> Mask:
-    """Add the connected parts of `maybe` of which `sure` makes up at least this share."""
-    labels = skimage.measure.label(sure | maybe)
-    sizes = np.bincount(labels.ravel())
-    grown = np.bincount(labels[sure], minlength=sizes.size) >= np.maximum(least_share * sizes, 1)
-    grown[0] = False
-    return np.asarray(sure | grown[labels], dtype=np.bool_)

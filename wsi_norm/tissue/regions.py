@@ -1,18 +1,18 @@
-"""Regions that people drew: polygons of a GeoJSON file, and mask images."""
+"""Regions that people drew: the polygons of a GeoJSON file."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import skimage
-from PIL import Image
 
 from wsi_norm.errors import ConfigError
+from wsi_norm.geometry import Box
 
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -21,11 +21,87 @@ Pixels = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
 FARTHEST_PX = 1e12  # no slide reaches there; far beyond it, drawing would overflow
 
 
+QUPATH_PROPERTIES = frozenset({"objectType", "object_type", "isLocked", "classification"})
+"""Of a feature that QuPath wrote, one of these at least."""
+IGNORED = "ignore"
+"""Begins the class of what is to be left out, "Ignore*" in QuPath."""
+OVERHANG = 0.01
+"""How far regions may reach beyond what was scanned, as a share of it, and still be drawn on it."""
+
+
 class Polygon(NamedTuple):
     """A region in level-0 pixels: rings of (x, y), float64 (n, 2), need not be closed."""
 
     exterior: Floats
     holes: tuple[Floats, ...] = ()
+
+
+class Regions(NamedTuple):
+    """What a region file says.
+
+    Attributes
+    ----------
+    path
+        The file.
+    wanted, ignored
+        Where tissue counts (everywhere if there is none), and where it does not.
+    by_qupath
+        QuPath wrote it.
+    """
+
+    path: Path
+    wanted: tuple[Polygon, ...]
+    ignored: tuple[Polygon, ...] = ()
+    by_qupath: bool = False
+
+
+def regions_mask(
+    regions: Regions, shape: tuple[int, int], downsample_xy: tuple[float, float]
+) -> Mask:
+    """Draw regions as bool (h, w), True where tissue counts; see `polygons_mask`."""
+    inside = np.ones(shape, dtype=np.bool_)
+    if regions.wanted:
+        inside = polygons_mask(regions.wanted, shape, downsample_xy)
+    return inside & ~polygons_mask(regions.ignored, shape, downsample_xy)
+
+
+def placed(regions: Regions, scanned: Box) -> tuple[Regions, list[str]]:
+    """Regions in level-0 px, and what a user has to know of them, a line each.
+
+    QuPath shows a slide with bounds without what lies around them, and counts from their corner.
+    Regions that reach far beyond their size were not drawn so.
+
+    Parameters
+    ----------
+    regions
+        As the file has them.
+    scanned
+        The slide, or its bounds if it states some, in level-0 px.
+
+    Raises
+    ------
+    ConfigError
+        No region meets what was scanned.
+    """
+    notes = []
+    if regions.by_qupath and (scanned.left, scanned.top) != (0, 0):
+        corner = f"({scanned.left}, {scanned.top}), the corner of what was scanned"
+        if _drawn_on(regions, scanned):
+            regions = _moved(regions, scanned.left, scanned.top)
+            notes.append(f"regions: counted from {corner}, as QuPath counts")
+        else:
+            notes.append(f"regions: too far out to be counted from {corner}; counted from (0, 0)")
+    lost = sum(not _meets(polygon, scanned) for polygon in regions.wanted)
+    if lost and lost == len(regions.wanted):
+        left, top, right, bottom = _extent(regions.wanted)
+        raise ConfigError(
+            f"{regions.path}: no region meets the slide: they span x {left:.0f} to {right:.0f} and "
+            f"y {top:.0f} to {bottom:.0f}, it x {scanned.left} to {scanned.right} and "
+            f"y {scanned.top} to {scanned.bottom}; give level-0 px of this slide"
+        )
+    if lost:
+        notes.append(f"regions: {lost} of {len(regions.wanted)} lie outside the slide")
+    return regions, notes
 
 
 def polygons_mask(
@@ -47,8 +123,10 @@ def polygons_mask(
     return mask
 
 
-def read_geojson(path: str | Path) -> list[Polygon]:
+def read_geojson(path: str | Path) -> Regions:
     """Read the polygons of a GeoJSON file such as QuPath writes; other geometry is passed over.
+
+    Polygons of a class whose name begins with "ignore" are left out of the others.
 
     Raises `ConfigError` if the file is missing, not JSON, holds a damaged polygon, or none.
     """
@@ -58,43 +136,52 @@ def read_geojson(path: str | Path) -> list[Polygon]:
         raise ConfigError(f"{path}: cannot read the region file: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not a GeoJSON file: {error}") from error
-    polygons = []
-    for number, rings in enumerate(_polygons(document), 1):
+    found: tuple[list[Polygon], list[Polygon]] = [], []
+    by_qupath = False
+    for number, (rings, properties) in enumerate(_polygons(document), 1):
         if not (isinstance(rings, list) and rings and all(map(_is_ring, rings))):
             raise ConfigError(
                 f"{path}: polygon {number} of this GeoJSON file is damaged: "
                 "a ring needs 3 or more points of x and y in level-0 px"
             )
         exterior, *holes = (np.array([point[:2] for point in ring], float) for ring in rings)
-        polygons.append(Polygon(exterior, tuple(holes)))
-    if not polygons:
+        found[_is_ignored(properties)].append(Polygon(exterior, tuple(holes)))
+        by_qupath = by_qupath or not QUPATH_PROPERTIES.isdisjoint(properties)
+    wanted, ignored = found
+    if not (wanted or ignored):
         raise ConfigError(f"{path}: no Polygon or MultiPolygon in this GeoJSON file")
-    return polygons
+    return Regions(Path(path), tuple(wanted), tuple(ignored), by_qupath)
 
 
-def read_mask_image(path: str | Path, shape: tuple[int, int]) -> Mask:
-    """Read an image file as bool (h, w): True where any colour is not 0, nearest-neighbour sized.
+def _extent(polygons: Sequence[Polygon]) -> tuple[float, float, float, float]:
+    """Left, top, right, bottom."""
+    points = np.concatenate([polygon.exterior for polygon in polygons])
+    left, top = points.min(axis=0).tolist()
+    right, bottom = points.max(axis=0).tolist()
+    return left, top, right, bottom
 
-    Raises
-    ------
-    ConfigError
-        The file is missing or no image.
-    """
-    try:
-        with Image.open(path) as image:
-            plain = image.mode in ("1", "L", "I", "F", "I;16", "I;16B", "RGB")
-            pixels = np.asarray(image if plain else image.convert("RGBA"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        cause = getattr(error, "strerror", None) or "not an image that Pillow can decode"
-        raise ConfigError(f"{path}: cannot read the mask image: {cause}") from error
-    marked = pixels != 0
-    if marked.ndim == 3:
-        marked = marked[..., :3].any(axis=-1) & marked[..., 3:].all(axis=-1)
-    rows, columns = (
-        ((np.arange(size) + 0.5) * have / size).astype(np.intp)
-        for size, have in zip(shape, marked.shape, strict=True)
-    )
-    return np.asarray(marked[np.ix_(rows, columns)], dtype=np.bool_)
+
+def _meets(polygon: Polygon, box: Box) -> bool:
+    left, top, right, bottom = _extent([polygon])
+    return left < box.right and top < box.bottom and right > box.left and bottom > box.top
+
+
+def _drawn_on(regions: Regions, box: Box) -> bool:
+    """Whether regions fit on a picture of the size of a box."""
+    left, top, right, bottom = _extent(regions.wanted + regions.ignored)
+    x, y = OVERHANG * box.width, OVERHANG * box.height
+    return left >= -x and top >= -y and right <= box.width + x and bottom <= box.height + y
+
+
+def _moved(regions: Regions, x: int, y: int) -> Regions:
+    offset = np.array([x, y], dtype=float)
+
+    def moved(polygon: Polygon) -> Polygon:
+        holes = tuple(hole + offset for hole in polygon.holes)
+        return Polygon(polygon.exterior + offset, holes)
+
+    wanted, ignored = (tuple(map(moved, part)) for part in (regions.wanted, regions.ignored))
+    return regions._replace(wanted=wanted, ignored=ignored)
 
 
 def _ring_pixels(ring: Floats, shape: tuple[int, int], downsample: tuple[float, float]) -> Pixels:
@@ -103,22 +190,38 @@ def _ring_pixels(ring: Floats, shape: tuple[int, int], downsample: tuple[float, 
     return pixels
 
 
-def _polygons(document: Any) -> Iterator[Any]:
-    """Coordinates of every Polygon of a GeoJSON document, in its order; not checked yet."""
-    nodes = [document]
+def _polygons(document: Any) -> Iterator[tuple[Any, Mapping[str, Any]]]:
+    """Coordinates of every Polygon of a GeoJSON document, and its feature's properties.
+
+    In the document's order; coordinates are not checked yet.
+    """
+    nodes: list[tuple[Any, Mapping[str, Any]]] = [(document, {})]
     while nodes:
-        node = nodes.pop()
+        node, properties = nodes.pop()
         if isinstance(node, list):
-            nodes.extend(reversed(node))
+            nodes.extend((part, properties) for part in reversed(node))
         elif isinstance(node, dict):
+            own = node.get("properties")
+            properties = own if isinstance(own, dict) else properties
             coordinates = node.get("coordinates")
             match node.get("type"):
                 case "Polygon":
-                    yield coordinates
+                    yield coordinates, properties
                 case "MultiPolygon":
-                    yield from coordinates if isinstance(coordinates, list) else [coordinates]
+                    several = coordinates if isinstance(coordinates, list) else [coordinates]
+                    yield from ((polygon, properties) for polygon in several)
                 case _:
-                    nodes.extend(node.get(key) for key in ("geometries", "geometry", "features"))
+                    parts = ("geometries", "geometry", "features")
+                    nodes.extend((node.get(key), properties) for key in parts)
+
+
+def _is_ignored(properties: Mapping[str, Any]) -> bool:
+    """Whether a feature's class says so: a name, or an object with a name or several."""
+    named = properties.get("classification")
+    if isinstance(named, dict):
+        named = named.get("name") or named.get("names")
+    first = named[0] if isinstance(named, list) and named else named
+    return isinstance(first, str) and first.casefold().startswith(IGNORED)
 
 
 def _is_ring(points: Any) -> bool:

@@ -11,18 +11,31 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-import skimage  # loads its parts, and scipy, when they are first used
+import scipy  # loads its parts, as skimage does, when they are first used
+import skimage
 
 from wsi_norm.choices import SEGMENTERS
 from wsi_norm.glass import unscanned, white_level
+from wsi_norm.tissue.connected import connected_parts
 from wsi_norm.tissue.density import optical_density
 from wsi_norm.tissue.ink import inked
 
 Mask = npt.NDArray[np.bool_]
 Rgb = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float64]
 Segmenter = Callable[[Rgb, float], Mask]
 
 DENSITY_RANGE = (0.05, 0.10)  # Otsu's threshold stays above glass noise, below pale eosin
+LEAST_COLOUR = 0.10  # least (max - min) / max of a stain's density: IHC has 0.15, grey edges 0.04
+BLUR_UM = 50.0  # over which the coloured fringes of a grey edge even out
+
+PALEST_DENSITY = 0.02  # of pale tissue, where nothing nearby is stained more strongly
+PALE_SHARE = 0.25  # of the strongest density nearby: below it lie its blur and its haze
+NEARBY_UM = 160.0
+PALE_CONTRAST = 0.02  # over the mean around: nuclei and membranes have it, haze and shades do not
+CONTRAST_UM = 200.0
+PALE_TEXTURE = 0.2  # least share of a pale area that has such contrast
+
 SPECK_UM2 = 10_000.0  # smaller islands are dropped, smaller holes filled: 100 um square
 
 _AS_FOUND: set[Segmenter] = set()
@@ -56,15 +69,22 @@ def as_found(segmenter: Segmenter) -> Segmenter:
 
 
 def otsu(thumbnail: Rgb, mpp_um: float) -> Mask:
-    """Otsu's threshold on stain density."""
+    """Otsu's threshold on stain density, a lower one where all stain is pale; nothing grey."""
     scanned = ~unscanned(thumbnail)
     if not scanned.any():
         return scanned
-    od = optical_density(thumbnail)
-    # The spread between channels plus half the densest: stain counts more than grey shade.
-    density = 1.5 * od.max(axis=-1) - od.min(axis=-1)
-    threshold = skimage.filters.threshold_otsu(density[scanned])
-    return np.asarray(density > np.clip(threshold, *DENSITY_RANGE), dtype=np.bool_)
+    od = np.where(scanned, np.moveaxis(optical_density(thumbnail), -1, 0), 0.0)
+    blurred = np.stack([_mean_around(channel, BLUR_UM / mpp_um) for channel in od])
+    coloured = np.ptp(blurred, axis=0) > LEAST_COLOUR * blurred.max(axis=0)
+    density = _stain_density(od)
+    threshold = np.clip(skimage.filters.threshold_otsu(density[scanned]), *DENSITY_RANGE)
+    nearby = _window(2 * NEARBY_UM / mpp_um)
+    strongest = scipy.ndimage.maximum_filter(_stain_density(blurred), nearby)
+    lower = np.clip(PALE_SHARE * strongest, PALEST_DENSITY, threshold)
+    contrast = density - _mean_around(density, CONTRAST_UM / mpp_um)
+    pale = coloured & (density > lower)
+    pale = connected_parts(pale, pale & (contrast > PALE_CONTRAST), PALE_TEXTURE)
+    return np.asarray((coloured & (density > threshold)) | pale, dtype=np.bool_)
 
 
 def hsv(thumbnail: Rgb, mpp_um: float) -> Mask:
@@ -78,6 +98,21 @@ def hsv(thumbnail: Rgb, mpp_um: float) -> Mask:
 def everything(thumbnail: Rgb, mpp_um: float) -> Mask:
     """All of the image, even ink and padding: `none`."""
     return np.ones(thumbnail.shape[:2], dtype=np.bool_)
+
+
+def _stain_density(od: Floats) -> Floats:
+    """Spread between channels (3, h, w) plus half the densest: stain counts more than grey."""
+    return np.asarray(1.5 * od.max(axis=0) - od.min(axis=0))
+
+
+def _mean_around(values: Floats, edge_px: float) -> Floats:
+    """Mean in a square around each pixel of (h, w)."""
+    return np.asarray(scipy.ndimage.uniform_filter(values, _window(edge_px)))
+
+
+def _window(edge_px: float) -> int:
+    """The odd number of pixels nearest to an edge."""
+    return 2 * round((edge_px - 1) / 2) + 1 if edge_px > 1 else 1
 
 
 def _clean(mask: Mask, mpp_um: float) -> Mask:

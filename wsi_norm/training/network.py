@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wsi_norm.cohort.index import listed
 from wsi_norm.config.reading import nearest
 from wsi_norm.config.train import Task
 from wsi_norm.errors import ConfigError, WsiNormError
@@ -18,7 +19,12 @@ Arguments = Mapping[str, Any]
 
 
 def build_network(
-    spec: str, arguments: Arguments, *, task: Task, classes: int, size: int | tuple[int, int]
+    spec: str,
+    arguments: Arguments,
+    *,
+    task: Task,
+    classes: Sequence[str],
+    size: int | tuple[int, int],
 ) -> nn.Module:
     """A network, tried out on a batch of two.
 
@@ -31,8 +37,8 @@ def build_network(
         Keyword arguments. The number of classes is added for transformers, timm and smp unless
         they hold it; weights are random unless they ask for others.
     task, classes, size
-        What it has to turn float32 (N, 3, H, W) into: logits (N, classes) for classification,
-        (N, classes, H, W) for segmentation; `size` is H and W, or one number for both.
+        What it has to turn float32 (N, 3, H, W) into: logits (N, K) of the K classes for
+        classification, (N, K, H, W) for segmentation; `size` is H and W, or one number for both.
 
     Raises
     ------
@@ -46,7 +52,7 @@ def build_network(
             "or package.module:function"
         )
     try:
-        network = _BUILDERS.get(library, _own)(spec, arguments, task, classes)
+        network = _BUILDERS.get(library, _own)(spec, arguments, task, len(classes))
     except WsiNormError:
         raise
     except Exception as error:  # constructors of others raise what they like
@@ -57,8 +63,14 @@ def build_network(
         kind = type(network).__name__
         raise ConfigError(f"network.name {spec!r}: expected a torch.nn.Module, not a {kind}")
     height, width = size if isinstance(size, tuple) else (size, size)
-    expected = (2, classes, height, width) if task == "segmentation" else (2, classes)
-    _try_out(network, spec, expected, (2, 3, height, width))
+    got, shape = _tried_out(network, spec, (2, 3, height, width)), (2, len(classes))
+    expected = (*shape, height, width) if task == "segmentation" else shape
+    if got != expected:
+        raise ConfigError(
+            f"network.name {spec!r}: the output for images {(2, 3, height, width)} has to be of "
+            f"shape {expected} but is {got}; check network.arguments and the classes, of which "
+            f"{len(classes)} were found: {listed(classes)}"
+        )
     return network
 
 
@@ -150,9 +162,8 @@ def _unknown(spec: str, name: str, known: Collection[str], what: str = "") -> Co
     )
 
 
-def _try_out(
-    network: nn.Module, spec: str, expected: tuple[int, ...], shape: tuple[int, ...]
-) -> None:
+def _tried_out(network: nn.Module, spec: str, shape: tuple[int, ...]) -> tuple[int, ...] | str:
+    """Shape of the output for images of a shape, or what it is instead of a tensor."""
     batch = torch.rand(shape, generator=torch.Generator().manual_seed(0))
     network.eval()  # so that the batch leaves no trace in running statistics
     try:
@@ -164,12 +175,7 @@ def _try_out(
         ) from error
     finally:
         network.train()
-    got = tuple(output.shape) if isinstance(output, Tensor) else f"a {type(output).__name__}"
-    if got != expected:
-        raise ConfigError(
-            f"network.name {spec!r}: the output for images {shape} has to be of shape {expected} "
-            f"but is {got}; check network.arguments and the number of classes"
-        )
+    return tuple(output.shape) if isinstance(output, Tensor) else f"a {type(output).__name__}"
 
 
 def _line(error: BaseException, most: int = 300) -> str:

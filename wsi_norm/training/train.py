@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -112,7 +113,7 @@ def train(
     check_splits(splits, config)
     tiles = cut(splits, config)
     torch.manual_seed(config.seed)
-    task = build_task(config, tiles["train_cuts"], len(splits.classes))
+    task = build_task(config, tiles["train_cuts"], splits.classes)
     _write_settings(config)
     best = fit(task, config, tiles["train_cuts"], tiles["validation"], progress)
     summary = _finish(task, config, tiles, splits, best, judged)
@@ -139,7 +140,7 @@ def cut(splits: Splits, config: TrainConfig) -> dict[str, LabelledTiles]:
     return tiles
 
 
-def build_task(config: TrainConfig, tiles: LabelledTiles, classes: int) -> StainTask:
+def build_task(config: TrainConfig, tiles: LabelledTiles, classes: Sequence[str]) -> StainTask:
     """An untrained task; weights follow torch's present seed."""
     height, width = tiles.pixels(0).shape[:2]
     front = build_front(config.normalizer, tiles, config.seed)
@@ -152,10 +153,10 @@ def build_task(config: TrainConfig, tiles: LabelledTiles, classes: int) -> Stain
     )
     weights = None
     if config.task == "classification" and config.recipe.class_weights == "balanced":
-        counts = np.bincount(tiles.labels(), minlength=classes).clip(1)
-        weights = (counts.sum() / (classes * counts)).tolist()
+        counts = np.bincount(tiles.labels(), minlength=len(classes)).clip(1)
+        weights = (counts.sum() / (len(classes) * counts)).tolist()
     steps = config.recipe.epochs * len(training_batches(tiles, config, 0))
-    return StainTask(front, network, config, classes, weights, steps)
+    return StainTask(front, network, config, len(classes), weights, steps)
 
 
 def _finish(
@@ -212,6 +213,7 @@ def provenance(config: TrainConfig, splits: Splits, summary: dict[str, Any]) -> 
     return {
         **config.provenance,
         "training": f"{config.task} with {config.network.name}, seed {config.seed}",
+        "classes": list(splits.classes),
         "train_domains": domains,
         "train_images": len(splits.train),
         "recipe": config.recipe.model_dump(mode="json"),

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from wsi_norm.errors import ReadError
+from wsi_norm.geometry import Box
 from wsi_norm.slide.levels import StoredLevel
 from wsi_norm.slide.readers.base import (
     Declined,
@@ -114,3 +115,22 @@ def test_transparency_is_composed_on_white() -> None:
     assert np.abs(pixels - expected).max() <= 1  # Pillow rounds in integers
     opaque = np.dstack([rgba[..., :3], np.full((9, 7), 255, np.uint8)])
     np.testing.assert_array_equal(on_white(Image.fromarray(opaque)), rgba[..., :3])
+
+
+@pytest.mark.parametrize(
+    ("stated", "bounds"),
+    [
+        (("2000", "3000", "400", "500"), Box(2000, 3000, 2400, 3500)),
+        (("0", "0", "400", "500"), Box(0, 0, 400, 500)),
+        ((2000, 3000, 400, 500), Box(2000, 3000, 2400, 3500)),
+        ((None, None, None, None), None),
+        (("2000", "3000", "400", None), None),
+        (("2000", "3000", "400", "high"), None),
+        (("2000", "3000", "0", "500"), None),
+    ],
+)
+def test_bounds(stated: tuple[object, ...], bounds: Box | None) -> None:
+    keys = [f"openslide.bounds-{name}" for name in ("x", "y", "width", "height")]
+    properties = {key: value for key, value in zip(keys, stated, strict=True) if value is not None}
+    found = Stated("openslide", properties, ((6000, 4000),), (1.0,), ()).bounds
+    assert found == bounds

@@ -21,7 +21,7 @@ import tifffile
 from PIL import Image
 
 from wsi_norm.errors import WsiNormError
-from wsi_norm.geometry import Level
+from wsi_norm.geometry import Box, Level
 from wsi_norm.slide.levels import StoredLevel
 
 RGB = npt.NDArray[np.uint8]
@@ -81,6 +81,8 @@ class Metadata:
     vendor: str | None = None
     associated_images: tuple[str, ...] = ()
     icc_profile: bool = False
+    bounds: Box | None = None
+    """What was scanned, in level-0 px, where there is more to the slide than that."""
 
 
 class Reader(Protocol):
@@ -180,6 +182,16 @@ class Stated:
         axes = [positive_number(self.get(f"mpp-{axis}")) for axis in "xy"]
         known = [mpp for mpp in axes if mpp is not None]
         return StatedMpp(known[0], known[-1], where) if known else None
+
+    @property
+    def bounds(self) -> Box | None:
+        """What was scanned, where that is less than the slide."""
+        stated = [self.get(f"bounds-{key}") for key in ("x", "y", "width", "height")]
+        try:
+            left, top, width, height = map(int, stated)
+        except (TypeError, ValueError):
+            return None
+        return Box(left, top, left + width, top + height) if width > 0 and height > 0 else None
 
     @property
     def plain(self) -> bool:

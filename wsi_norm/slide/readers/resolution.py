@@ -108,6 +108,7 @@ def metadata(
         vendor=stated.get("vendor"),
         associated_images=stated.associated_images,
         icc_profile=icc_profile,
+        bounds=stated.bounds,
     )
 
 

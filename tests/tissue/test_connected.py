@@ -1,0 +1,27 @@
+"""Parts that touch by edges or corners, chosen by the share of them that is sure."""
+
+import numpy as np
+
+from wsi_norm.tissue.connected import connected_parts
+
+MASK = np.array([list("##..#"), list("..#.#"), list("....#"), list("#...#")]) == "#"
+"""Three parts, of 3, 4 and 1 px."""
+
+
+def sure(*places: tuple[int, int]) -> np.ndarray:
+    mask = np.zeros(MASK.shape, bool)
+    for place in places:
+        mask[place] = True
+    return mask
+
+
+def test_parts_with_enough_that_is_sure() -> None:
+    chosen = connected_parts(MASK, sure((0, 0), (1, 4)), 0.3)
+    np.testing.assert_array_equal(np.argwhere(chosen), [(0, 0), (0, 1), (1, 2)])
+    np.testing.assert_array_equal(connected_parts(MASK, sure((0, 0), (1, 4)), 0.25)[:, 4], True)
+
+
+def test_a_part_without_anything_sure_is_left_out() -> None:
+    np.testing.assert_array_equal(connected_parts(MASK, sure((3, 0)), 0.0), sure((3, 0)))
+    assert not connected_parts(MASK, sure((2, 1)), 0.0).any()
+    assert not connected_parts(np.zeros((3, 4), bool), np.zeros((3, 4), bool), 0.0).any()
