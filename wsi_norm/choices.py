@@ -18,7 +18,7 @@ Background = Literal["preserve", "normalize"]
 """Whether glass keeps its colour, or every pixel is transformed."""
 
 ColourCheck = Literal["refuse", "warn"]
-"""What becomes of a slide whose glass is not neutral."""
+"""What becomes of a slide that looks like fluorescence, or whose glass is not neutral."""
 
 DEVICE = re.compile(r"auto|cpu|cuda(?::(\d+))?")
 """Where to compute; "auto" is the first CUDA device, else the CPU."""
