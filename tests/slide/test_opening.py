@@ -55,7 +55,7 @@ def test_a_dicom_folder(data_dir: Path) -> None:
 def test_paths_that_are_no_files(tmp_path: Path) -> None:
     for path, words in (
         (tmp_path / "gone.svs", "no such file"),
-        (tmp_path, "without DICOM"),
+        (tmp_path, "without a DICOM slide"),
         (tmp_path / f"{'x' * 300}.svs", "."),
     ):
         with pytest.raises(UnreadableSlideError, match=words) as caught:

@@ -124,6 +124,7 @@ def _open(job: SlideJob) -> Slide:
         job.config.reader,
         table_mpp_um=job.source.mpp_um,
         default_mpp_um=job.config.default_mpp,
+        apart=job.apart,
     )
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import tifffile
 
 from wsi_norm.location import Location
+from wsi_norm.slide import dicom
 from wsi_norm.slide.readers.base import TIFFFILE_ERRORS, Refused, translated
 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -30,6 +31,8 @@ def why_unreadable(path: Location) -> str:
         return "the file is an HTML page, not a slide; download it again"
     if head.startswith(TIFF_MAGIC):
         return f"{tiff_damage(path) or 'a TIFF that no reader understands'}; copy it again"
+    if head[128:132] == b"DICM":
+        return dicom.why_refused(path)
     if path.suffix.lower() in {".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif"}:
         return f"not a TIFF (starts with {head[:4]!r}), so damaged or no slide; copy it again"
     return "not a slide format that OpenSlide, TiffSlide or Pillow knows"

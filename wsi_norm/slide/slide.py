@@ -44,6 +44,7 @@ class Slide:
     mpp_source: MppSource
     damage: str | None
     _reader: Reader = field(repr=False)
+    _open: Callable[[str], Reader] = field(repr=False)
     _closed: bool = field(default=False, repr=False)
     _lost: bool = field(default=False, repr=False)
 
@@ -173,13 +174,12 @@ class Slide:
 
     def _reopen(self) -> None:
         """Open the file anew; one that is gone for now is not the same as unreadable tiles."""
-        kind = type(self._reader)
         if not self._lost:
             self._reader.close()
         self._lost = True
         try:
             with tifffile_complaints(), warnings.catch_warnings(action="ignore"):
-                self._reader = kind(str(self.path))
+                self._reader = self._open(str(self.path))
         except Refused as error:
             raise UnreadableSlideError(
                 f"{self.path}: cannot be opened any more: {error}; run the same command again when "
