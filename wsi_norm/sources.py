@@ -75,15 +75,21 @@ def find_slides(
         Nothing is found, or the table cannot be read.
     """
     rows = _read_table(table) if table is not None else []
-    paths = [path for name in names for path in _expand(name, recursive, passed_over)]
+    said: dict[str, None] = {}  # a folder that is named twice says it once
+    paths = [path for name in names for path in _expand(name, recursive, said.setdefault)]
     found: dict[str, SlideSource] = {}
-    for path in _dicom_once(paths, passed_over):
+    for path in _dicom_once(paths, said.setdefault):
         found.setdefault(_identity(path), _source(path))
     for row in rows:  # what a table says of a slide rules over its bare name
         found.pop(_identity(row.path), None)
     sources = [*found.values(), *_rows_once(rows)]
     if not sources:
-        raise ConfigError("no slides: name slide files, a folder that holds some, or --slides-csv")
+        beside = f" ({'; '.join(said)})" if said else ""
+        raise ConfigError(
+            f"no slides{beside}: name slide files, a folder that holds some, or --slides-csv"
+        )
+    for line in said:
+        passed_over(line)
     return sources
 
 

@@ -69,10 +69,11 @@ def run(
     slides = [slides] if isinstance(slides, str | os.PathLike) else slides
     started, clock = datetime.now(UTC), time.perf_counter()
     names = [os.fspath(slide) for slide in slides] + list(config.slides)
-    passed_over: dict[str, None] = {}  # a folder that is named twice says it twice
-    sources = find_slides(names, config.slides_csv, config.recursive, passed_over.setdefault)
-    for line in passed_over if on_event is not None else ():
-        on_event(PassedOver(line))
+    passed_over: list[str] = []
+    sources = find_slides(names, config.slides_csv, config.recursive, passed_over.append)
+    if on_event is not None:
+        for line in passed_over:
+            on_event(PassedOver(line))
     model, facts = checked_model(config)
     if not config.dry_run:
         check_output(config.output)

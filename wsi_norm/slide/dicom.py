@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_partial
 from pydicom.uid import (
     JPEG2000,
@@ -18,8 +18,8 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
-    VLWholeSlideMicroscopyImageStorage,
 )
+from pydicom.uid import VLWholeSlideMicroscopyImageStorage as WHOLE_SLIDE
 
 from wsi_norm.location import Location
 from wsi_norm.slide.readers.base import Refused, translated
@@ -37,6 +37,7 @@ FLAVOURS = frozenset({"LABEL", "OVERVIEW", "THUMBNAIL"})
 
 ERRORS = (
     InvalidDicomError,
+    BytesLengthException,
     OSError,
     EOFError,
     ValueError,
@@ -62,7 +63,7 @@ class Header:
     @property
     def is_whole_slide(self) -> bool:
         """An image of a slide, or one beside it: label, overview or thumbnail."""
-        return self.sop_class == VLWholeSlideMicroscopyImageStorage and bool(self.series)
+        return self.sop_class == WHOLE_SLIDE
 
     @property
     def is_level(self) -> bool:
@@ -73,8 +74,8 @@ class Header:
     def kind(self) -> str:
         """What it is, in DICOM's words."""
         if self.is_whole_slide and not self.is_level:
-            return f"{self.flavour} of a slide that is not there"
-        return self.sop_class.name or "of no SOP class"
+            return f"{self.flavour} image without a slide"
+        return self.sop_class.name
 
 
 @dataclass
@@ -119,14 +120,17 @@ def read_header(path: Location) -> Header:
         path.open("rb") as file,
     ):
         data = read_partial(file, stop_when=lambda tag, *_: tag > SERIES)
-        meta = data.file_meta
         kind = [str(value) for value in _values(data.get("ImageType"))]
-        return Header(
+        meta = data.file_meta
+        header = Header(
             series=str(data.get("SeriesInstanceUID") or ""),
             sop_class=UID(data.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID") or ""),
             transfer_syntax=UID(meta.get("TransferSyntaxUID") or ""),
             flavour=kind[2].upper() if len(kind) > 2 else "",
         )
+    if not header.sop_class or (header.sop_class == WHOLE_SLIDE and not header.series):
+        raise Refused("it ends before it says what it is")
+    return header
 
 
 def contents(files: Iterable[Path]) -> Contents:
