@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from wsi_norm.location import free_bytes
 from wsi_norm.report import RunSummary, SlideResult
-from wsi_norm.runner import Event, ShardWritten, SlidePlanned, WaitingForWorkers
+from wsi_norm.runner import Event, PassedOver, ShardWritten, SlidePlanned, WaitingForWorkers
 from wsi_norm.stages import Stage
 
 
@@ -45,6 +45,9 @@ class Progress:
     def __call__(self, event: Event) -> None:
         """Take in one event."""
         match event:
+            case PassedOver(line=line):
+                if not self._quiet:
+                    self._line(f"warning: {line}")
             case WaitingForWorkers():
                 self._line("waiting for the first worker (see the scheduler, or the queue of jobs)")
             case SlidePlanned(name=name, tiles=tiles):

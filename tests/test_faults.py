@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.builders import exit_status
+from tests.dicoms import write_report, write_slide
 from wsi_norm import TileStore
 from wsi_norm.store import TileFlag
 
@@ -128,3 +129,26 @@ def test_wrong_colours_accepted_are_still_said(
     assert "the glass is not neutral" in err
     store = TileStore.open(tmp_path / "cmu-1-small-region-dicom.zarr")
     assert any("not neutral" in warning for warning in store.meta.warnings)
+
+
+def test_a_slide_on_which_the_native_reader_crashes(
+    slide_path: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """OpenSlide 4.0.1 dies of tiles whose places are promised, and not there."""
+    write_slide(tmp_path / "sparse", DimensionOrganizationType="TILED_SPARSE")
+    assert status(tmp_path / "sparse", slide_path, "-o", tmp_path / "out") == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert f"{tmp_path}/sparse/level0.dcm: " in line
+    results = json.loads((tmp_path / "out" / "run.json").read_text())["slides"]
+    assert [slide["status"] for slide in results] == ["failed", "done"]
+
+
+def test_dicom_objects_that_are_no_slides_are_said_and_kept_in_the_report(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_slide(tmp_path / "case", levels=1)
+    write_report(tmp_path / "case" / "annotations.dcm")
+    assert status(tmp_path / "case", "-o", tmp_path / "out", "--tile-size", 64) == 0
+    (passed_over,) = json.loads((tmp_path / "out" / "run.json").read_text())["passed_over"]
+    assert "annotations.dcm (Comprehensive SR Storage)" in passed_over
+    assert f"warning: {passed_over}" in capfd.readouterr().err

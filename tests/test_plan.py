@@ -314,12 +314,13 @@ def test_an_empty_slide(tmp_path: Path, white: int) -> None:
 
 
 @pytest.mark.parametrize("name", FLUORESCENCE)
-@pytest.mark.parametrize("colour_check", ["refuse", "warn"])
-def test_fluorescence_is_refused(data_dir: Path, name: str, colour_check: str) -> None:
+def test_fluorescence_is_refused_or_warned_of(data_dir: Path, name: str) -> None:
     path = data_dir / "slides" / "fluorescence" / name
-    with pytest.raises(ColourError, match=r"fluorescence.*leave it out") as caught:
-        make_plan(path, colour_check=colour_check)
-    assert str(caught.value).startswith(f"{path}: ")
+    with pytest.raises(ColourError, match=r"fluorescence.*leave it out.*--colour-check warn") as e:
+        make_plan(path)
+    assert str(e.value).startswith(f"{path}: ")
+    plan = make_plan(path, colour_check="warn")
+    assert plan.warnings[0] == "colours: a fluorescence image (light on dark), not brightfield"
 
 
 def test_colours_decoded_wrongly_are_refused_or_warned_of(data_dir: Path) -> None:

@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.dicoms import MPP_UM, picture, write_image, write_report, write_slide
 from wsi_norm.errors import ConfigError
 from wsi_norm.sources import SlideSource, find_slides, same_names
+
+REPORT = "Comprehensive SR Storage"
 
 
 @pytest.fixture
@@ -174,6 +177,106 @@ def test_names(folder: Path) -> None:
     ):
         (source,) = find_slides([str(folder / file)])
         assert source.name == name
+
+
+# --- DICOM
+
+
+def found_in(folder: Path, *given: str, recursive: bool = False) -> tuple[list[str], list[str]]:
+    """What names below a folder stand for, and what is passed over."""
+    said: list[str] = []
+    names_ = [str(folder / name) for name in given]
+    sources = find_slides(names_, None, recursive, said.append)
+    paths = [source.path.relative_to(folder).as_posix() for source in sources]
+    return [f"{path} -> {source.name}" for path, source in zip(paths, sources, strict=True)], said
+
+
+@pytest.mark.parametrize("suffix", [".dcm", ".DCM", ""])
+def test_several_dicom_slides_of_a_folder(tmp_path: Path, suffix: str) -> None:
+    write_slide(tmp_path / "flat", "b", suffix)
+    write_slide(tmp_path / "flat", "a", suffix, levels=3)
+    both = [f"flat/{stem}{suffix} -> {stem}" for stem in ("a0", "b0")]
+    assert found_in(tmp_path, "flat") == (both, [])
+    assert found_in(tmp_path, "") == (both, [])
+    assert found_in(tmp_path, "flat/*") == (both, [])
+    write_slide(tmp_path / "flat", "c", suffix)  # the others keep their names
+    assert found_in(tmp_path, "flat")[0] == [*both, f"flat/c0{suffix} -> c0"]
+
+
+def test_a_dicom_folder_without_suffixes_is_one_slide(tmp_path: Path) -> None:
+    write_slide(tmp_path / "case", "IM000", "")
+    assert found_in(tmp_path, "case") == (["case -> case"], [])
+    assert found_in(tmp_path, "") == (["case -> case"], [])
+
+
+def test_files_named_as_uids_keep_their_names(tmp_path: Path) -> None:
+    for end in "12":
+        write_slide(tmp_path, f"1.2.840.{end}", "", levels=1)
+    assert found_in(tmp_path, "") == (["1.2.840.10 -> 1.2.840.10", "1.2.840.20 -> 1.2.840.20"], [])
+
+
+def test_dicom_and_other_slides_side_by_side(tmp_path: Path) -> None:
+    write_slide(tmp_path / "mixed", "m")
+    (tmp_path / "mixed" / "a.svs").write_bytes(b"")
+    both = ["mixed/a.svs -> a", "mixed/m0.dcm -> m0"]
+    assert found_in(tmp_path, "mixed") == (both, [])
+    assert found_in(tmp_path, "", recursive=True) == (both, [])
+
+
+def test_other_dicom_objects_are_passed_over_with_a_word(tmp_path: Path) -> None:
+    write_slide(tmp_path / "case")
+    write_report(tmp_path / "case" / "annotations.dcm")
+    write_report(tmp_path / "reports" / "DICOMDIR")
+    for number in range(4):
+        write_report(tmp_path / "reports" / f"{number}")
+    in_case = f"{tmp_path}/case: passed over, no whole slides: annotations.dcm ({REPORT})"
+    elsewhere = (
+        f"{tmp_path}/reports: passed over, no whole slides: 0 ({REPORT}), 1 ({REPORT}), "
+        f"2 ({REPORT}) and 2 more"
+    )
+    assert found_in(tmp_path, "case") == (["case -> case"], [in_case])
+    slides, said = found_in(tmp_path, "")
+    assert (slides, set(said)) == (["case -> case"], {in_case, elsewhere})
+    assert found_in(tmp_path, "case/*.dcm") == (["case/level0.dcm -> level0"], [in_case])
+    with pytest.raises(ConfigError, match=r"no slides in this folder \(.*: 0 \(Compre"):
+        find_slides([str(tmp_path / "reports")])
+    with pytest.raises(ConfigError, match=r"no slides \(.*: 0 \(Comprehensive .*\)\): name"):
+        find_slides([str(tmp_path / "reports" / "0")])
+
+
+def test_a_broken_instance_fails_by_itself(tmp_path: Path) -> None:
+    write_slide(tmp_path / "case")
+    (tmp_path / "case" / "level2.dcm").write_bytes(b"")
+    assert found_in(tmp_path, "case") == (["case -> case", "case/level2.dcm -> level2"], [])
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["case", "case/level1.dcm"],
+        ["case/level0.dcm", "case/level1.dcm", "case"],
+        ["case/*.dcm", "case/level0.dcm"],
+        ["cas*", "case/level1.dcm"],
+        ["case/label.dcm", "case/level1.dcm"],
+    ],
+)
+def test_a_dicom_slide_once_however_it_is_named(tmp_path: Path, given: list[str]) -> None:
+    series = write_slide(tmp_path / "case")
+    write_image(tmp_path / "case" / "label.dcm", picture(128), MPP_UM, series, flavour="LABEL")
+    (slide,), said = found_in(tmp_path, *given)
+    assert slide.split(" -> ")[1] in {"case", "level0", "level1"}
+    assert said == []
+
+
+def test_rows_of_a_table_about_one_dicom_slide(tmp_path: Path) -> None:
+    write_slide(tmp_path / "case")
+    table = tmp_path / "t.csv"
+    files = [tmp_path / "case" / f"level{level}.dcm" for level in range(2)]
+    table.write_text(f"wsi,mpp,name\n{files[0]},,\n{files[1]},,\n", encoding="utf-8")
+    (source,) = find_slides([str(tmp_path / "case")], table)
+    assert source == SlideSource(files[0], "level0")
+    table.write_text(f"wsi,mpp,name\n{files[0]},,a\n{files[1]},,b\n", encoding="utf-8")
+    assert [source.name for source in find_slides([], table)] == ["a", "b"]
 
 
 # --- patterns

@@ -18,10 +18,19 @@ Background = Literal["preserve", "normalize"]
 """Whether glass keeps its colour, or every pixel is transformed."""
 
 ColourCheck = Literal["refuse", "warn"]
-"""What becomes of a slide whose glass is not neutral."""
+"""What becomes of a slide that looks like fluorescence, or whose glass is not neutral."""
 
 DEVICE = re.compile(r"auto|cpu|cuda(?::(\d+))?")
 """Where to compute; "auto" is the first CUDA device, else the CPU."""
+
+
+def imported(place: str) -> Any:
+    """What is at "module:attribute", imported."""
+    module, _, attributes = place.partition(":")
+    found: Any = importlib.import_module(module)
+    for attribute in attributes.split("."):
+        found = getattr(found, attribute)
+    return found
 
 
 class Choices(Mapping[str, Any]):
@@ -41,13 +50,7 @@ class Choices(Mapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         place = self._places[name]
-        if not isinstance(place, str):
-            return place
-        module, _, attributes = place.partition(":")
-        found: Any = importlib.import_module(module)
-        for attribute in attributes.split("."):
-            found = getattr(found, attribute)
-        return found
+        return imported(place) if isinstance(place, str) else place
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
@@ -57,6 +60,11 @@ class Choices(Mapping[str, Any]):
 
     def __contains__(self, name: object) -> bool:
         return name in self._places  # nothing is imported to answer this
+
+    def place(self, name: str) -> str | None:
+        """Where another process finds it; None for a thing that was added in this one."""
+        place = self._places[name]
+        return place if isinstance(place, str) else None
 
     def add(self, name: str, thing: Any) -> None:
         """Add a choice of one's own, for this process and those that import its module."""

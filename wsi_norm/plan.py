@@ -143,19 +143,19 @@ def _tissue_shares(
 
 def _colour_warnings(slide: Slide, overview: Overview, config: RunConfig) -> list[str]:
     if tissue.is_fluorescence(overview.image):
-        raise ColourError(
-            f"{slide.path}: a fluorescence image (light on dark), not brightfield; "
-            "stain normalisation does not apply: leave it out"
+        problem: str | None = "a fluorescence image (light on dark), not brightfield"
+        remedy = "stain normalisation does not apply: leave it out,"
+    else:
+        problem = tissue.colour_problem(overview.image)
+        remedy = (
+            "its colours may be decoded wrongly (YCbCr as RGB?): look at it, convert it, "
+            "try another --reader,"
         )
-    problem = tissue.colour_problem(overview.image)
     if problem is None:
         return []
     if config.colour_check == "warn":
         return [f"colours: {problem}"]
-    raise ColourError(
-        f"{slide.path}: {problem}; its colours may be decoded wrongly (YCbCr as RGB?): look at it, "
-        "convert it, try another --reader, or accept it with --colour-check warn"
-    )
+    raise ColourError(f"{slide.path}: {problem}; {remedy} or accept it with --colour-check warn")
 
 
 def _damage_warnings(slide: Slide, overview: Overview) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from upath import UPath
 
 from wsi_norm.errors import ConfigError
 from wsi_norm.location import Location, location
+from wsi_norm.slide import dicom
 from wsi_norm.slide.readers.image import SUFFIXES as IMAGE_SUFFIXES
 from wsi_norm.tables import Row, Table, misspelt, read_table
 
@@ -22,6 +23,8 @@ SLIDE_SUFFIXES = frozenset(
 """What is taken for a slide when a folder is searched; a file named by itself may be anything."""
 
 _OF_SYSTEMS = frozenset({"Thumbs.db", "desktop.ini", "__MACOSX"})
+LISTED = 3
+"""DICOM objects of a folder that are named when they are passed over."""
 
 _COLUMNS = {
     "wsi": "path",
@@ -60,11 +63,16 @@ class SlideSource:
 
 
 def find_slides(
-    names: Iterable[str], table: Path | None = None, recursive: bool = False
+    names: Iterable[str],
+    table: Path | None = None,
+    recursive: bool = False,
+    passed_over: Callable[[str], None] = lambda line: None,
 ) -> list[SlideSource]:
     """The slides that files, folders, glob patterns and a table stand for, each once.
 
-    A file that does not exist is kept: it fails by itself, the others go on.
+    A file that does not exist is kept: it fails by itself, the others go on. A DICOM slide is its
+    series, whichever of its files are named. `passed_over` is told, a line per folder, of DICOM
+    objects that are no slides, such as reports and annotations.
 
     Raises
     ------
@@ -72,12 +80,21 @@ def find_slides(
         Nothing is found, or the table cannot be read.
     """
     rows = _read_table(table) if table is not None else []
-    found = {_identity(path): _source(path) for name in names for path in _expand(name, recursive)}
+    said: dict[str, None] = {}  # a folder that is named twice says it once
+    paths = [path for name in names for path in _expand(name, recursive, said.setdefault)]
+    found: dict[str, SlideSource] = {}
+    for path in _dicom_once(paths, said.setdefault):
+        found.setdefault(_identity(path), _source(path))
     for row in rows:  # what a table says of a slide rules over its bare name
         found.pop(_identity(row.path), None)
-    sources = [*found.values(), *rows]
+    sources = [*found.values(), *_rows_once(rows)]
     if not sources:
-        raise ConfigError("no slides: name slide files, a folder that holds some, or --slides-csv")
+        beside = f" ({'; '.join(said)})" if said else ""
+        raise ConfigError(
+            f"no slides{beside}: name slide files, a folder that holds some, or --slides-csv"
+        )
+    for line in said:
+        passed_over(line)
     return sources
 
 
@@ -88,59 +105,93 @@ def same_names(sources: Iterable[SlideSource]) -> set[str]:
 
 
 def _identity(path: Location) -> str:
-    return str(path) if isinstance(path, UPath) else os.path.abspath(path)
+    """The same for every name of a slide: where it lies, and of DICOM also its series."""
+    if isinstance(path, UPath):
+        return str(path)
+    series = dicom.series_of(path)
+    if series is None:
+        return os.path.abspath(path)
+    folder = path if os.path.isdir(path) else path.parent
+    return f"{os.path.abspath(folder)}: {series}"
 
 
 def _source(path: Location) -> SlideSource:
-    folder = not isinstance(path, UPath) and os.path.isdir(path)
-    return SlideSource(path, path.stem if path.suffix and not folder else path.name)
+    return SlideSource(path, _default_name(path))
 
 
-def _expand(name: str, recursive: bool) -> Sequence[Location]:
+def _default_name(path: Location) -> str:
+    """A folder's name; a file's without its suffix, which is not the end of a DICOM UID."""
+    if not isinstance(path, UPath) and os.path.isdir(path):
+        return path.name
+    return path.name if path.suffix[1:].isdecimal() else path.stem
+
+
+def _rows_once(rows: Iterable[SlideSource]) -> list[SlideSource]:
+    """Rows of a table, each DICOM slide once, unless its rows differ in what they say of it."""
+    once: dict[object, SlideSource] = {}
+    for number, row in enumerate(rows):
+        series = None if isinstance(row.path, UPath) else dicom.series_of(row.path)
+        bare = series is not None and row.name == _default_name(row.path)
+        said = _identity(row.path), row.mpp_um, row.mask, row.roi
+        once.setdefault(said if bare else number, row)
+    return list(once.values())
+
+
+def _expand(name: str, recursive: bool, passed_over: Callable[[str], None]) -> Sequence[Location]:
     if not name.strip():
         raise ConfigError("an empty name among the slides (an unset variable?); name a slide")
     path = location(name)
     if isinstance(path, UPath):
         return [path]
-    if os.path.isdir(path) and not _is_dicom(path):
-        return _slides_in(path, recursive)
+    if os.path.isdir(path):
+        return _slides_in(path, recursive, passed_over)
     if not os.path.exists(path) and glob.has_magic(name):
         matches = [Path(match) for match in sorted(glob.glob(name, recursive=True))]
-        slides = [match for match in matches if not match.is_dir() or _is_slide_folder(match)]
+        slides = [slide for match in matches for slide in _matched(match, passed_over)]
         if not slides:
             raise ConfigError(f"no file matches {name}")
         return slides
     return [path]
 
 
-def _is_dicom(folder: Path) -> bool:
-    """Whether a folder is one DICOM slide: instances, and no other slides beside them."""
-    return any(folder.glob("*.dcm")) and not any(
-        path.suffix.lower() in SLIDE_SUFFIXES for path in folder.iterdir()
-    )
+def _matched(match: Path, passed_over: Callable[[str], None]) -> Sequence[Path]:
+    """What a file or folder that matched a pattern can have been meant as."""
+    if not match.is_dir():
+        return [match]
+    slides = _dicom_slides(list(match.iterdir()), passed_over)
+    return slides or ([match] if match.suffix.lower() in SLIDE_SUFFIXES else [])
 
 
-def _is_slide_folder(folder: Path) -> bool:
-    """Whether a folder that matched a pattern can have been meant as a slide."""
-    return _is_dicom(folder) or folder.suffix.lower() in SLIDE_SUFFIXES
+def _slides_in(
+    folder: Path, recursive: bool, passed_over: Callable[[str], None]
+) -> Sequence[Location]:
+    """Slides of a folder, and of those below: without `recursive`, DICOM right below alone."""
+    files = list(folder.rglob("*") if recursive else [*folder.glob("*"), *folder.glob("*/*")])
+    found = [p for p in files if (recursive or p.parent == folder) and _is_slide_file(p)]
+    said: list[str] = []
+    for inside in _by_folder(files).values():
+        found += _dicom_slides(inside, said.append)
+    for line in said:
+        passed_over(line)
+    return sorted(found) or _images_in(folder, recursive, said)
 
 
-def _slides_in(folder: Path, recursive: bool) -> Sequence[Location]:
-    files = folder.rglob("*") if recursive else folder.glob("*")
-    slides = {
-        path
-        for path in files
-        if path.suffix.lower() in SLIDE_SUFFIXES
+def _is_slide_file(path: Path) -> bool:
+    return (
+        path.suffix.lower() in SLIDE_SUFFIXES
         and path.is_file()
         and not path.name.startswith("._")  # macOS's notes beside files on foreign disks
-    }
-    dicom = {path.parent for path in folder.glob("**/*.dcm" if recursive else "*/*.dcm")}
-    return sorted(slides | {path for path in dicom if _is_dicom(path)}) or _images_in(
-        folder, recursive
     )
 
 
-def _images_in(folder: Path, recursive: bool) -> Sequence[Location]:
+def _by_folder(files: Iterable[Path]) -> dict[Path, list[Path]]:
+    folders: dict[Path, list[Path]] = {}
+    for path in files:
+        folders.setdefault(path.parent, []).append(path)
+    return folders
+
+
+def _images_in(folder: Path, recursive: bool, said: Sequence[str]) -> Sequence[Location]:
     """The plain images of a folder that holds nothing else: fields, each of them a slide."""
     paths = sorted(folder.rglob("*") if recursive else folder.iterdir())
     paths = [path for path in paths if not _is_hidden(path.relative_to(folder))]
@@ -157,6 +208,7 @@ def _images_in(folder: Path, recursive: bool) -> Sequence[Location]:
         )
     kinds = Counter(path.suffix.lower() or "without suffix" for path in files).most_common(5)
     held = ", ".join(f"{count} {kind}" for kind, count in kinds) or "no files"
+    held = "; ".join([held, *said])
     deeper = "" if recursive else "; add --recursive to search its subfolders"
     raise ConfigError(f"{folder}: no slides in this folder ({held}){deeper}")
 
@@ -164,6 +216,48 @@ def _images_in(folder: Path, recursive: bool) -> Sequence[Location]:
 def _is_hidden(path: Path) -> bool:
     """Whether a name on the way begins with a dot, or is one of a system's own."""
     return any(part.startswith(".") or part in _OF_SYSTEMS for part in path.parts)
+
+
+def _dicom_slides(inside: Sequence[Path], passed_over: Callable[[str], None]) -> list[Path]:
+    """DICOM slides among all files of a folder: the folder if it is one, else a file of each.
+
+    Files that say they are DICOM and are not readable are among them, to fail by themselves.
+    """
+    found = dicom.contents(inside)
+    _tell(found, passed_over)
+    files = [instances[0] for instances in found.slides.values()]
+    if any(_is_slide_file(path) for path in inside) or len(files) > 1:
+        return files + found.broken
+    if files:
+        return [files[0].parent, *found.broken]
+    return [path.parent for path in found.broken[:1]]
+
+
+def _dicom_once(
+    paths: Sequence[Location], passed_over: Callable[[str], None]
+) -> Iterator[Location]:
+    """Paths with one file for those of a DICOM slide, and without other DICOM objects."""
+    files = [path for path in paths if not isinstance(path, UPath) and dicom.may_be_dicom(path)]
+    first: dict[Path, Path | None] = {}
+    for inside in _by_folder(files).values():
+        found = dicom.contents(inside)
+        _tell(found, passed_over)
+        first.update(dict.fromkeys(found.others))
+        for instances in found.slides.values():
+            first.update(dict.fromkeys(instances, instances[0]))
+    for path in paths:
+        slide = path if isinstance(path, UPath) else first.get(path, path)
+        if slide is not None:
+            yield slide
+
+
+def _tell(found: dicom.Contents, passed_over: Callable[[str], None]) -> None:
+    if not found.others:
+        return
+    listed = [f"{path.name} ({kind})" for path, kind in found.others.items()]
+    more = f" and {len(listed) - LISTED} more" if len(listed) > LISTED else ""
+    folder = next(iter(found.others)).parent
+    passed_over(f"{folder}: passed over, no whole slides: {', '.join(listed[:LISTED])}{more}")
 
 
 def _read_table(path: Path) -> list[SlideSource]:

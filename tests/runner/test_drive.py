@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +12,10 @@ from typing import Any
 
 import pytest
 from distributed import Client
+from distributed.scheduler import NoWorkerError
 
 from wsi_norm import RunConfig
-from wsi_norm.errors import StoreError
+from wsi_norm.errors import StoreError, UnreadableSlideError
 from wsi_norm.normalizers.model import Model
 from wsi_norm.pipeline import Estimate, Prepared, ShardResult, SlideJob
 from wsi_norm.report import SlideResult
@@ -207,3 +211,60 @@ def test_a_bug_in_a_task_is_one_slides_failure(client: Client, task: str) -> Non
     assert result.status == "failed"
     assert "/s/0.svs: unexpected ZeroDivisionError: oops" in (result.error or "")
     assert "ZeroDivisionError" in (result.traceback or "")
+
+
+# --- workers that die
+
+
+def deadly(job: SlideJob, shard: int) -> ShardResult:
+    """Out of memory, say, on the second slide."""
+    if job.source.name == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return process_shard(job, shard)
+
+
+def deadly_unless_apart(job: SlideJob) -> Prepared:
+    """A reader's crash on the first slide, as far as a worker is concerned."""
+    if job.source.name == "0":
+        if not job.apart:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        raise UnreadableSlideError(f"{job.source.path}: its reader crashed")
+    return PREPARED
+
+
+@pytest.fixture
+def for_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let worker processes find this file's functions: they have no package `tests` of ours."""
+    name = Path(__file__).stem
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    monkeypatch.setitem(sys.modules, name, sys.modules[__name__])
+    for task in (prepare, process_shard, finish, deadly, deadly_unless_apart):
+        monkeypatch.setattr(task, "__module__", name)
+
+
+@pytest.mark.usefixtures("for_workers")
+def test_the_slide_that_kills_workers_fails_and_no_other() -> None:
+    """All tasks that a dead worker was given come back; only its killer is to blame."""
+    tasks = Tasks(deadly_unless_apart, deadly, finish, broken)
+    config = CONFIG.model_copy(update={"workers": 1})
+    with workers(config) as client:
+        results = drive(client, tasks, 4, config)[0].results()
+    assert [result.status for result in results] == ["failed", "failed", "done", "done"]
+    assert results[0].error == "/s/0.svs: its reader crashed"
+    assert "/s/1.svs: a worker process died on it three times" in (results[1].error or "")
+
+
+class NoWorkers(Counting):
+    """A client whose workers are gone for good, as dask tells it."""
+
+    def submit(self, task: Any, *arguments: Any, **options: Any) -> Any:
+        return super().submit(no_worker, **options)
+
+
+def no_worker() -> None:
+    raise NoWorkerError("prepare-1", 300.0)
+
+
+def test_a_run_without_workers_ends(client: Client) -> None:
+    driven, _ = drive(NoWorkers(client), NOTHING, slides=3)
+    assert {result.status for result in driven.results()} == {"interrupted"}

@@ -9,8 +9,17 @@ import openslide
 import pytest
 import tifffile
 from PIL import Image
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+    generate_uid,
+)
 
 from tests.builders import CMU, TCGA
+from tests.dicoms import EDGE, MPP_UM, TILE, picture, write_image, write_report, write_slide
 from tests.slide.oracle import OF_JPEG, READERS
 from wsi_norm.choices import READERS as CHOICES
 from wsi_norm.errors import ConfigError, ResolutionError, UnreadableSlideError
@@ -56,10 +65,76 @@ def test_a_dicom_folder(data_dir: Path) -> None:
         open_slide(folder, "tiffslide")
 
 
+def test_dicom_folders_with_other_objects_and_with_two_slides(tmp_path: Path) -> None:
+    write_report(tmp_path / "annotations.dcm")
+    write_slide(tmp_path, "slide", "")
+    with open_slide(tmp_path) as slide:
+        assert slide.dimensions == (EDGE, EDGE)
+        assert len(slide.levels) == 2
+        # JPEG of 4:2:2; another slide's pixels differ by 30 and more
+        assert np.abs(slide.read(Region(0, 0, 0, EDGE, EDGE)) - picture().astype(int)).mean() < 3
+    write_slide(tmp_path, "other", seed=1)
+    with pytest.raises(UnreadableSlideError, match=r"2 DICOM slides; .*: other0\.dcm, slide0$"):
+        open_slide(tmp_path)
+    with open_slide(tmp_path / "slide1") as slide:
+        assert slide.dimensions == (EDGE, EDGE)
+    with pytest.raises(UnreadableSlideError, match=r"no whole slide \(Comprehensive SR"):
+        open_slide(tmp_path / "annotations.dcm")
+
+
+def test_dicom_twice_and_uncompressed(tmp_path: Path) -> None:
+    """Uncompressed pixels are the written ones; an instance that is there twice does no harm."""
+    write_image(
+        tmp_path / "a.dcm", picture(), MPP_UM, generate_uid(), syntax=ExplicitVRLittleEndian
+    )
+    (tmp_path / "b.dcm").write_bytes((tmp_path / "a.dcm").read_bytes())
+    with open_slide(tmp_path) as slide:
+        assert slide.mpp_um == pytest.approx(MPP_UM)
+        np.testing.assert_array_equal(slide.read(Region(0, 0, 0, EDGE, EDGE)), picture())
+
+
+def test_a_dicom_concatenation(tmp_path: Path) -> None:
+    """One level in two files."""
+    data = write_image(
+        tmp_path / "0.dcm", picture(), MPP_UM, generate_uid(), syntax=ExplicitVRLittleEndian
+    )
+    pixels, frame = data.PixelData, 3 * TILE * TILE
+    data.ConcatenationUID = generate_uid()
+    for number, (first, end) in enumerate([(0, 4), (4, 9)]):
+        data.InConcatenationNumber, data.ConcatenationFrameOffsetNumber = number + 1, first
+        data.NumberOfFrames, data.PixelData = end - first, pixels[first * frame : end * frame]
+        data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        data.save_as(tmp_path / f"{number}.dcm", enforce_file_format=True)
+    with open_slide(tmp_path) as slide:
+        np.testing.assert_array_equal(slide.read(Region(0, 0, 0, EDGE, EDGE)), picture())
+
+
+@pytest.mark.parametrize(
+    ("syntax", "name"),
+    [
+        (RLELossless, "RLE Lossless"),
+        (ImplicitVRLittleEndian, "Implicit VR Little Endian"),
+        (DeflatedExplicitVRLittleEndian, "Deflated Explicit VR Little Endian"),
+    ],
+)
+def test_transfer_syntaxes_that_nothing_reads_are_named(
+    tmp_path: Path, syntax: UID, name: str
+) -> None:
+    data = write_image(
+        tmp_path / "a.dcm", picture(), MPP_UM, generate_uid(), syntax=ExplicitVRLittleEndian
+    )
+    if syntax == RLELossless:
+        data.compress(RLELossless)
+    data.file_meta.TransferSyntaxUID = syntax
+    data.save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    with pytest.raises(UnreadableSlideError, match=f"transfer syntax {name}, .*; convert it to"):
+        open_slide(tmp_path)
+
+
 def test_paths_that_are_no_files(tmp_path: Path) -> None:
     for path, words in (
         (tmp_path / "gone.svs", "no such file"),
-        (tmp_path, "without DICOM"),
+        (tmp_path, "without a DICOM slide"),
         (tmp_path / f"{'x' * 300}.svs", "."),
     ):
         with pytest.raises(UnreadableSlideError, match=words) as caught:

@@ -187,7 +187,7 @@ class StoreAndModel(RuleBasedStateMachine):
         counts = self.store.finish().counts
         flags = np.concatenate([flags for _, flags in self.ordered()] or [np.zeros(0, np.uint8)])
         assert counts is not None
-        bits = {"unreadable": 1, "passed_through": 2, "edge": 4}
+        bits = {"unreadable": 1, "passed_through": 2, "edge": 4, "fill": 8}
         per_flag = {key: sum(int(flag) & bit != 0 for flag in flags) for key, bit in bits.items()}
         assert counts == {"tiles": len(flags), **per_flag}
         self.complete, self.litter = True, False
@@ -296,7 +296,7 @@ def test_attributes(tmp_path: Path) -> None:
     assert stated["complete"] is True
     assert stated["tiling"]["tiles_per_shard"] == PER_SHARD
     assert stated["slide"]["file_name"] == "case.svs"
-    assert dict(group["flags"].attrs) == {"bits": {"UNREADABLE": 1, "PASSED_THROUGH": 2, "EDGE": 4}}
+    assert dict(group["flags"].attrs) == {"bits": {"UNREADABLE": 1, "PASSED_THROUGH": 2, "EDGE": 4, "FILL": 8}}
     assert dict(group["tissue_mask"].attrs) == {"downsample": list(MASK_DOWNSAMPLE)}
     assert dict(group["thumbnail"].attrs) == {"downsample": [10.0, 10.0]}
     assert dict(group["thumbnail_normalized"].attrs) == {"downsample": [10.0, 10.0]}
@@ -359,7 +359,7 @@ def test_no_tiles(tmp_path: Path) -> None:
     store = make_store(tmp_path / "case.zarr", 0)
     assert (len(store), store.shards, store.missing_shards()) == (0, 0, [])
     counts = store.finish().counts
-    assert counts == {"tiles": 0, "unreadable": 0, "passed_through": 0, "edge": 0}
+    assert counts == {"tiles": 0, "unreadable": 0, "passed_through": 0, "edge": 0, "fill": 0}
     reopened = TileStore.open(store.path)
     assert list(reopened) == []
     assert reopened[:].shape == (0, SIZE, SIZE, 3)
@@ -818,5 +818,6 @@ def test_flags_have_the_bits_of_the_contract() -> None:
         (1, "unreadable", "unreadable"),
         (2, "passed_through", "passed through"),
         (4, "edge", "at the edge"),
+        (8, "fill", "mostly fill"),
     ]
     assert TileFlag(5) == TileFlag.UNREADABLE | TileFlag.EDGE

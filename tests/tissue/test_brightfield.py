@@ -12,6 +12,7 @@ from tests.overviews import (
     REAL,
     TINTS,
     artefact,
+    as_jpeg,
     fields,
     glass,
     overview,
@@ -49,6 +50,29 @@ def test_black_padding_is_no_fluorescence():
     image[:, :140] = 0
     image[50:150, 160:220] = (200, 120, 170)
     assert not is_fluorescence(image)
+
+
+@pytest.mark.parametrize("fill", [0, 20, 255])
+@pytest.mark.parametrize("kind", ["biopsy", "field", "glass"])
+def test_padding_around_a_small_scan_is_no_fluorescence(data_dir, kind, fill):
+    """A scan of 0.1 % of the area; the field is the darkest of those at hand, without glass."""
+    scan = {
+        "biopsy": lambda: overview(data_dir / CMU, 32)[:60, :60],
+        "field": lambda: read_rgb(
+            data_dir / "tiles" / "monuseg" / "images" / "TCGA-49-4488-01Z-00-DX1.webp"
+        )[:60, :60],
+        "glass": lambda: glass(shape=(60, 60)),
+    }[kind]()
+    image = np.full((1900, 1900, 3), fill, np.uint8)
+    image[300:360, 900:960] = scan
+    assert not is_fluorescence(as_jpeg(image, 80))
+
+
+def test_padding_does_not_hide_fluorescence(data_dir):
+    image = np.zeros((900, 900, 3), np.uint8)
+    thumbnail = overview(data_dir / DAPI, 32)
+    image[: thumbnail.shape[0], : thumbnail.shape[1]] = thumbnail
+    assert is_fluorescence(image)
 
 
 @pytest.mark.parametrize("name", [DAPI, TRITC])

@@ -14,7 +14,7 @@ from wsi_norm.cohort.splits import read_splits
 from wsi_norm.cohort.tiles import LabelledTiles
 from wsi_norm.config import TrainConfig
 from wsi_norm.lstainnorm import LayerConfig, LStainNorm, StainLayer, Template, make_layer
-from wsi_norm.lstainnorm.background import tissue_weight, white_of
+from wsi_norm.lstainnorm.background import bounded, shadow_range, tissue_weight, white_of
 from wsi_norm.lstainnorm.learned import space_weights
 from wsi_norm.training.ablation import ablation, learned_facts, variants
 from wsi_norm.training.front import LayerFront
@@ -51,6 +51,13 @@ def branches_of(layer: LStainNorm, x: torch.Tensor) -> tuple[torch.Tensor, torch
     normalization = layer.normalization
     mean, std, _ = normalization.measure(x, weight)
     return normalization(x, mean, std), weight  # type: ignore[operator]
+
+
+def within_bounds(
+    layer: LStainNorm, x: torch.Tensor, weight: torch.Tensor, fused: torch.Tensor
+) -> torch.Tensor:
+    """What the layer does to the fused image at the end, whatever is taken away before."""
+    return bounded(x, fused, *shadow_range(*layer.normalization.measure_rgb(x, weight)))
 
 
 # --- facts
@@ -140,7 +147,7 @@ def test_a_layer_without_a_space(preset: str, dropped: int) -> None:
             amount = (scale * ratio + shift).clamp_min(1e-3)
             fused = (amount * left).sum(1) / amount.sum(1)
     assert isinstance(fused, torch.Tensor)
-    expected = x + weight * (fused.clamp(0, 1) - x)
+    expected = x + weight * (within_bounds(layer, x, weight, fused.clamp(0, 1)) - x)
     result = variants(layer)[f"without {SPACES[dropped]}"].normalize(x)[0]
     torch.testing.assert_close(result, expected, atol=1e-5, rtol=0)
 
@@ -164,7 +171,7 @@ def test_attention_averaged() -> None:
     shares = layer.fusion.logits.softmax(0)  # type: ignore[operator]
     fused = sum(shares[k] * mean[:, k] * branches[:, k] for k in range(3))
     assert isinstance(fused, torch.Tensor)
-    expected = x + weight * (fused.clamp(0, 1) - x)
+    expected = x + weight * (within_bounds(layer, x, weight, fused.clamp(0, 1)) - x)
     result = variants(layer)["attention averaged"].normalize(x)[0]
     torch.testing.assert_close(result, expected, atol=1e-5, rtol=0)
     assert (result - layer.normalize(x)[0]).abs().max() > 1e-3

@@ -105,7 +105,8 @@ class RunConfig(Group):
         default=None, description="GeoJSON in level-0 px; only tiles inside it"
     )
     colour_check: ColourCheck = Field(
-        default="refuse", description="what to do with slides whose glass is not neutral"
+        default="refuse",
+        description="what to do with slides that look like no stain on clear glass",
     )
 
     # output

@@ -14,12 +14,16 @@ from wsi_norm.stages import Seconds
 
 @dataclass(frozen=True)
 class SlideJob:
-    """One slide on its way: small, picklable, enough to do any part of the work anywhere."""
+    """One slide on its way: small, picklable, enough to do any part of the work anywhere.
+
+    `apart` lets its reader work in a process of its own, so that a crash of it does no more harm.
+    """
 
     source: SlideSource
     store: Path
     config: RunConfig
     model: Model
+    apart: bool = False
 
 
 @dataclass(frozen=True)

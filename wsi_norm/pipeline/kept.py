@@ -41,12 +41,14 @@ def kept_slide(job: SlideJob, meta: StoreMeta) -> Slide:
     It is known by what it holds, too: a scheduler's workers outlive a run, and the file may have
     been replaced since.
     """
-    wanted = job.source.path, job.config.reader, meta.slide
+    wanted = job.source.path, job.config.reader, meta.slide, job.apart
     held: tuple[object, Slide] | None = getattr(_thread, "slide", None)
     if held is not None and held[0] == wanted:
         return held[1]
     release_slide()
-    slide = open_slide(job.source.path, job.config.reader, table_mpp_um=meta.slide.mpp_um)
+    slide = open_slide(
+        job.source.path, job.config.reader, table_mpp_um=meta.slide.mpp_um, apart=job.apart
+    )
     _thread.slide = wanted, slide
     return slide
 

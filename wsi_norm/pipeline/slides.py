@@ -125,6 +125,7 @@ def _open(job: SlideJob) -> Slide:
         table_mpp_um=job.source.mpp_um,
         override_mpp_um=job.config.override_mpp,
         default_mpp_um=job.config.default_mpp,
+        apart=job.apart,
     )
 
 

@@ -48,6 +48,7 @@ def write_json(summary: RunSummary, path: Path) -> Path:
         "tiles_per_second": round(summary.tiles_per_second, 2),
         "exit_status": summary.exit_status,
         "interrupted": summary.interrupted,
+        "passed_over": list(summary.passed_over),
         "totals": summary.totals(),
         "seconds_starting": round(summary.seconds_starting, 3),
         "threads": summary.threads,

@@ -116,6 +116,8 @@ class RunSummary:
         colour space, or None) and `provenance`.
     interrupted
         It was stopped; the same command continues it.
+    passed_over
+        What was found where slides are and is none, a line per folder.
     """
 
     slides: tuple[SlideResult, ...]
@@ -128,6 +130,7 @@ class RunSummary:
     versions: Mapping[str, str]
     started: str
     interrupted: bool = False
+    passed_over: tuple[str, ...] = ()
 
     @property
     def exit_status(self) -> int:

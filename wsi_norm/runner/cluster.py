@@ -28,6 +28,13 @@ CONNECT_SECONDS = 30
 PRELOAD = ["wsi_norm.pipeline"]
 """What worker processes import as they start: seconds that all of them take at the same time."""
 
+LOST_WORKER = {
+    "distributed.scheduler.allowed-failures": 0,  # who is to blame is the drive's to find out
+    "distributed.scheduler.no-workers-timeout": "5 minutes",
+    "distributed.deploy.lost-worker-timeout": "1 hour",  # a new one may need long to start
+}
+"""What becomes of a worker process that dies: its nanny starts another one."""
+
 SPAWN = "distributed.nanny.pre-spawn-environ"
 
 
@@ -44,6 +51,8 @@ def workers(config: RunConfig) -> Iterator[Client]:
         stack.enter_context(
             dask.config.set({SPAWN: {**dask.config.get(SPAWN), **malloc_environment()}})
         )
+        if config.scheduler is None and config.cluster is None:
+            stack.enter_context(dask.config.set(LOST_WORKER))
         if config.scheduler is not None:
             address: Any = config.scheduler
         elif config.cluster is not None:

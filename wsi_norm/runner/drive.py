@@ -6,11 +6,11 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from distributed import Client, Future, as_completed
-from distributed.scheduler import KilledWorker
+from distributed.scheduler import KilledWorker, NoWorkerError
 
 from wsi_norm import pipeline
 from wsi_norm.config import RunConfig
@@ -59,6 +59,20 @@ class _Slide:
     result: SlideResult | None = None
 
 
+@dataclass
+class _Task:
+    """Something to be done for a slide, with nothing else out if `alone`.
+
+    `take` gets what comes back.
+    """
+
+    slide: _Slide
+    take: Callable[[_Slide, Any], None]
+    do: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    alone: bool = False
+
+
 class Drive:
     """Submits tasks as others end, so that memory does not grow with the number of slides.
 
@@ -90,7 +104,13 @@ class Drive:
         tasks: Tasks | None = None,
     ) -> None:
         self.jobs = [
-            SlideJob(source, config.output / f"{source.name}.zarr", config, model)
+            SlideJob(
+                source,
+                config.output / f"{source.name}.zarr",
+                config,
+                model,
+                apart=config.workers == 0,  # no worker process would die in its place
+            )
             for source in map(absolute_source, sources)
         ]
         self.threads = 0
@@ -101,7 +121,9 @@ class Drive:
         self._slides = [_Slide(job) for job in self.jobs]
         self._waiting = deque(self._slides)
         self._shards: deque[tuple[_Slide, int]] = deque()
-        self._out: dict[Future, tuple[_Slide, Callable[[_Slide, Any], None]]] = {}
+        self._again: deque[_Task] = deque()
+        self._suspects: deque[_Task] = deque()
+        self._out: dict[Future, _Task] = {}
         self._window, self._window_until = 0, 0.0
         self._failed = False
 
@@ -113,12 +135,14 @@ class Drive:
             self._on_event(WaitingForWorkers())
         self._fill()
         for future in self._done:
-            slide, take = self._out.pop(future)
-            if slide.result is None:
+            task = self._out.pop(future)
+            if task.slide.result is None:
                 if future.status == "finished":
-                    take(slide, future.result())
-                else:
-                    self._fail(slide, future)
+                    task.take(task.slide, future.result())
+                elif isinstance(error := future.exception(), NoWorkerError):
+                    self.interrupt()
+                elif not (isinstance(error, KilledWorker) and self._put_back(task)):
+                    self._fail(task.slide, future)
             future.release()
             if self._config.fail_fast and self._failed:
                 self.interrupt()
@@ -136,9 +160,17 @@ class Drive:
         return tuple(slide.result for slide in self._slides if slide.result is not None)
 
     def _fill(self) -> None:
-        """Submit what there is room for, shards before new slides."""
+        """Submit what there is room for, shards before new slides; a suspect alone."""
+        if any(task.alone for task in self._out.values()):
+            return
+        if self._suspects:
+            if not self._out:
+                self._give(self._suspects.popleft(), alone=True)
+            return
         while len(self._out) < self._room():
-            if self._shards:
+            if self._again:
+                self._give(self._again.popleft())
+            elif self._shards:
                 slide, shard = self._shards.popleft()
                 if slide.result is None:
                     self._submit(slide, self._written, self._tasks.process_shard, shard)
@@ -170,9 +202,26 @@ class Drive:
         *arguments: Any,
     ) -> None:
         """Give a task of a slide away; `take` gets what comes back."""
-        future = self._client.submit(task, slide.job, *arguments, pure=False)
-        self._out[future] = slide, take
+        self._give(_Task(slide, take, task, arguments))
+
+    def _give(self, task: _Task, *, alone: bool = False) -> None:
+        task.alone = alone
+        future = self._client.submit(task.do, task.slide.job, *task.arguments, pure=False)
+        self._out[future] = task
         self._done.add(future)
+
+    def _put_back(self, task: _Task) -> bool:
+        """Whether a task whose worker died gets another try.
+
+        A worker that dies takes all tasks with it that it was given, and which of them was its
+        death cannot be known. So they are tried again, with the slide's reader apart; what is lost
+        once more, of which a reader is not the cause, is tried with nothing else out.
+        """
+        if task.alone:
+            return False
+        (self._suspects if task.slide.job.apart else self._again).append(task)
+        task.slide.job = replace(task.slide.job, apart=True)
+        return True
 
     def _estimated(self, slide: _Slide, plan: Estimate) -> None:
         slide.warnings = plan.warnings
@@ -231,7 +280,10 @@ class Drive:
         if isinstance(error, WsiNormError):
             message = str(error)
         elif isinstance(error, KilledWorker):
-            message = f"{path}: a worker process died on it several times (out of memory?)"
+            message = (
+                f"{path}: a worker process died on it three times, at last with nothing else to "
+                "do (out of memory?); give it more, or leave the slide out"
+            )
         else:
             message = (
                 f"{path}: unexpected {type(error).__name__}: {error} (a bug: please report it)"

@@ -15,7 +15,8 @@ from wsi_norm.report import RunSummary, profile_table, write_report
 from wsi_norm.runner.checks import check_output, checked_model
 from wsi_norm.runner.cluster import workers
 from wsi_norm.runner.drive import Drive
-from wsi_norm.runner.events import OnEvent
+from wsi_norm.runner.events import OnEvent, PassedOver
+from wsi_norm.slide.apart import end_idle
 from wsi_norm.sources import find_slides
 
 PACKAGES = (
@@ -68,7 +69,11 @@ def run(
     slides = [slides] if isinstance(slides, str | os.PathLike) else slides
     started, clock = datetime.now(UTC), time.perf_counter()
     names = [os.fspath(slide) for slide in slides] + list(config.slides)
-    sources = find_slides(names, config.slides_csv, config.recursive)
+    passed_over: list[str] = []
+    sources = find_slides(names, config.slides_csv, config.recursive, passed_over.append)
+    if on_event is not None:
+        for line in passed_over:
+            on_event(PassedOver(line))
     model, facts = checked_model(config)
     if not config.dry_run:
         check_output(config.output)
@@ -81,6 +86,8 @@ def run(
     except KeyboardInterrupt:
         interrupted = True
         drive.interrupt()
+    finally:
+        end_idle()
     summary = RunSummary(
         slides=drive.results(),
         seconds=time.perf_counter() - clock,
@@ -92,6 +99,7 @@ def run(
         versions=versions(PACKAGES),
         started=started.isoformat(timespec="seconds"),
         interrupted=interrupted,
+        passed_over=tuple(passed_over),
     )
     if not config.dry_run:
         _write(summary, config)

@@ -9,6 +9,13 @@ from wsi_norm.report import SlideResult
 
 
 @dataclass(frozen=True)
+class PassedOver:
+    """What was found where slides are and is none; `line` says what and where."""
+
+    line: str
+
+
+@dataclass(frozen=True)
 class SlidePlanned:
     """A slide's tiles are known; `tiles` of them are still to be written."""
 
@@ -29,5 +36,5 @@ class WaitingForWorkers:
     """There is no worker yet: jobs of a cluster may be queued."""
 
 
-Event = WaitingForWorkers | SlidePlanned | ShardWritten | SlideResult
+Event = PassedOver | WaitingForWorkers | SlidePlanned | ShardWritten | SlideResult
 OnEvent = Callable[[Event], None]

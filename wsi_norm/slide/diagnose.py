@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import tifffile
 
 from wsi_norm.location import Location
+from wsi_norm.slide import dicom
 from wsi_norm.slide.readers.base import TIFFFILE_ERRORS, Refused, translated
 from wsi_norm.slide.readers.pages import read_pages
 
@@ -37,6 +38,8 @@ def why_unreadable(path: Location) -> str:
         if damage is None:
             return "a TIFF that no reader understands; convert it to a tiled TIFF of 8-bit RGB"
         return f"{damage}; copy it again"
+    if head[128:132] == b"DICM":
+        return dicom.why_refused(path)
     if suffix in {".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif"}:
         return f"not a TIFF (starts with {head[:4]!r}), so damaged or no slide; copy it again"
     return "not a slide format that OpenSlide, TiffSlide or Pillow knows"

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Callable
+from functools import partial
 
 from upath import UPath
 
 from wsi_norm.choices import READERS
 from wsi_norm.errors import ConfigError, UnreadableSlideError
 from wsi_norm.location import Location, location
+from wsi_norm.slide import dicom
+from wsi_norm.slide.apart import ReaderApart
 from wsi_norm.slide.diagnose import tiff_damage, tifffile_complaints, why_unreadable
 from wsi_norm.slide.mpp import GivenMpp, chosen_mpp
 from wsi_norm.slide.readers import image
@@ -32,6 +36,7 @@ def open_slide(
     table_mpp_um: float | None = None,
     override_mpp_um: float | None = None,
     default_mpp_um: float | None = None,
+    apart: bool = False,
 ) -> Slide:
     """Open a slide file, a DICOM folder, a plain image or the URL of a TIFF.
 
@@ -48,6 +53,9 @@ def open_slide(
         um/px of level 0 that rules over what the slide states, but not over the table.
     default_mpp_um
         um/px of level 0 for a slide that states none.
+    apart
+        Let the reader of a file of this machine work in a process of its own, so that a crash of
+        its native code is an UnreadableSlideError. A reader that was added as an object stays here.
 
     Raises
     ------
@@ -61,11 +69,11 @@ def open_slide(
     if reader != "auto" and reader not in READERS:
         raise ConfigError(f"no reader is called {reader!r}; name one of auto, {', '.join(READERS)}")
     file = _slide_file(location(path))
-    opened, damage = _open(file, reader)
+    opened, damage, again = _open(file, reader, apart and not isinstance(file, UPath))
     with closed_on_failure(opened):
         given = GivenMpp(table_mpp_um, override_mpp_um, default_mpp_um)
         mpp = chosen_mpp(file, opened.metadata, given)
-    return Slide(file, mpp.um, mpp.source, damage, mpp.warnings, opened)
+    return Slide(file, mpp.um, mpp.source, damage, mpp.warnings, opened, again)
 
 
 def _slide_file(path: Location) -> Location:
@@ -77,13 +85,20 @@ def _slide_file(path: Location) -> Location:
         if not os.path.isfile(path):
             raise UnreadableSlideError(f"{path}: neither a file nor a folder; check the path")
         return path
-    instances = sorted(path.glob("*.dcm"))
-    if not instances:
+    found = dicom.contents(path.iterdir())
+    slides = list(found.slides.values())
+    if not slides:
+        broken = f" ({found.broken[0].name}: no DICOM, or damaged)" if found.broken else ""
         raise UnreadableSlideError(
-            f"{path}: a folder without DICOM instances (*.dcm); name the slides in it, "
+            f"{path}: a folder without a DICOM slide{broken}; name the slides in it, "
             "or use --recursive"
         )
-    return instances[0]
+    if len(slides) > 1:
+        firsts = ", ".join(instances[0].name for instances in slides)
+        raise UnreadableSlideError(
+            f"{path}: a folder with {len(slides)} DICOM slides; name one file of each: {firsts}"
+        )
+    return slides[0][0]
 
 
 def _reachable(url: UPath) -> UPath:
@@ -96,12 +111,16 @@ def _reachable(url: UPath) -> UPath:
     return url
 
 
-def _open(path: Location, reader: str) -> tuple[Reader, str | None]:
-    """The first reader that takes the file, and what is damaged in it."""
+def _open(
+    path: Location, reader: str, apart: bool
+) -> tuple[Reader, str | None, Callable[[str], Reader]]:
+    """The first reader that takes the file, what is damaged in it, and how to open it again."""
     auto = reader == "auto"
     refusals: list[str] = []
+    open_file: Callable[[str], Reader]
     for name in _in_turn(path) if auto else [reader]:
-        open_file = READERS[name]
+        place = READERS.place(name) if apart else None
+        open_file = READERS[name] if place is None else partial(ReaderApart, place)
         try:
             with tifffile_complaints(), warnings.catch_warnings(action="ignore"):
                 opened = open_file(str(path))
@@ -117,7 +136,8 @@ def _open(path: Location, reader: str) -> tuple[Reader, str | None]:
             if not declined and not (auto and name == "direct"):  # there OpenSlide says the same
                 _add(refusals, name, reason)
             continue
-        return opened, _damage(path, opened, refusals)
+        again = type(opened) if place is None else open_file
+        return opened, _damage(path, opened, refusals), again
     raise UnreadableSlideError(f"{path}: {why_unreadable(path)} ({'; '.join(refusals)})")
 
 

@@ -47,6 +47,7 @@ class Slide:
     damage: str | None
     warnings: tuple[str, ...]
     _reader: Reader = field(repr=False)
+    _open: Callable[[str], Reader] = field(repr=False)
     _closed: bool = field(default=False, repr=False)
     _lost: bool = field(default=False, repr=False)
 
@@ -176,13 +177,12 @@ class Slide:
 
     def _reopen(self) -> None:
         """Open the file anew; one that is gone for now is not the same as unreadable tiles."""
-        kind = type(self._reader)
         if not self._lost:
             self._reader.close()
         self._lost = True
         try:
             with tifffile_complaints(), warnings.catch_warnings(action="ignore"):
-                self._reader = kind(str(self.path))
+                self._reader = self._open(str(self.path))
         except Refused as error:
             raise UnreadableSlideError(
                 f"{self.path}: cannot be opened any more: {error}; run the same command again when "

@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -88,12 +88,19 @@ class Metadata:
 class Reader(Protocol):
     """An open file."""
 
-    name: ClassVar[str]
-    block_px: ClassVar[int]
-    """Edge of what is best read at once: 1 where decoded tiles are kept, so any read is cheap."""
     metadata: Metadata
 
     def __init__(self, path: str) -> None: ...
+
+    @property
+    def name(self) -> str:
+        """As the store has it."""
+        ...
+
+    @property
+    def block_px(self) -> int:
+        """Edge of what is best read at once: 1 where decoded tiles are kept: any read is cheap."""
+        ...
 
     @property
     def version(self) -> str:
