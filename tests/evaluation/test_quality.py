@@ -261,8 +261,8 @@ def test_a_batch_has_a_drift_per_image() -> None:
 def test_background_is_pale_relative_to_the_given_white() -> None:
     tile = torch.full((1, 3, 20, 20), 0.8)  # pale tissue without glass, of a slide whose is 0.95
     tile[..., :10] = 0.4
-    assert background_drift(tile, tile + 5 / 255)[0] == pytest.approx(5, abs=1e-4)
-    white = torch.full((1, 3, 1, 1), 0.95)
+    dim, white = (torch.full((1, 3, 1, 1), level) for level in (0.8, 0.95))
+    assert background_drift(tile, tile + 5 / 255, dim)[0] == pytest.approx(5, abs=1e-4)
     assert np.isnan(background_drift(tile, tile + 5 / 255, white)[0])
     pair = torch.cat([tile, torch.full_like(tile, 0.95)])
     found = background_drift(pair, pair + 5 / 255, white[0])

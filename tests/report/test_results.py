@@ -28,6 +28,7 @@ def test_totals(
         "unreadable": 2,
         "passed_through": 6,
         "edge": 20,
+        "fill": 0,
         "seconds_planning": 0.5,
         "seconds_reading": 3.469,
         "seconds_computing": 4.0,
@@ -106,12 +107,12 @@ print_summary(summary, folder)
 
 def test_another_flag_is_a_line_in_the_store(tmp_path: Path, store_path: Path) -> None:
     """Counts, files, report and terminal name it: the package is copied, with that line added."""
-    copy, line = tmp_path / "copy", '    EDGE = 4, "at the edge"\n'
+    copy, line = tmp_path / "copy", '    FILL = 8, "mostly fill"\n'
     shutil.copytree(Path(wsi_norm.__file__).parent, copy / "wsi_norm")
     metadata = copy / "wsi_norm/store/metadata.py"
     text = metadata.read_text("utf-8")
     assert text.count(line) == 1
-    metadata.write_text(text.replace(line, f'{line}    OUT_OF_FOCUS = 8, "blurred"\n'), "utf-8")
+    metadata.write_text(text.replace(line, f'{line}    OUT_OF_FOCUS = 16, "blurred"\n'), "utf-8")
     done = subprocess.run(
         [sys.executable, "-c", ANOTHER_FLAG, tmp_path, store_path],
         cwd=copy,
@@ -127,7 +128,7 @@ def test_another_flag_is_a_line_in_the_store(tmp_path: Path, store_path: Path) -
     assert document["slides"][0]["out_of_focus"] == document["totals"]["out_of_focus"] == 7
     page = (tmp_path / "report.html").read_text("utf-8")
     assert '<th scope="col">out of focus</th>' in page
-    assert '<th scope="colgroup" colspan="5">Tiles</th>' in page
+    assert '<th scope="colgroup" colspan="6">Tiles</th>' in page
     assert "30, 7 blurred" in page
     stored = json.loads((store_path / "zarr.json").read_text("utf-8"))["attributes"]["wsi_norm"]
     assert stored["counts"]["out_of_focus"] == 7
