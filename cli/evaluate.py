@@ -12,6 +12,7 @@ from wsi_norm.config import EvaluateConfig, evaluate_config
 
 from .main import FILE, dashes
 from .options import options_of
+from .output import say
 from .train import data_root_option, needs_training_extra
 
 if TYPE_CHECKING:
@@ -52,7 +53,5 @@ def command(
 
         evaluate(settings, data_root, show)
     if not quiet:
-        click.echo((settings.output / "tables.md").read_text(encoding="utf-8"))
-    click.echo(
-        f"{settings.output}: tables.md, summary.csv, scores.csv, predictions.csv.gz, figures"
-    )
+        say((settings.output / "tables.md").read_text(encoding="utf-8"))
+    say(f"{settings.output}: tables.md, summary.csv, scores.csv, predictions.csv.gz, figures")

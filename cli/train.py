@@ -11,6 +11,7 @@ from wsi_norm.config import TrainConfig, train_config
 
 from .main import FILE, dashes
 from .options import options_of
+from .output import say
 
 data_root_option = click.option(
     "--data-root",
@@ -54,15 +55,15 @@ def command(
     scores = trained.summary["scores"]
     for split in ("validation", "test"):
         if f"{split}_clean" in scores:
-            click.echo(
+            say(
                 f"{split:10} {trained.summary['score']} {scores[f'{split}_clean']:.3f}, "
                 f"under simulated scanners {scores[f'{split}_simulated']:.3f}"
             )
     model = settings.output / MODEL
     if model.exists():
-        click.echo(f"{model}: wsi-norm inspect {model}; wsi-norm run SLIDES --ckpt {model}")
+        say(f"{model}: wsi-norm inspect {model}; wsi-norm run SLIDES --ckpt {model}")
     else:
-        click.echo(f"{settings.output}: trained without a layer, so there is no checkpoint for run")
+        say(f"{settings.output}: trained without a layer, so there is no checkpoint for run")
 
 
 def needs_training_extra() -> None:

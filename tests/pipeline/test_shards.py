@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from wsi_norm.config import run_config
+from wsi_norm.machine import gpu_threads
 from wsi_norm.pipeline import SlideJob, prepare, process_shard, shards
 from wsi_norm.runner.checks import checked_model
-from wsi_norm.runner.cluster import gpu_threads
 from wsi_norm.sources import find_slides
 from wsi_norm.synthetic import write_synthetic_slide
 

@@ -1,6 +1,6 @@
 """Many slides, many workers: the only home of dask."""
 
 from wsi_norm.runner.entry import run
-from wsi_norm.runner.events import Event, ShardWritten, SlidePlanned, WaitingForWorkers
+from wsi_norm.runner.events import Event, ShardWritten, SlidePlanned, SlidesFound, WaitingForWorkers
 
-__all__ = ["Event", "ShardWritten", "SlidePlanned", "WaitingForWorkers", "run"]
+__all__ = ["Event", "ShardWritten", "SlidePlanned", "SlidesFound", "WaitingForWorkers", "run"]

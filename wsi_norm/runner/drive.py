@@ -7,10 +7,8 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
-
-from distributed import Client, Future, as_completed
-from distributed.scheduler import KilledWorker
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
 
 from wsi_norm import pipeline
 from wsi_norm.config import RunConfig
@@ -19,10 +17,21 @@ from wsi_norm.normalizers.model import Model
 from wsi_norm.pipeline import Estimate, Prepared, ShardResult, SlideJob
 from wsi_norm.report import SlideResult, Status
 from wsi_norm.runner.checks import absolute_source
-from wsi_norm.runner.events import OnEvent, ShardWritten, SlidePlanned, WaitingForWorkers
+from wsi_norm.runner.events import (
+    OnEvent,
+    ShardWritten,
+    SlidePlanned,
+    SlidesFound,
+    WaitingForWorkers,
+)
 from wsi_norm.sources import SlideSource, same_names
 from wsi_norm.stages import Seconds
 from wsi_norm.store import Counts, TileFlag
+
+if TYPE_CHECKING:  # a run in its own process does without dask
+    from distributed import Client
+
+    from wsi_norm.runner.inline import Inline
 
 TASKS_PER_THREAD = 3
 """Tasks out at a time, per worker thread: one at work and the next ones there before it ends."""
@@ -101,25 +110,26 @@ class Drive:
         self._slides = [_Slide(job) for job in self.jobs]
         self._waiting = deque(self._slides)
         self._shards: deque[tuple[_Slide, int]] = deque()
-        self._out: dict[Future, tuple[_Slide, Callable[[_Slide, Any], None]]] = {}
+        self._out: dict[Any, tuple[_Slide, Callable[[_Slide, Any], None]]] = {}
         self._window, self._window_until = 0, 0.0
         self._failed = False
 
-    def run(self, client: Client) -> None:
+    def run(self, client: Client | Inline) -> None:
         """Drive every slide to its result, with the workers of a client."""
-        self._client, self._done = client, as_completed()
+        self._client, self._done = client, SimpleQueue[Any]()
+        self._on_event(SlidesFound(len(self._slides)))
         self._refuse_same_names()
         if not client.nthreads():
             self._on_event(WaitingForWorkers())
         self._fill()
-        for future in self._done:
+        while self._out:
+            future = self._done.get()
             slide, take = self._out.pop(future)
             if slide.result is None:
-                if future.status == "finished":
+                if (error := _failure(future)) is None:
                     take(slide, future.result())
                 else:
-                    self._fail(slide, future)
-            future.release()
+                    self._fail(slide, error)
             if self._config.fail_fast and self._failed:
                 self.interrupt()
                 return
@@ -172,7 +182,7 @@ class Drive:
         """Give a task of a slide away; `take` gets what comes back."""
         future = self._client.submit(task, slide.job, *arguments, pure=False)
         self._out[future] = slide, take
-        self._done.add(future)
+        future.add_done_callback(self._done.put)
 
     def _estimated(self, slide: _Slide, plan: Estimate) -> None:
         slide.warnings = plan.warnings
@@ -190,7 +200,10 @@ class Drive:
         slide.open_shards = len(prepared.missing)
         self._on_event(SlidePlanned(slide.job.source.name, sum(prepared.missing.values())))
         self._shards.extend((slide, shard) for shard in prepared.missing)
-        self._finish_if_written(slide)
+        if prepared.counts is not None:
+            self._finished(slide, prepared.counts)
+        else:
+            self._finish_if_written(slide)
 
     def _written(self, slide: _Slide, shard: ShardResult) -> None:
         slide.open_shards -= 1
@@ -225,12 +238,11 @@ class Drive:
                 error += f"; the first: {slide.read_error.removeprefix(f'{path}: ')}"
         self._end(slide, status, error=error, counts=counts)
 
-    def _fail(self, slide: _Slide, future: Future) -> None:
-        error = future.exception() or RuntimeError(f"the task was {future.status}")
+    def _fail(self, slide: _Slide, error: BaseException) -> None:
         path = slide.job.source.path
         if isinstance(error, WsiNormError):
             message = str(error)
-        elif isinstance(error, KilledWorker):
+        elif _killed_workers(error):
             message = f"{path}: a worker process died on it several times (out of memory?)"
         else:
             message = (
@@ -266,3 +278,18 @@ class Drive:
                     f"written to {slide.job.store.name}; rename one, or give a column 'name' in "
                     "--slides-csv",
                 )
+
+
+def _failure(future: Any) -> BaseException | None:
+    """Why there is no result, of a future of dask or of concurrent.futures; None if there is."""
+    status = getattr(future, "status", None)  # dask's
+    if status == "finished":
+        return None
+    error: BaseException | None = future.exception()
+    return RuntimeError(f"the task was {status}") if status and error is None else error
+
+
+def _killed_workers(error: BaseException) -> bool:
+    from distributed.scheduler import KilledWorker
+
+    return isinstance(error, KilledWorker)

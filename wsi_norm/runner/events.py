@@ -9,6 +9,13 @@ from wsi_norm.report import SlideResult
 
 
 @dataclass(frozen=True)
+class SlidesFound:
+    """The run begins: so many slides are to be done."""
+
+    slides: int
+
+
+@dataclass(frozen=True)
 class SlidePlanned:
     """A slide's tiles are known; `tiles` of them are still to be written."""
 
@@ -29,5 +36,5 @@ class WaitingForWorkers:
     """There is no worker yet: jobs of a cluster may be queued."""
 
 
-Event = WaitingForWorkers | SlidePlanned | ShardWritten | SlideResult
+Event = SlidesFound | WaitingForWorkers | SlidePlanned | ShardWritten | SlideResult
 OnEvent = Callable[[Event], None]

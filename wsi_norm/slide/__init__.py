@@ -3,6 +3,6 @@
 from wsi_norm.slide.opening import open_slide
 from wsi_norm.slide.overview import Overview
 from wsi_norm.slide.readers.image import read_image
-from wsi_norm.slide.slide import MppSource, Slide
+from wsi_norm.slide.slide import MppSource, Slide, fingerprint
 
-__all__ = ["MppSource", "Overview", "Slide", "open_slide", "read_image"]
+__all__ = ["MppSource", "Overview", "Slide", "fingerprint", "open_slide", "read_image"]
