@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from wsi_norm.config import EvaluateConfig, evaluate_config
 
 from .main import FILE, dashes
 from .options import options_of
-from .output import say
+from .output import on_terminal, say
 from .train import data_root_option, needs_training_extra
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def command(
 
     from wsi_norm.evaluation.evaluate import evaluate
 
-    with tqdm(unit="trial", disable=quiet or not sys.stderr.isatty()) as bar:
+    with tqdm(unit="trial", disable=quiet or not on_terminal()) as bar:
 
         def show(done: int, total: int, trial: Trial) -> None:
             bar.total = total

@@ -24,6 +24,11 @@ def say(text: str, err: bool = False) -> None:
             say(f"cannot print to standard output: {error.strerror}", err=True)
 
 
+def on_terminal() -> bool:
+    """Whether a person looks at stderr, where progress is shown."""
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
 def _give_up(stream: int) -> None:
     """Let a file descriptor lead nowhere, so that what is still in its buffer harms nobody."""
     nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -16,7 +16,7 @@ from wsi_norm.report.words import duration
 from wsi_norm.runner import Event, ShardWritten, SlidePlanned, SlidesFound, WaitingForWorkers
 from wsi_norm.stages import Stage
 
-from .output import say
+from .output import on_terminal, say
 
 
 class Progress:
@@ -25,14 +25,14 @@ class Progress:
     def __init__(self, quiet: bool, verbose: bool) -> None:
         self._quiet = quiet
         self._verbose = verbose
-        self._lines = not (quiet or sys.stderr.isatty())
+        self._lines = not (quiet or on_terminal())
         self._slides = self._ended = self._worked_on = 0
         self._began = time.monotonic()
         self._bar = tqdm(
             total=0,
             unit="tile",
             desc="planning",
-            disable=quiet or not sys.stderr.isatty(),
+            disable=quiet or not on_terminal(),
             dynamic_ncols=True,
             smoothing=0.1,
         )

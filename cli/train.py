@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
@@ -11,7 +10,7 @@ from wsi_norm.config import TrainConfig, train_config
 
 from .main import FILE, dashes
 from .options import options_of
-from .output import say
+from .output import on_terminal, say
 
 data_root_option = click.option(
     "--data-root",
@@ -48,7 +47,7 @@ def command(
     from wsi_norm.training.loop import is_first_process
     from wsi_norm.training.train import MODEL, train
 
-    progress = sys.stderr.isatty() and not quiet
+    progress = on_terminal() and not quiet
     trained = train(settings, data_root, overwrite=overwrite, progress=progress)
     if not is_first_process():  # with several GPUs, one process speaks for all
         return

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import resource_tracker
 from pathlib import Path, PurePosixPath
@@ -92,6 +93,12 @@ def gpu_threads(gpus: int) -> int:
     return min(max(2 * available_cores() // gpus, MIN_GPU_THREADS), MAX_GPU_THREADS)
 
 
+@cache
+def package_version() -> str:
+    """The version of this package, which takes a millisecond to look up."""
+    return version("wsi-norm")
+
+
 def versions(packages: Iterable[str]) -> dict[str, str]:
     """Versions of packages; "absent" where one is not installed, which only numba may be."""
     found = {}
@@ -140,7 +147,7 @@ def deaf_to_interrupts() -> Iterator[None]:
     with _put_off():
         before = signal.pthread_sigmask(signal.SIG_BLOCK, deaf)  # what is started inherits it
         try:
-            resource_tracker.ensure_running()
+            _start_tracker()
             signal.pthread_sigmask(signal.SIG_BLOCK, deaf)  # starting that has unblocked SIGINT
             yield
         finally:
@@ -166,6 +173,20 @@ def _put_off() -> Iterator[None]:
             signal.signal(number, handler)
     for number in came[:1]:
         handled[number](number, None)
+
+
+def _start_tracker() -> None:
+    """Start multiprocessing's process that clears up after killed ones: without a line on it."""
+    name, before = "PYTHONWARNINGS", os.environ.get("PYTHONWARNINGS")
+    quiet = "ignore:resource_tracker:UserWarning"
+    os.environ[name] = f"{before},{quiet}" if before else quiet
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def _signals(*names: str) -> list[signal.Signals]:

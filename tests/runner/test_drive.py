@@ -89,6 +89,7 @@ def drive(
     events: list[Event] = []
     sources = [SlideSource(Path(f"/s/{index}.svs"), str(index)) for index in range(slides)]
     drive = Drive(config, Model(None, "0" * 64), sources, events.append, tasks)
+    drive.begin()
     drive.run(client)
     return drive, events
 

@@ -5,28 +5,38 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from importlib.metadata import version
 from pathlib import Path
 
 from wsi_norm.config.run import NOT_IN_A_STORE
-from wsi_norm.pipeline.job import SlideJob
+from wsi_norm.machine import package_version
+from wsi_norm.pipeline.job import Prepared, SlideJob
 from wsi_norm.plan import regions_sha256
 from wsi_norm.slide import fingerprint
-from wsi_norm.store import StoreMeta, finished
+from wsi_norm.stages import Seconds, Stage
+from wsi_norm.store import finished
 
 
-def finished_before(job: SlideJob) -> StoreMeta | None:
-    """What the store says that is there, whole, and just what the job asks for; None: look closer.
+def finished_before(job: SlideJob) -> Prepared | None:
+    """What a store says that is finished, whole, and just what the job asks for; None: look closer.
 
     The same file, the same settings and the same version: then a look at the slide and at every
     setting could only say the same. What differs in any of these has to be looked at.
     """
-    if job.config.overwrite:
-        return None
-    meta = finished(job.store)
-    if meta is None or meta.asked_sha256 is None or meta.asked_sha256 != asked_sha256(job):
-        return None
-    return meta
+    seconds = Seconds()
+    with seconds.spent(Stage.PLANNING):
+        meta = finished(job.store)
+        if meta is None or meta.asked_sha256 is None or meta.asked_sha256 != asked_sha256(job):
+            return None
+    assert meta.counts is not None
+    return Prepared(
+        tiles=meta.counts["tiles"],
+        missing={},
+        finished=True,
+        damaged=meta.slide.damage is not None,
+        warnings=meta.warnings,
+        seconds=seconds,
+        counts=meta.counts,
+    )
 
 
 def asked_sha256(job: SlideJob) -> str | None:
@@ -39,7 +49,7 @@ def asked_sha256(job: SlideJob) -> str | None:
         return None
     model = job.model
     asked = {
-        "package_version": version("wsi-norm"),
+        "package_version": package_version(),
         "name": job.source.name,
         "file": [path.name, path.stat().st_size, fingerprint(path)],
         "mpp": job.source.mpp_um,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
 
 import torch
 
@@ -12,8 +11,8 @@ from wsi_norm.choices import CODECS
 from wsi_norm.errors import StoreError, UnreadableSlideError
 from wsi_norm.geometry import TileGrid
 from wsi_norm.location import exists, free_bytes
-from wsi_norm.machine import versions
-from wsi_norm.pipeline.finished import asked_sha256, finished_before
+from wsi_norm.machine import package_version, versions
+from wsi_norm.pipeline.finished import asked_sha256
 from wsi_norm.pipeline.job import Estimate, Prepared, SlideJob
 from wsi_norm.pipeline.kept import kept_normalizer
 from wsi_norm.pipeline.tiles import measure_slide, read_tiles, spread
@@ -56,32 +55,22 @@ def prepare(job: SlideJob) -> Prepared:
     SlideError, ConfigError, StoreError, CheckpointError
         Each with one line that names the file, the cause and the remedy.
     """
-    seconds = Seconds()
-    with seconds.spent(Stage.PLANNING):
-        meta = finished_before(job)
-    if meta is not None and meta.counts is not None:
-        return _prepared(meta, meta.counts["tiles"], {}, seconds)
     torch.set_num_threads(1)
+    seconds = Seconds()
     with seconds.spent(Stage.PLANNING), ThreadPoolExecutor(1) as beside, _open(job) as slide:
         beside.submit(kept_normalizer, job.model, job.config)  # loads while the slide is planned
         store = None if job.config.overwrite else _existing(job, slide)
         if store is None:
             store = _create(job, slide, plan_slide(slide, job.source, job.config))
     missing = [] if store.meta.complete else store.missing_shards(unreadable_too=True)
-    rows = {shard: store.rows(shard) for shard in missing}
-    sizes = {shard: each.stop - each.start for shard, each in rows.items()}
-    return _prepared(store.meta, len(store), sizes, seconds)
-
-
-def _prepared(meta: StoreMeta, tiles: int, missing: dict[int, int], seconds: Seconds) -> Prepared:
     return Prepared(
-        tiles=tiles,
-        missing=missing,
-        finished=meta.complete,
-        damaged=meta.slide.damage is not None,
-        warnings=meta.warnings,
+        tiles=len(store),
+        missing={shard: store.rows(shard).stop - store.rows(shard).start for shard in missing},
+        finished=store.meta.complete,
+        damaged=store.meta.slide.damage is not None,
+        warnings=store.meta.warnings,
         seconds=seconds,
-        counts=meta.counts,
+        counts=store.meta.counts,
     )
 
 
@@ -196,7 +185,7 @@ def _expected_bytes(job: SlideJob, tiles: int) -> int:
 
 def _settings(job: SlideJob, slide: Slide, grid: TileGrid) -> Settings:
     return Settings(
-        package_version=version("wsi-norm"),
+        package_version=package_version(),
         slide=_slide_meta(job, slide),
         tiling=_tiling_meta(job, grid),
         tissue=TissueMeta(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -158,11 +159,14 @@ def _to_px(tile: Shares, size: tuple[int, int]) -> tuple[int, int, int, int]:
 
 def _encode(image: Image.Image) -> Jpeg:
     """The best of QUALITIES that is small enough; the last one otherwise."""
-    data = b""
-    for quality in QUALITIES:
+
+    def encoded(quality: int) -> bytes:
         file = io.BytesIO()
         image.save(file, "JPEG", quality=quality, optimize=True, progressive=True)
-        data = file.getvalue()
-        if len(data) <= MAX_BYTES:
-            break
-    return Jpeg(data, *image.size)
+        return file.getvalue()
+
+    def fits(quality: int) -> bool:
+        return len(encoded(quality)) <= MAX_BYTES
+
+    best = bisect_left(QUALITIES, True, hi=len(QUALITIES) - 1, key=fits)
+    return Jpeg(encoded(QUALITIES[best]), *image.size)

@@ -71,6 +71,8 @@ class _Slide:
 class Drive:
     """Submits tasks as others end, so that memory does not grow with the number of slides.
 
+    `begin` ends the slides that need no worker, `run` the others.
+
     Parameters
     ----------
     config, model, sources
@@ -114,11 +116,25 @@ class Drive:
         self._window, self._window_until = 0, 0.0
         self._failed = False
 
-    def run(self, client: Client | Inline) -> None:
-        """Drive every slide to its result, with the workers of a client."""
-        self._client, self._done = client, SimpleQueue[Any]()
+    def begin(self) -> bool:
+        """End the slides that may not be done, or were before; whether any is left.
+
+        The latter takes a thousandth of a second or two for each: less than a worker needs to be
+        told of it.
+        """
         self._on_event(SlidesFound(len(self._slides)))
         self._refuse_same_names()
+        if not (self._config.overwrite or self._config.dry_run):
+            for slide in self._slides:
+                if slide.result is None and (prepared := pipeline.finished_before(slide.job)):
+                    self._planned(slide, prepared)
+        if self._config.fail_fast and self._failed:
+            self.interrupt()
+        return any(slide.result is None for slide in self._slides)
+
+    def run(self, client: Client | Inline) -> None:
+        """Drive every other slide to its result, with the workers of a client."""
+        self._client, self._done = client, SimpleQueue[Any]()
         if not client.nthreads():
             self._on_event(WaitingForWorkers())
         self._fill()

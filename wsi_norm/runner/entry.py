@@ -81,9 +81,10 @@ def run(
     drive = Drive(config, model, sources, on_event)
     interrupted, starting = False, 0.0
     try:
-        with _workers(config) as client:
-            starting = time.perf_counter() - clock
-            drive.run(client)
+        if drive.begin():
+            with _workers(config) as client:
+                starting = time.perf_counter() - clock
+                drive.run(client)
     except KeyboardInterrupt:
         interrupted = True
         drive.interrupt()
