@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from .main import FILE
+from .output import say
 
 
 @click.command("demo")
@@ -50,7 +51,7 @@ def command(output: Path, size: int, workers: int | None) -> int:
     except OSError as error:
         raise ConfigError(f"{output}: cannot write there: {error.strerror}") from error
     slide = output / "synthetic.svs"
-    click.echo(f"writing {slide} ({size} x {size} px, two stain appearances) ...")
+    say(f"writing {slide} ({size} x {size} px, two stain appearances) ...")
     write_synthetic_slide(slide, width=size, height=size)
     config = RunConfig(output=output / "normalized", workers=workers)
     with Progress(quiet=False, verbose=False) as progress:
@@ -62,6 +63,6 @@ def command(output: Path, size: int, workers: int | None) -> int:
     for name, image in (("before", store.thumbnail), ("after", store.thumbnail_normalized)):
         picture = output / f"{name}.png"
         Image.fromarray(image).save(picture)
-        click.echo(f"{name}: {picture}")
-    click.echo(f"tiles: {store.path}  (wsi_norm.TileStore.open, or plain zarr)")
+        say(f"{name}: {picture}")
+    say(f"tiles: {store.path}  (wsi_norm.TileStore.open, or plain zarr)")
     return 0

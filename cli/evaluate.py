@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from wsi_norm.config import EvaluateConfig, evaluate_config
 
 from .main import FILE, dashes
 from .options import options_of
+from .output import on_terminal, say
 from .train import data_root_option, needs_training_extra
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def command(
 
     from wsi_norm.evaluation.evaluate import evaluate
 
-    with tqdm(unit="trial", disable=quiet or not sys.stderr.isatty()) as bar:
+    with tqdm(unit="trial", disable=quiet or not on_terminal()) as bar:
 
         def show(done: int, total: int, trial: Trial) -> None:
             bar.total = total
@@ -52,7 +52,5 @@ def command(
 
         evaluate(settings, data_root, show)
     if not quiet:
-        click.echo((settings.output / "tables.md").read_text(encoding="utf-8"))
-    click.echo(
-        f"{settings.output}: tables.md, summary.csv, scores.csv, predictions.csv.gz, figures"
-    )
+        say((settings.output / "tables.md").read_text(encoding="utf-8"))
+    say(f"{settings.output}: tables.md, summary.csv, scores.csv, predictions.csv.gz, figures")

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from .main import FILE
+from .output import say
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 
@@ -55,7 +56,7 @@ def command(
         **({"note": note} if note else {}),
     }
     save_checkpoint(layer, output, provenance)
-    click.echo(f"{output}: {preset}, template of {len(files)} tiles")
+    say(f"{output}: {preset}, template of {len(files)} tiles")
 
 
 def _images(path: Path) -> list[Path]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .main import FILE
+from .output import say
 
 if TYPE_CHECKING:
     from wsi_norm.lstainnorm import StainLayer, Template
@@ -36,7 +37,7 @@ def command(model: Path | None, template: Path | None, as_json: bool) -> None:
         "space_weights": space_weights(layer),
         "provenance": layer.provenance,
     }
-    click.echo(json.dumps(facts, indent=1) if as_json else _text(layer, facts))
+    say(json.dumps(facts, indent=1) if as_json else _text(layer, facts))
 
 
 def _text(layer: StainLayer, facts: dict[str, Any]) -> str:

@@ -11,7 +11,9 @@ from pathlib import Path
 import click
 
 from wsi_norm.errors import WsiNormError
-from wsi_norm.machine import interrupt_on_sigterm
+from wsi_norm.machine import interrupt_on_signals
+
+from .output import say
 
 COMMANDS = {
     "run": "Normalise slides into zarr stores.",
@@ -73,7 +75,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point: one line per error on stderr, and the exit status of the contract."""
     arguments = sys.argv[1:] if arguments is None else arguments
     verbose = any(argument in {"-v", "--verbose"} for argument in arguments)
-    interrupt_on_sigterm()
+    interrupt_on_signals()
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show is no failure
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -82,14 +84,14 @@ def main(arguments: list[str] | None = None) -> None:
     except click.exceptions.Exit as error:
         status = error.exit_code
     except click.ClickException as error:
-        click.echo(f"error: {error.format_message()}", err=True)
+        say(f"error: {error.format_message()}", err=True)
         status = EXIT_USAGE
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted; run the same command again to go on", err=True)
+        say("interrupted; run the same command again to go on", err=True)
         status = EXIT_INTERRUPTED
     except WsiNormError as error:
         if verbose:
             traceback.print_exc()
-        click.echo(f"error: {error}", err=True)
+        say(f"error: {error}", err=True)
         status = EXIT_USAGE
     sys.exit(status if isinstance(status, int) else 0)

@@ -1,32 +1,45 @@
-"""What a user sees of a run: a bar over tiles, a line per mishap, a summary."""
+"""What a user sees of a run: a bar or a line per slide, a line per mishap, a summary."""
 
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import click
 from tqdm import tqdm
 
 from wsi_norm.location import free_bytes
 from wsi_norm.report import RunSummary, SlideResult
-from wsi_norm.runner import Event, PassedOver, ShardWritten, SlidePlanned, WaitingForWorkers
+from wsi_norm.report.words import duration
+from wsi_norm.runner import (
+    Event,
+    PassedOver,
+    ShardWritten,
+    SlidePlanned,
+    SlidesFound,
+    WaitingForWorkers,
+)
 from wsi_norm.stages import Stage
+
+from .output import on_terminal, say
 
 
 class Progress:
-    """Shows a run's events on stderr; the bar only on a terminal."""
+    """Shows a run's events on stderr: a bar on a terminal, elsewhere a line per slide that ends."""
 
     def __init__(self, quiet: bool, verbose: bool) -> None:
         self._quiet = quiet
         self._verbose = verbose
+        self._lines = not (quiet or on_terminal())
+        self._slides = self._ended = self._worked_on = 0
+        self._began = time.monotonic()
         self._bar = tqdm(
             total=0,
             unit="tile",
             desc="planning",
-            disable=quiet or not sys.stderr.isatty(),
+            disable=quiet or not on_terminal(),
             dynamic_ncols=True,
             smoothing=0.1,
         )
@@ -48,6 +61,8 @@ class Progress:
             case PassedOver(line=line):
                 if not self._quiet:
                     self._line(f"warning: {line}")
+            case SlidesFound(slides=slides):
+                self._slides = slides
             case WaitingForWorkers():
                 self._line("waiting for the first worker (see the scheduler, or the queue of jobs)")
             case SlidePlanned(name=name, tiles=tiles):
@@ -67,10 +82,23 @@ class Progress:
         if not self._quiet:
             for warning in slide.warnings:
                 self._line(f"warning: {slide.slide}: {warning}")
+        if self._lines and slide.status != "interrupted":
+            self._account(slide)
+
+    def _account(self, slide: SlideResult) -> None:
+        """A line on a slide that has ended, with what is still to come."""
+        self._ended += 1
+        self._worked_on += slide.status != "skipped"
+        left = ""
+        if self._worked_on and self._ended < self._slides:
+            each = (time.monotonic() - self._began) / self._worked_on
+            left = f"; about {duration(each * (self._slides - self._ended))} left"
+        what = f"{slide.name}: {slide.status}, {slide.tiles} tiles"
+        self._line(f"[{self._ended}/{self._slides}] {what}{left}")
 
     def _line(self, text: str) -> None:
         with tqdm.external_write_mode(file=sys.stderr):
-            click.echo(text, err=True)
+            say(text, err=True)
 
 
 def print_summary(summary: RunSummary, output: Path) -> None:
@@ -80,14 +108,14 @@ def print_summary(summary: RunSummary, output: Path) -> None:
         notes = ", ".join(f"{tiles} {flag.label}" for flag, tiles in slide.flagged.items() if tiles)
         detail = f" ({notes})" if notes else ""
         rate = f", {slide.tiles_per_second:.1f} tiles/s" if slide.tiles_written else ""
-        click.echo(f"{slide.name:{width}}  {slide.status:8} {slide.tiles:>7} tiles{detail}{rate}")
+        say(f"{slide.name:{width}}  {slide.status:8} {slide.tiles:>7} tiles{detail}{rate}")
     wall = summary.spent.wall
     stages = ", ".join(f"{stage} {wall.get(stage, 0.0):.1f} s" for stage in Stage)
-    click.echo(
+    say(
         f"{summary.tiles_written} tiles in {summary.seconds:.1f} s "
         f"({summary.tiles_per_second:.1f} tiles/s; over all workers: {stages})"
     )
-    click.echo(f"stores and report: {output}")
+    say(f"stores and report: {output}")
 
 
 def print_plan(summary: RunSummary, output: Path) -> None:
@@ -95,7 +123,7 @@ def print_plan(summary: RunSummary, output: Path) -> None:
     width = max(len(slide.name) for slide in summary.slides)
     for slide in summary.slides:
         if slide.status == "planned":
-            click.echo(
+            say(
                 f"{slide.name:{width}}  {slide.tiles:>7} tiles  "
                 f"{(slide.expected_bytes or 0) / 1e6:>9.1f} MB  "
                 f"{slide.expected_seconds or 0:>7.0f} s of one worker"
@@ -103,7 +131,7 @@ def print_plan(summary: RunSummary, output: Path) -> None:
     size = sum(slide.expected_bytes or 0 for slide in summary.slides)
     free = free_bytes(output)
     verdict = "fits" if size < free else "DOES NOT FIT"
-    click.echo(
+    say(
         f"{sum(slide.tiles for slide in summary.slides)} tiles, about {size / 1e9:.2f} GB; "
         f"{free / 1e9:.2f} GB free at {output}: {verdict}"
     )

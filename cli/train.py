@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from wsi_norm.config import TrainConfig, train_config
 
 from .main import FILE, dashes
 from .options import options_of
+from .output import on_terminal, say
 
 if TYPE_CHECKING:
     from wsi_norm.cohort.splits import Splits
@@ -53,25 +53,25 @@ def command(
     from wsi_norm.training.loop import is_first_process
     from wsi_norm.training.train import MODEL, train
 
-    progress = sys.stderr.isatty() and not quiet
+    progress = on_terminal() and not quiet
     splits = read_splits(settings.data, settings.task, data_root, settings.seed)
     if is_first_process():
-        click.echo(f"classes    {_found_classes(splits)}")
+        say(f"classes    {_found_classes(splits)}")
     trained = train(settings, data_root, overwrite=overwrite, progress=progress, splits=splits)
     if not is_first_process():  # with several GPUs, one process speaks for all
         return
     scores = trained.summary["scores"]
     for split in ("validation", "test"):
         if f"{split}_clean" in scores:
-            click.echo(
+            say(
                 f"{split:10} {trained.summary['score']} {scores[f'{split}_clean']:.3f}, "
                 f"under simulated scanners {scores[f'{split}_simulated']:.3f}"
             )
     model = settings.output / MODEL
     if model.exists():
-        click.echo(f"{model}: wsi-norm inspect {model}; wsi-norm run SLIDES --ckpt {model}")
+        say(f"{model}: wsi-norm inspect {model}; wsi-norm run SLIDES --ckpt {model}")
     else:
-        click.echo(f"{settings.output}: trained without a layer, so there is no checkpoint for run")
+        say(f"{settings.output}: trained without a layer, so there is no checkpoint for run")
 
 
 def _found_classes(splits: Splits) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from .main import FILE
+from .output import say
 
 
 @click.command("verify")
@@ -26,13 +27,13 @@ def command(stores: tuple[Path, ...]) -> int:
             problems = store.damage()
         except StoreError as error:
             problems, status = [], 1
-            click.echo(f"error: {error}", err=True)
+            say(f"error: {error}", err=True)
             continue
         for problem in problems:
             status = 1
-            click.echo(f"error: {path}: {problem}; delete the store and run it again", err=True)
+            say(f"error: {path}: {problem}; delete the store and run it again", err=True)
         if not problems:
-            click.echo(f"{path}: {len(store)} tiles in {store.shards} shards, all whole")
+            say(f"{path}: {len(store)} tiles in {store.shards} shards, all whole")
     return status
 
 

@@ -64,6 +64,7 @@ def test_what_it_says_of_itself(folder: Path) -> None:
     jsonschema.validate(stored, json.loads(SCHEMA.read_bytes()), jsonschema.Draft202012Validator)
     read = TileStore.open(folder / "synthetic.zarr").meta.model_dump(mode="json")
     assert read["model"].pop("normalizer") == "lstainnorm"
+    assert read.pop("tissue_share") is read.pop("asked_sha256") is None
     assert read == stored
 
 

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,8 @@ from wsi_norm.errors import ConfigError
 from wsi_norm.machine import (
     available_cores,
     deaf_to_interrupts,
-    interrupt_on_sigterm,
+    gpu_threads,
+    interrupt_on_signals,
     malloc_environment,
     peak_memory_bytes,
     resolve_device,
@@ -122,6 +125,16 @@ def test_cuda_devices_by_index(monkeypatch: pytest.MonkeyPatch, name: str, index
         resolve_device("cuda:2")
 
 
+@pytest.mark.parametrize(
+    ("cores", "gpus", "threads"), [(1, 1, 4), (16, 1, 32), (16, 4, 8), (2, 8, 4), (128, 2, 32)]
+)
+def test_a_gpus_worker_has_twice_its_share_of_the_cores(
+    cores: int, gpus: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wsi_norm.machine.available_cores", lambda: cores)
+    assert gpu_threads(gpus) == threads
+
+
 # --- what is installed, and what is set
 
 
@@ -156,47 +169,94 @@ def test_importing_it_costs_nothing() -> None:
 
 # --- signals
 
-HOW_A_CHILD_TAKES_CTRL_C = [
-    sys.executable,
-    "-c",
-    "import signal; print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)",
-]
+SENT_TO_ALL = [signal.SIGINT, signal.SIGHUP, signal.SIGUSR1]
+
+HIT = "import signal, sys; signal.raise_signal(int(sys.argv[1])); print('alive')"
 
 
-def child_is_deaf() -> bool:
-    return subprocess.check_output(HOW_A_CHILD_TAKES_CTRL_C, text=True).strip() == "True"
+def child_survives(number: int) -> bool:
+    """Whether a process that is started now takes no notice of a signal."""
+    child = [sys.executable, "-c", HIT, str(int(number))]
+    return subprocess.run(child, capture_output=True, text=True).stdout == "alive\n"
 
 
-def test_children_are_deaf_and_this_process_is_again_as_before() -> None:
-    before = signal.getsignal(signal.SIGINT)
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """What tests change of these is put back."""
+    changed = [signal.SIGTERM, *SENT_TO_ALL]
+    before = {number: signal.getsignal(number) for number in changed}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", SENT_TO_ALL)
+def test_children_are_deaf_and_this_process_is_again_as_before(number: signal.Signals) -> None:
+    before = signal.getsignal(number), signal.pthread_sigmask(signal.SIG_BLOCK, [])
     with deaf_to_interrupts():
-        assert child_is_deaf()
-    assert signal.getsignal(signal.SIGINT) is before
+        assert child_survives(number)
+        assert not child_survives(signal.SIGTERM)  # by which they are ended
     with pytest.raises(ZeroDivisionError), deaf_to_interrupts():
         raise ZeroDivisionError
-    assert signal.getsignal(signal.SIGINT) is before
-    assert not child_is_deaf()
+    assert before == (signal.getsignal(number), signal.pthread_sigmask(signal.SIG_BLOCK, []))
+    assert not child_survives(number)
 
 
-def test_only_the_main_thread_may_be_deaf() -> None:
-    """Python sets signals there alone."""
+def test_children_started_by_threads_of_the_block_are_deaf() -> None:
+    """As those of dask are, also when they are started again later."""
+    go, survived = threading.Event(), []
+
+    def start() -> None:
+        go.wait()
+        survived.append(child_survives(signal.SIGINT))
+
+    thread = threading.Thread(target=start)
+    with deaf_to_interrupts():
+        thread.start()
+    go.set()
+    thread.join()
+    assert survived == [True]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, *SENT_TO_ALL])
+def test_what_comes_meanwhile_is_taken_at_the_end(handlers: None, number: signal.Signals) -> None:
+    interrupt_on_signals()
+    done = []
+
+    def work() -> None:
+        with deaf_to_interrupts():
+            os.kill(os.getpid(), number)
+            time.sleep(0.05)
+            done.append("the block")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert done == ["the block"]
+
+
+def test_in_other_threads_children_are_deaf_too() -> None:
+    """Python sets handlers in the main thread alone."""
     before, entered = signal.getsignal(signal.SIGINT), []
 
     def elsewhere() -> None:
         with deaf_to_interrupts():
-            entered.append(signal.getsignal(signal.SIGINT))
+            entered.append((signal.getsignal(signal.SIGINT), child_survives(signal.SIGINT)))
 
     thread = threading.Thread(target=elsewhere)
     thread.start()
     thread.join()
-    assert entered == [before]
+    assert entered == [(before, True)]
 
 
-def test_sigterm_is_an_interrupt() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        interrupt_on_sigterm()
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGTERM)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_these_signals_are_interrupts(handlers: None, number: signal.Signals) -> None:
+    interrupt_on_signals()
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(number)
+
+
+def test_what_nohup_ignores_stays_ignored(handlers: None) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    interrupt_on_signals()
+    signal.raise_signal(signal.SIGHUP)
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN

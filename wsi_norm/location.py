@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -116,6 +115,12 @@ def remove_tree(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
+def remove_if_empty(folder: Path) -> None:
+    """Remove a folder, if it is there and nothing is in it."""
+    if exists(folder) and not any(folder.iterdir()):
+        folder.rmdir()
+
+
 def publish(draft: Path, folder: Path) -> None:
     """Give a finished folder its name, in place of what had it."""
     remove_tree(folder)
@@ -130,9 +135,7 @@ def sweep(folder: Path) -> None:
 
 def check_writable(folder: Path) -> None:
     """Make a folder, and find out whether objects can be made in it; OSError if not."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder):
-        pass
+    remove(write_whole(folder / f".{uuid4().hex}", []))
 
 
 def free_bytes(folder: Path) -> int:

@@ -12,7 +12,9 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from multiprocessing import resource_tracker
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 KEEP_BYTES = 1 << 30
 """As much freed memory as this stays with a process."""
+
+MIN_GPU_THREADS, MAX_GPU_THREADS = 4, 32
 
 ROOT = Path("/")
 
@@ -81,6 +85,20 @@ def resolve_device(device: str) -> torch.device:
     return torch.device("cuda", index)
 
 
+def gpu_threads(gpus: int) -> int:
+    """Threads of a GPU's worker: twice its share of the cores.
+
+    While one waits for the device, the others keep every core at decoding and encoding.
+    """
+    return min(max(2 * available_cores() // gpus, MIN_GPU_THREADS), MAX_GPU_THREADS)
+
+
+@cache
+def package_version() -> str:
+    """The version of this package, which takes a millisecond to look up."""
+    return version("wsi-norm")
+
+
 def versions(packages: Iterable[str]) -> dict[str, str]:
     """Versions of packages; "absent" where one is not installed, which only numba may be."""
     found = {}
@@ -103,25 +121,77 @@ def malloc_environment() -> dict[str, str]:
     return {name: str(KEEP_BYTES) for name in names if name not in os.environ}
 
 
+def interrupt_on_signals() -> None:
+    """Let SIGTERM, SIGHUP and SIGUSR1 end the work as Ctrl-C does: in order, and resumable.
+
+    SLURM sends SIGTERM at the time limit, or before it what `--signal` names; a terminal sends
+    SIGHUP when it goes away, which `nohup` has a process ignore: that stays so.
+    """
+    for number in _signals("SIGTERM", "SIGHUP", "SIGUSR1"):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
+
+
 @contextmanager
 def deaf_to_interrupts() -> Iterator[None]:
-    """Let processes that are started here ignore Ctrl-C: it is for this one, which ends them.
+    """Let processes that are started here take no notice of Ctrl-C, SIGHUP and SIGUSR1.
 
-    A terminal sends SIGINT to all of them at once, and each would print a traceback.
+    Terminals and SLURM send these to all processes at once, while they are for this one, which ends
+    the others. What comes during the block, SIGTERM too, is taken when it ends: what is half
+    started could not be ended.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    deaf = _signals("SIGINT", "SIGHUP", "SIGUSR1")
+    with _put_off():
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, deaf)  # what is started inherits it
+        try:
+            _start_tracker()
+            signal.pthread_sigmask(signal.SIG_BLOCK, deaf)  # starting that has unblocked SIGINT
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _put_off() -> Iterator[None]:
+    """Take signals that come during the block when it ends."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python takes none in other threads
+        return
+    came: list[int] = []
+    names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+    handlers = {int(number): signal.getsignal(number) for number in _signals(*names)}
+    handled = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in handled:
+        signal.signal(number, lambda number, _: came.append(number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
+        for number, handler in handled.items():
+            signal.signal(number, handler)
+    for number in came[:1]:
+        handled[number](number, None)
 
 
-def interrupt_on_sigterm() -> None:
-    """Let SIGTERM, as SLURM sends it before the time limit, end a run as Ctrl-C does: resumable."""
-    signal.signal(signal.SIGTERM, _interrupt)
+def _start_tracker() -> None:
+    """Start multiprocessing's process that clears up after killed ones: without a line on it."""
+    name, before = "PYTHONWARNINGS", os.environ.get("PYTHONWARNINGS")
+    quiet = "ignore:resource_tracker:UserWarning"
+    os.environ[name] = f"{before},{quiet}" if before else quiet
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def _signals(*names: str) -> list[signal.Signals]:
+    """Those that there are on this system."""
+    return [signal.Signals[name] for name in names if hasattr(signal, name)]
 
 
 def _interrupt(*_: Any) -> None:

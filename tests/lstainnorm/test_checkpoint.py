@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 import shutil
 import zipfile
@@ -513,8 +514,23 @@ def test_where_nothing_can_be_written(tmp_path: Path, suffix: str) -> None:
     folder.mkdir()
     file = tmp_path / "file"
     file.touch()
-    for path in (folder, tmp_path / "missing" / f"a{suffix}", file / f"a{suffix}"):
+    for path in (folder, file / f"a{suffix}"):
         with pytest.raises(CheckpointError) as caught:
             save_checkpoint(trained(), path)
         assert str(caught.value).startswith(f"{path}: cannot write")
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("umask", [0o022, 0o002, 0o077])
+def test_permissions_are_those_of_any_other_file(tmp_path: Path, suffix: str, umask: int) -> None:
+    """safetensors' own writer leaves 0600, which colleagues cannot read."""
+    path = tmp_path / "new folder" / f"layer{suffix}"
+    before = os.umask(umask)
+    try:
+        save_checkpoint(trained(), path)
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~umask
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    load_checkpoint(path)

@@ -1,4 +1,4 @@
-"""Thumbnails as JPEG data URIs: size, bytes, and what is drawn in."""
+"""Thumbnails as JPEGs: size, bytes, and what is drawn in; in a page, and on a shelf beside it."""
 
 import base64
 import io
@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wsi_norm.report.pictures import MAX_BYTES, Picture, picture, picture_with_tissue
+from wsi_norm.report.pictures import MAX_BYTES, Jpeg, picture, picture_with_tissue
 
 WHITE = np.full((300, 600, 3), 255, np.uint8)
 
 
-def pixels(drawn: Picture) -> Any:
-    data = base64.b64decode(drawn.uri.split(",")[1])
-    image = Image.open(io.BytesIO(data))
+def pixels(drawn: Jpeg) -> Any:
+    assert base64.b64decode(drawn.inside().uri.split("data:image/jpeg;base64,")[1]) == drawn.data
+    image = Image.open(io.BytesIO(drawn.data))
     assert image.format == "JPEG"
     assert image.size == (drawn.width_px, drawn.height_px)
     return np.asarray(image.convert("RGB")).astype(int)
@@ -39,9 +39,9 @@ def test_the_longer_edge_is_at_most_200_px(shape: tuple[int, int], size: tuple[i
 def test_detail_is_compressed_more() -> None:
     noise = np.random.default_rng(1).integers(0, 256, (200, 200, 3), np.uint8)
     smooth = np.asarray(Image.fromarray(noise[:4, :4]).resize((200, 200)))
-    assert len(base64.b64decode(picture(smooth).uri.split(",")[1])) <= MAX_BYTES
+    assert len(picture(smooth).data) <= MAX_BYTES
     coarse = np.asarray(Image.fromarray(noise[:40, :40]).resize((200, 200)))
-    assert len(base64.b64decode(picture(coarse).uri.split(",")[1])) <= MAX_BYTES
+    assert len(picture(coarse).data) <= MAX_BYTES
 
 
 def test_the_outline_runs_along_the_mask_and_nowhere_else() -> None:

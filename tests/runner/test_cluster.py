@@ -11,24 +11,13 @@ from distributed import Client, LocalCluster
 
 from wsi_norm import RunConfig, run
 from wsi_norm.errors import ConfigError
-from wsi_norm.machine import available_cores
+from wsi_norm.machine import available_cores, gpu_threads
 from wsi_norm.runner.cluster import (
     described_cluster,
     gpu_cluster,
-    gpu_threads,
     local_cluster,
     workers,
 )
-
-
-@pytest.mark.parametrize(
-    ("cores", "gpus", "threads"), [(1, 1, 4), (16, 1, 32), (16, 4, 8), (2, 8, 4), (128, 2, 32)]
-)
-def test_a_gpus_worker_has_twice_its_share_of_the_cores(
-    cores: int, gpus: int, threads: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("wsi_norm.runner.cluster.available_cores", lambda: cores)
-    assert gpu_threads(gpus) == threads
 
 
 # Workers are asked through the standard library: they need not import this file.
@@ -50,7 +39,6 @@ def test_the_default_is_a_process_per_core(monkeypatch: pytest.MonkeyPatch) -> N
     local_cluster(RunConfig(device="cpu"))
     assert asked["n_workers"] == available_cores()
     assert asked["threads_per_worker"] == 1
-    assert asked["processes"]
 
 
 def test_every_gpu_has_a_process_that_sees_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:

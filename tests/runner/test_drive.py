@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from distributed import Client
+from distributed import Client, LocalCluster
 from distributed.scheduler import NoWorkerError
 
 from wsi_norm import RunConfig
@@ -19,9 +19,10 @@ from wsi_norm.errors import StoreError, UnreadableSlideError
 from wsi_norm.normalizers.model import Model
 from wsi_norm.pipeline import Estimate, Prepared, ShardResult, SlideJob
 from wsi_norm.report import SlideResult
-from wsi_norm.runner import Event, ShardWritten, SlidePlanned
+from wsi_norm.runner import Event, ShardWritten, SlidePlanned, SlidesFound
 from wsi_norm.runner.cluster import workers
 from wsi_norm.runner.drive import TASKS_PER_THREAD, Drive, Tasks
+from wsi_norm.runner.inline import Inline
 from wsi_norm.sources import SlideSource
 from wsi_norm.stages import Seconds, Stage
 from wsi_norm.store import Counts
@@ -38,10 +39,19 @@ PREPARED = Prepared(
 )
 
 
-@pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    """One thread of this process."""
-    with workers(CONFIG) as client:
+@pytest.fixture(scope="module", params=["inline", "dask"])
+def client(request: pytest.FixtureRequest) -> Iterator[Client | Inline]:
+    """One thread of this process, without dask and as a worker of dask."""
+    if request.param == "inline":
+        with Inline(CONFIG) as inline:
+            yield inline
+        return
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0"
+        ) as cluster,
+        workers(CONFIG.model_copy(update={"scheduler": cluster.scheduler_address})) as client,
+    ):
         yield client
 
 
@@ -83,6 +93,7 @@ def drive(
     events: list[Event] = []
     sources = [SlideSource(Path(f"/s/{index}.svs"), str(index)) for index in range(slides)]
     drive = Drive(config, Model(None, "0" * 64), sources, events.append, tasks)
+    drive.begin()
     drive.run(client)
     return drive, events
 
@@ -104,7 +115,12 @@ def test_a_result_holds_what_the_tasks_answered(client: Client) -> None:
     assert result.spent.cpu == {Stage.READING: 0.5}
     assert driven.peak_memory_bytes == {"host:0": 100, "host:1": 99}
     assert driven.threads == 1
-    assert events == [SlidePlanned("0", 40), *[ShardWritten("0", 10)] * SHARDS, result]
+    assert events == [
+        SlidesFound(1),
+        SlidePlanned("0", 40),
+        *[ShardWritten("0", 10)] * SHARDS,
+        result,
+    ]
 
 
 class Counting:
@@ -145,6 +161,15 @@ def finished(job: SlideJob) -> Prepared:
 
 def damaged(job: SlideJob) -> Prepared:
     return replace(PREPARED, damaged=True)
+
+
+def skipped(job: SlideJob) -> Prepared:
+    return replace(finished(job), counts=empty(job) | {"tiles": 7})
+
+
+def test_what_is_finished_needs_no_other_task(client: Client) -> None:
+    result = only_result(client, Tasks(skipped, broken, broken, broken))
+    assert (result.status, result.tiles, result.ok) == ("skipped", 7, True)
 
 
 def empty(job: SlideJob) -> Counts:

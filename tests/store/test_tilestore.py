@@ -264,9 +264,14 @@ LAYOUT: dict[str, tuple[str, tuple[int, ...], tuple[int, ...], tuple[str, ...]]]
     "coords": ("int64", (10, 2), (10, 2), ("tile", "xy")),
     "tissue_fraction": ("float32", (10,), (10,), ("tile",)),
     "flags": ("uint8", (10,), (4,), ("tile",)),
-    "tissue_mask": ("bool", (16, 20), (16, 20), ("y", "x")),
-    "thumbnail": ("uint8", (24, 32, 3), (24, 32, 3), ("y", "x", "channel")),
-    "thumbnail_normalized": ("uint8", (24, 32, 3), (24, 32, 3), ("y", "x", "channel")),
+    "tissue_mask": ("bool", (16, 20), (16, 20), ("mask_y", "mask_x")),
+    "thumbnail": ("uint8", (24, 32, 3), (24, 32, 3), ("thumbnail_y", "thumbnail_x", "channel")),
+    "thumbnail_normalized": (
+        "uint8",
+        (24, 32, 3),
+        (24, 32, 3),
+        ("thumbnail_y", "thumbnail_x", "channel"),
+    ),
 }
 
 

@@ -36,6 +36,13 @@ UNUSED = {
 }
 """Settings and the normalisers that have no use for them."""
 
+NOT_IN_A_STORE = {
+    *("slides", "slides_csv", "recursive", "output", "report", "profile", "overwrite", "dry_run"),
+    *("device", "gpus", "batch_size", "workers", "scheduler", "cluster", "fail_fast"),
+    *("ckpt", "template", "target", "roi"),  # files: what is in them counts, not where they lie
+}
+"""Settings that say nothing of what a finished store holds; any other may."""
+
 PX, UM, SHARE, N = (Option(metavar=unit) for unit in ("PX", "UM", "SHARE", "N"))
 
 

@@ -6,7 +6,6 @@ import itertools
 import json
 import math
 import os
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -23,7 +22,7 @@ from wsi_norm.errors import TrainingError
 from wsi_norm.evaluation import figures, presentation
 from wsi_norm.evaluation.scores import METRICS, score_runs, summarise
 from wsi_norm.evaluation.trials import PROFILE, Trial, collect, is_first, perform, trials_of
-from wsi_norm.machine import malloc_environment
+from wsi_norm.machine import deaf_to_interrupts, malloc_environment
 from wsi_norm.slide import read_image
 from wsi_norm.training.train import SUMMARY
 
@@ -124,15 +123,15 @@ def _in_workers(
     stages: list[list[Trial]], config: EvaluateConfig, root: Path | None
 ) -> Iterator[tuple[Trial, Path]]:
     os.environ.update(malloc_environment())
-    with ProcessPoolExecutor(
-        config.workers,
-        mp_context=get_context("spawn"),
-        initializer=signal.signal,  # Ctrl-C reaches all of them; ending them is for this process
-        initargs=(signal.SIGINT, signal.SIG_IGN),
-    ) as pool:
+    with deaf_to_interrupts():
+        pool = ProcessPoolExecutor(config.workers, mp_context=get_context("spawn"))
+    with pool:
         try:
             for stage in stages:
-                futures = {pool.submit(perform, trial, config, root, 1): trial for trial in stage}
+                with deaf_to_interrupts():  # processes are started as there is work for them
+                    futures = {
+                        pool.submit(perform, trial, config, root, 1): trial for trial in stage
+                    }
                 for future in as_completed(futures):
                     yield futures[future], future.result()
         except KeyboardInterrupt:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from wsi_norm.errors import CheckpointError
+from wsi_norm.location import write_whole
 from wsi_norm.lstainnorm.base import LayerConfig, StainLayer
 from wsi_norm.lstainnorm.layer import make_layer
 from wsi_norm.lstainnorm.moments import triple
@@ -70,14 +71,17 @@ def save_checkpoint(
             "provenance": dict(layer.provenance if provenance is None else provenance),
         }
     )
+    if path.suffix == ".safetensors":
+        data = safetensors.torch.save(state, metadata={KEY: facts})
+    elif path.suffix in {".pt", ".pth"}:
+        buffer = io.BytesIO()
+        torch.save({KEY: facts, "state": state}, buffer)
+        data = buffer.getvalue()
+    else:
+        raise CheckpointError(f"{path}: name the checkpoint .safetensors or .pt")
     try:
-        if path.suffix == ".safetensors":
-            safetensors.torch.save_file(state, path, metadata={KEY: facts})
-        elif path.suffix in {".pt", ".pth"}:
-            torch.save({KEY: facts, "state": state}, path)
-        else:
-            raise CheckpointError(f"{path}: name the checkpoint .safetensors or .pt")
-    except (OSError, safetensors.SafetensorError, RuntimeError) as error:
+        write_whole(path, [data])
+    except OSError as error:
         raise CheckpointError(f"{path}: cannot write the checkpoint: {error}") from error
 
 

@@ -4,6 +4,7 @@
 closes the store. All three run anywhere, given paths and settings.
 """
 
+from wsi_norm.pipeline.finished import finished_before
 from wsi_norm.pipeline.job import Estimate, Prepared, ShardResult, SlideJob
 from wsi_norm.pipeline.shards import process_shard
 from wsi_norm.pipeline.slides import estimate, finish, prepare
@@ -15,6 +16,7 @@ __all__ = [
     "SlideJob",
     "estimate",
     "finish",
+    "finished_before",
     "prepare",
     "process_shard",
 ]

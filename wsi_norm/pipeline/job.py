@@ -10,6 +10,7 @@ from wsi_norm.config import RunConfig
 from wsi_norm.normalizers.model import Model
 from wsi_norm.sources import SlideSource
 from wsi_norm.stages import Seconds
+from wsi_norm.store import Counts
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Prepared:
         A line each.
     seconds
         Spent on planning and statistics.
+    counts
+        Those of a store that is finished and needs nothing; else None.
     """
 
     tiles: int
@@ -50,6 +53,7 @@ class Prepared:
     damaged: bool
     warnings: tuple[str, ...]
     seconds: Seconds
+    counts: Counts | None = None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
 
 import torch
 
@@ -12,7 +11,8 @@ from wsi_norm.choices import CODECS
 from wsi_norm.errors import StoreError, UnreadableSlideError
 from wsi_norm.geometry import TileGrid
 from wsi_norm.location import exists, free_bytes
-from wsi_norm.machine import versions
+from wsi_norm.machine import package_version, versions
+from wsi_norm.pipeline.finished import asked_sha256
 from wsi_norm.pipeline.job import Estimate, Prepared, SlideJob
 from wsi_norm.pipeline.kept import kept_normalizer
 from wsi_norm.pipeline.tiles import measure_slide, read_tiles, spread
@@ -70,6 +70,7 @@ def prepare(job: SlideJob) -> Prepared:
         damaged=store.meta.slide.damage is not None,
         warnings=store.meta.warnings,
         seconds=seconds,
+        counts=store.meta.counts,
     )
 
 
@@ -165,6 +166,8 @@ def _create(job: SlideJob, slide: Slide, plan: SlidePlan) -> TileStore:
         white=plan.white,
         statistics=statistics.to_dict() if statistics is not None else None,
         warnings=tuple(warnings),
+        tissue_share=float(plan.tissue_mask.mean()),
+        asked_sha256=asked_sha256(job),
     )
     return TileStore.create(
         job.store,
@@ -184,7 +187,7 @@ def _expected_bytes(job: SlideJob, tiles: int) -> int:
 
 def _settings(job: SlideJob, slide: Slide, grid: TileGrid) -> Settings:
     return Settings(
-        package_version=version("wsi-norm"),
+        package_version=package_version(),
         slide=_slide_meta(job, slide),
         tiling=_tiling_meta(job, grid),
         tissue=TissueMeta(

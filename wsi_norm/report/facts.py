@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from wsi_norm.errors import StoreError
-from wsi_norm.report.pictures import Picture, Shares, picture, picture_with_tissue
+from wsi_norm.report.pictures import Pair, Picture, Shares, Shelf, picture, picture_with_tissue
 from wsi_norm.report.results import SlideResult
 from wsi_norm.stages import Stage
-from wsi_norm.store import StoreMeta, TileFlag, TileStore
+from wsi_norm.store import StoreMeta, TileFlag, TileStore, finished
 
 WITHOUT_STORE = ("failed", "interrupted", "planned")
 """With these, a store of that name may be another slide's or another run's."""
@@ -39,27 +41,59 @@ class StoreFacts:
     unreadable_at: tuple[tuple[int, int], ...]
 
 
-def read_store(slide: SlideResult) -> StoreFacts | None:
+def read_store(
+    slide: SlideResult, shelf: Shelf | None = None, known_only: bool = False
+) -> StoreFacts | None:
     """What the store of a slide adds to its result; None if there is none, or a damaged one.
 
     The store of a slide that did not get as far as its plan is left alone: it is not of this run.
+
+    Parameters
+    ----------
+    slide
+        The result.
+    shelf
+        Where the pictures go; None: into the page.
+    known_only
+        Draw nothing: None where the shelf does not have the pictures yet.
     """
     if slide.status in WITHOUT_STORE and Stage.PLANNING not in slide.spent.wall:
         return None
+    known = None if shelf is None else _known(slide, shelf)
+    if known is not None or known_only:
+        return known
     try:
-        store = TileStore.open(slide.store, allow_partial=True)
-        thumbnail, tissue = store.thumbnail, store.tissue_mask
-        unreadable = _unreadable(store) if slide.unreadable else slide.unreadable_at
-        return StoreFacts(
-            meta=store.meta,
-            before=picture_with_tissue(thumbnail, tissue, _shares(store.meta, unreadable)),
-            after=picture(store.thumbnail_normalized),
-            planned_tiles=len(store),
-            tissue_share=float(tissue.mean()),
-            unreadable_at=unreadable,
-        )
+        return _drawn(slide, TileStore.open(slide.store, allow_partial=True), shelf)
     except StoreError:
         return None
+
+
+def _known(slide: SlideResult, shelf: Shelf) -> StoreFacts | None:
+    """From the attribute of a finished store alone, if its pictures are on the shelf."""
+    meta = finished(Path(slide.store))
+    if meta is None or meta.counts is None or meta.tissue_share is None or slide.unreadable:
+        return None
+    pictures = shelf.find(_digest(meta, ()))
+    if pictures is None:
+        return None
+    return StoreFacts(meta, *pictures, meta.counts["tiles"], meta.tissue_share, ())
+
+
+def _drawn(slide: SlideResult, store: TileStore, shelf: Shelf | None) -> StoreFacts:
+    thumbnail, tissue = store.thumbnail, store.tissue_mask
+    unreadable = _unreadable(store) if slide.unreadable else slide.unreadable_at
+    before = picture_with_tissue(thumbnail, tissue, _shares(store.meta, unreadable))
+    after = picture(store.thumbnail_normalized)
+    shown: Pair = before.inside(), after.inside()
+    if shelf is not None:
+        shown = shelf.put(_digest(store.meta, unreadable), before, after)
+    return StoreFacts(store.meta, *shown, len(store), float(tissue.mean()), unreadable)
+
+
+def _digest(meta: StoreMeta, unreadable: Iterable[tuple[int, int]]) -> str:
+    """Names the pictures: equal stores have equal ones."""
+    text = meta.model_dump_json() + str(list(unreadable))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _unreadable(store: TileStore) -> tuple[tuple[int, int], ...]:

@@ -1,4 +1,4 @@
-"""report.html: one file that holds all it shows; no script, no network."""
+"""report.html: a page without script or network, which holds all it shows as far as it can."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ from wsi_norm.location import write_text
 from wsi_norm.report import words
 from wsi_norm.report.colour import Channel, Moments, channels, strips, swatch
 from wsi_norm.report.facts import StoreFacts, read_store
+from wsi_norm.report.pictures import Shelf
 from wsi_norm.report.results import RunSummary, SlideResult, Status
 from wsi_norm.stages import Stage
 from wsi_norm.store import TileFlag
 
 POSITIONS_SHOWN = 20
+
+PICTURES_INSIDE = 200
+"""Slides up to this many have their pictures in the page, which can be mailed then: 3 MB."""
 
 URGENCY: tuple[Status, ...] = ("failed", "interrupted", "damaged", "skipped")
 """The order in which slides that need attention are listed."""
@@ -117,12 +121,19 @@ class Page:
 
 
 def write_html(summary: RunSummary, path: Path) -> Path:
-    """Write the report as one file; OSError if that fails.
+    """Write the report; OSError if that fails.
+
+    It is one file for up to `PICTURES_INSIDE` slides. The pictures of more lie in a folder beside
+    it, `<name>_files`, and a browser loads them as they are looked at. There those of an earlier
+    report are used again; an interrupted run, which has to end soon, draws no others.
 
     Every store is opened once. A store that cannot be opened leaves its slide without pictures.
     """
     target = summary.model.get("target")
-    page = Page(summary, tuple(_cards(summary.slides, target)))
+    shelf = Shelf(path.with_name(f"{path.stem}_files"))
+    many = len(summary.slides) > PICTURES_INSIDE
+    cards = _cards(summary, shelf if many else None, target)
+    page = Page(summary, tuple(cards))
     text = _template().render(
         page=page,
         summary=summary,
@@ -135,13 +146,18 @@ def write_html(summary: RunSummary, path: Path) -> Path:
         target=target,
         target_swatch=swatch(target),
         positions_shown=POSITIONS_SHOWN,
+        pictures_from="'self' file:" if many else "data:",
     )
-    return write_text(path, text)
+    write_text(path, text)
+    if not summary.interrupted:
+        shelf.clear()
+    return path
 
 
-def _cards(slides: Iterable[SlideResult], target: Moments | None) -> Iterable[Card]:
-    for index, slide in enumerate(slides, start=1):
-        store = read_store(slide)
+def _cards(summary: RunSummary, shelf: Shelf | None, target: Moments | None) -> Iterable[Card]:
+    soon = shelf is not None and summary.interrupted
+    for index, slide in enumerate(summary.slides, start=1):
+        store = read_store(slide, shelf, known_only=soon)
         measured = store.meta.statistics if store else None
         yield Card(index, slide, store, channels(measured, target))
 

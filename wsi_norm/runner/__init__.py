@@ -1,6 +1,21 @@
 """Many slides, many workers: the only home of dask."""
 
 from wsi_norm.runner.entry import run
-from wsi_norm.runner.events import Event, PassedOver, ShardWritten, SlidePlanned, WaitingForWorkers
+from wsi_norm.runner.events import (
+    Event,
+    PassedOver,
+    ShardWritten,
+    SlidePlanned,
+    SlidesFound,
+    WaitingForWorkers,
+)
 
-__all__ = ["Event", "PassedOver", "ShardWritten", "SlidePlanned", "WaitingForWorkers", "run"]
+__all__ = [
+    "Event",
+    "PassedOver",
+    "ShardWritten",
+    "SlidePlanned",
+    "SlidesFound",
+    "WaitingForWorkers",
+    "run",
+]

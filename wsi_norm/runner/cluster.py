@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import dask
-from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster
+from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster, Status
 
 from wsi_norm.config import RunConfig, read_yaml
 from wsi_norm.errors import ConfigError
 from wsi_norm.machine import (
     available_cores,
     deaf_to_interrupts,
+    gpu_threads,
     malloc_environment,
     resolve_device,
 )
-
-MIN_GPU_THREADS, MAX_GPU_THREADS = 4, 32
+from wsi_norm.runner.processes import ended
 
 CONNECT_SECONDS = 30
 
@@ -45,7 +45,8 @@ def workers(config: RunConfig) -> Iterator[Client]:
     Raises
     ------
     ConfigError
-        The scheduler does not answer, the cluster's description is wrong, or a GPU is not there.
+        The scheduler does not answer, the cluster's description is wrong, a GPU is not there, or no
+        worker process can be started.
     """
     with ExitStack() as stack:
         stack.enter_context(
@@ -60,10 +61,10 @@ def workers(config: RunConfig) -> Iterator[Client]:
         elif config.gpus:
             for index in config.gpus:
                 resolve_device(f"cuda:{index}")
-            with deaf_to_interrupts():
+            with deaf_to_interrupts(), _start_errors():
                 address = stack.enter_context(gpu_cluster(config.gpus))
         else:
-            with deaf_to_interrupts():
+            with deaf_to_interrupts(), _start_errors():
                 address = stack.enter_context(local_cluster(config))
         try:
             client = stack.enter_context(Client(address, timeout=CONNECT_SECONDS))
@@ -72,22 +73,62 @@ def workers(config: RunConfig) -> Iterator[Client]:
         yield client
 
 
-def local_cluster(config: RunConfig) -> LocalCluster:
-    """Processes on this machine: one per core, or one with threads where there is a GPU.
+class WorkerEndedError(RuntimeError):
+    """A worker process ended while it started; `status` is its exit status."""
 
-    `workers: 0` is one thread of this process.
-    """
+    def __init__(self, status: int) -> None:
+        super().__init__(ended(status))
+        self.status = status
+
+
+class WatchedNanny(Nanny):  # type: ignore[misc] # dask's
+    """A nanny that tells how its worker process ended, where dask says that it did not start."""
+
+    ended_with: int | None = None
+
+    async def instantiate(self) -> Status:
+        """Start the worker process; WorkerEndedError where it ends instead."""
+        status = await super().instantiate()
+        if status != Status.running and self.ended_with is not None:
+            raise WorkerEndedError(self.ended_with)
+        return status
+
+    def _on_worker_exit_sync(self, exitcode: int) -> None:
+        self.ended_with = exitcode
+        super()._on_worker_exit_sync(exitcode)
+
+
+@contextmanager
+def _start_errors() -> Iterator[None]:
+    """What dask raises where workers do not start, as ConfigError without dask's hundred lines."""
+    try:
+        yield
+    except (RuntimeError, OSError) as error:
+        causes = list(_chain(error))
+        known = [str(cause) for cause in causes if isinstance(cause, WorkerEndedError)]
+        said = known[0] if known else f"worker processes cannot be started: {causes[-1]}"
+        raise ConfigError(said) from None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def local_cluster(config: RunConfig) -> LocalCluster:
+    """Processes on this machine: one per core, or one with threads where there is a GPU."""
     gpu = resolve_device(config.device).type == "cuda"
     number = config.workers
     if number is None:
         number = 1 if gpu else available_cores()
     return LocalCluster(
-        n_workers=max(1, number),
+        n_workers=number,
         threads_per_worker=gpu_threads(1) if gpu else 1,
-        processes=number > 0,
+        worker_class=WatchedNanny,
         dashboard_address=":0",
         silence_logs=logging.CRITICAL,
-        **({"preload": PRELOAD} if number > 0 else {}),
+        preload=PRELOAD,
     )
 
 
@@ -96,7 +137,7 @@ def gpu_cluster(gpus: tuple[int, ...]) -> SpecCluster:
     return SpecCluster(
         workers={
             f"gpu-{index}": {
-                "cls": Nanny,
+                "cls": WatchedNanny,
                 "options": {
                     "nthreads": gpu_threads(len(gpus)),
                     "env": {"CUDA_VISIBLE_DEVICES": str(index)},
@@ -134,11 +175,3 @@ def described_cluster(file: Path) -> Any:
     except (TypeError, ValueError, OSError, RuntimeError) as error:
         raise ConfigError(f"{file}: {name} cannot be started: {error}") from error
     return cluster
-
-
-def gpu_threads(gpus: int) -> int:
-    """Threads of a GPU's worker: twice its share of the cores.
-
-    While one waits for the device, the others keep every core at decoding and encoding.
-    """
-    return min(max(2 * available_cores() // gpus, MIN_GPU_THREADS), MAX_GPU_THREADS)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
-
-from distributed import Client, Future, as_completed
-from distributed.scheduler import KilledWorker, NoWorkerError
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
 
 from wsi_norm import pipeline
 from wsi_norm.config import RunConfig
@@ -19,10 +18,20 @@ from wsi_norm.normalizers.model import Model
 from wsi_norm.pipeline import Estimate, Prepared, ShardResult, SlideJob
 from wsi_norm.report import SlideResult, Status
 from wsi_norm.runner.checks import absolute_source
-from wsi_norm.runner.events import OnEvent, ShardWritten, SlidePlanned, WaitingForWorkers
+from wsi_norm.runner.events import (
+    OnEvent,
+    ShardWritten,
+    SlidePlanned,
+    SlidesFound,
+    WaitingForWorkers,
+)
+from wsi_norm.runner.inline import Inline, is_inline
 from wsi_norm.sources import SlideSource, same_names
 from wsi_norm.stages import Seconds
 from wsi_norm.store import Counts, TileFlag
+
+if TYPE_CHECKING:  # a run in its own process does without dask
+    from distributed import Client
 
 TASKS_PER_THREAD = 3
 """Tasks out at a time, per worker thread: one at work and the next ones there before it ends."""
@@ -76,6 +85,8 @@ class _Task:
 class Drive:
     """Submits tasks as others end, so that memory does not grow with the number of slides.
 
+    `begin` ends the slides that need no worker, `run` the others.
+
     Parameters
     ----------
     config, model, sources
@@ -109,7 +120,7 @@ class Drive:
                 config.output / f"{source.name}.zarr",
                 config,
                 model,
-                apart=config.workers == 0,  # no worker process would die in its place
+                apart=is_inline(config),  # no worker process would die in its place
             )
             for source in map(absolute_source, sources)
         ]
@@ -123,27 +134,42 @@ class Drive:
         self._shards: deque[tuple[_Slide, int]] = deque()
         self._again: deque[_Task] = deque()
         self._suspects: deque[_Task] = deque()
-        self._out: dict[Future, _Task] = {}
+        self._out: dict[Any, _Task] = {}
         self._window, self._window_until = 0, 0.0
         self._failed = False
 
-    def run(self, client: Client) -> None:
-        """Drive every slide to its result, with the workers of a client."""
-        self._client, self._done = client, as_completed()
+    def begin(self) -> bool:
+        """End the slides that may not be done, or were before; whether any is left.
+
+        The latter takes a thousandth of a second or two for each: less than a worker needs to be
+        told of it.
+        """
+        self._on_event(SlidesFound(len(self._slides)))
         self._refuse_same_names()
+        if not (self._config.overwrite or self._config.dry_run):
+            for slide in self._slides:
+                if slide.result is None and (prepared := pipeline.finished_before(slide.job)):
+                    self._planned(slide, prepared)
+        if self._config.fail_fast and self._failed:
+            self.interrupt()
+        return any(slide.result is None for slide in self._slides)
+
+    def run(self, client: Client | Inline) -> None:
+        """Drive every other slide to its result, with the workers of a client."""
+        self._client, self._done = client, SimpleQueue[Any]()
         if not client.nthreads():
             self._on_event(WaitingForWorkers())
         self._fill()
-        for future in self._done:
+        while self._out:
+            future = self._done.get()
             task = self._out.pop(future)
             if task.slide.result is None:
-                if future.status == "finished":
+                if (error := _failure(future)) is None:
                     task.take(task.slide, future.result())
-                elif isinstance(error := future.exception(), NoWorkerError):
+                elif _of_scheduler(error, "NoWorkerError"):
                     self.interrupt()
-                elif not (isinstance(error, KilledWorker) and self._put_back(task)):
-                    self._fail(task.slide, future)
-            future.release()
+                elif not (_of_scheduler(error, "KilledWorker") and self._put_back(task)):
+                    self._fail(task.slide, error)
             if self._config.fail_fast and self._failed:
                 self.interrupt()
                 return
@@ -208,7 +234,7 @@ class Drive:
         task.alone = alone
         future = self._client.submit(task.do, task.slide.job, *task.arguments, pure=False)
         self._out[future] = task
-        self._done.add(future)
+        future.add_done_callback(self._done.put)
 
     def _put_back(self, task: _Task) -> bool:
         """Whether a task whose worker died gets another try.
@@ -239,7 +265,10 @@ class Drive:
         slide.open_shards = len(prepared.missing)
         self._on_event(SlidePlanned(slide.job.source.name, sum(prepared.missing.values())))
         self._shards.extend((slide, shard) for shard in prepared.missing)
-        self._finish_if_written(slide)
+        if prepared.counts is not None:
+            self._finished(slide, prepared.counts)
+        else:
+            self._finish_if_written(slide)
 
     def _written(self, slide: _Slide, shard: ShardResult) -> None:
         slide.open_shards -= 1
@@ -274,12 +303,11 @@ class Drive:
                 error += f"; the first: {slide.read_error.removeprefix(f'{path}: ')}"
         self._end(slide, status, error=error, counts=counts)
 
-    def _fail(self, slide: _Slide, future: Future) -> None:
-        error = future.exception() or RuntimeError(f"the task was {future.status}")
+    def _fail(self, slide: _Slide, error: BaseException) -> None:
         path = slide.job.source.path
         if isinstance(error, WsiNormError):
             message = str(error)
-        elif isinstance(error, KilledWorker):
+        elif _of_scheduler(error, "KilledWorker"):
             message = (
                 f"{path}: a worker process died on it three times, at last with nothing else to "
                 "do (out of memory?); give it more, or leave the slide out"
@@ -318,3 +346,18 @@ class Drive:
                     f"written to {slide.job.store.name}; rename one, or give a column 'name' in "
                     "--slides-csv",
                 )
+
+
+def _failure(future: Any) -> BaseException | None:
+    """Why there is no result, of a future of dask or of concurrent.futures; None if there is."""
+    status = getattr(future, "status", None)  # dask's
+    if status == "finished":
+        return None
+    error: BaseException | None = future.exception()
+    return RuntimeError(f"the task was {status}") if status and error is None else error
+
+
+def _of_scheduler(error: BaseException, kind: str) -> bool:
+    """Whether an error is of this kind of dask's scheduler; where dask is not loaded, none is."""
+    scheduler = sys.modules.get("distributed.scheduler")
+    return scheduler is not None and isinstance(error, getattr(scheduler, kind))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
+from typing import Any
 
 from wsi_norm.config import RunConfig
 from wsi_norm.errors import StoreError
@@ -13,9 +15,10 @@ from wsi_norm.machine import versions
 from wsi_norm.pipeline.slides import SOFTWARE
 from wsi_norm.report import RunSummary, profile_table, write_report
 from wsi_norm.runner.checks import check_output, checked_model
-from wsi_norm.runner.cluster import workers
 from wsi_norm.runner.drive import Drive
 from wsi_norm.runner.events import OnEvent, PassedOver
+from wsi_norm.runner.inline import Inline, is_inline
+from wsi_norm.runner.processes import check_processes, starts_processes
 from wsi_norm.slide.apart import end_idle
 from wsi_norm.sources import find_slides
 
@@ -40,7 +43,8 @@ def run(
 ) -> RunSummary:
     """Normalise slides into stores: what `wsi-norm run` does.
 
-    Worker processes import the calling script, so call this under `if __name__ == "__main__":`.
+    Worker processes import the calling script, so call this under `if __name__ == "__main__":`, or
+    set `workers=0`, which starts none.
 
     Parameters
     ----------
@@ -66,6 +70,8 @@ def run(
     if not isinstance(config, RunConfig | None):
         raise TypeError(f"config must be a RunConfig (see run_config), not {type(config).__name__}")
     config = (config or RunConfig()).absolute()
+    if starts_processes(config):
+        check_processes()
     slides = [slides] if isinstance(slides, str | os.PathLike) else slides
     started, clock = datetime.now(UTC), time.perf_counter()
     names = [os.fspath(slide) for slide in slides] + list(config.slides)
@@ -80,9 +86,10 @@ def run(
     drive = Drive(config, model, sources, on_event)
     interrupted, starting = False, 0.0
     try:
-        with workers(config) as client:
-            starting = time.perf_counter() - clock
-            drive.run(client)
+        if drive.begin():
+            with _workers(config) as client:
+                starting = time.perf_counter() - clock
+                drive.run(client)
     except KeyboardInterrupt:
         interrupted = True
         drive.interrupt()
@@ -106,6 +113,15 @@ def run(
     if interrupted:
         raise KeyboardInterrupt
     return summary
+
+
+def _workers(config: RunConfig) -> AbstractContextManager[Any]:
+    """Where the work is done, to be entered."""
+    if is_inline(config):
+        return Inline(config)
+    from wsi_norm.runner.cluster import workers  # dask is imported where it is used
+
+    return workers(config)
 
 
 def _write(summary: RunSummary, config: RunConfig) -> None:

@@ -16,6 +16,13 @@ class PassedOver:
 
 
 @dataclass(frozen=True)
+class SlidesFound:
+    """The run begins: so many slides are to be done."""
+
+    slides: int
+
+
+@dataclass(frozen=True)
 class SlidePlanned:
     """A slide's tiles are known; `tiles` of them are still to be written."""
 
@@ -36,5 +43,5 @@ class WaitingForWorkers:
     """There is no worker yet: jobs of a cluster may be queued."""
 
 
-Event = PassedOver | WaitingForWorkers | SlidePlanned | ShardWritten | SlideResult
+Event = PassedOver | SlidesFound | WaitingForWorkers | SlidePlanned | ShardWritten | SlideResult
 OnEvent = Callable[[Event], None]

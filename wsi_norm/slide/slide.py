@@ -22,6 +22,12 @@ from wsi_norm.slide.overview import WHITE, Overview, painted
 from wsi_norm.slide.readers.base import Metadata, Reader, Refused
 
 
+def fingerprint(path: Location) -> str:
+    """SHA-256 of a file's first MiB: with its size, enough to notice another file."""
+    with path.open("rb") as file:
+        return hashlib.sha256(file.read(1 << 20)).hexdigest()
+
+
 @dataclass
 class Slide:
     """An open slide; use `open_slide` to get one and a `with` block to close it.
@@ -133,9 +139,8 @@ class Slide:
         return overview
 
     def fingerprint(self) -> str:
-        """SHA-256 of the file's first MiB: with its size, enough to notice another file."""
-        with self.path.open("rb") as file:
-            return hashlib.sha256(file.read(1 << 20)).hexdigest()
+        """See `fingerprint`."""
+        return fingerprint(self.path)
 
     def close(self) -> None:
         """Close the file; reading afterwards raises ReadError."""

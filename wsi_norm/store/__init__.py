@@ -12,6 +12,7 @@ from wsi_norm.store.metadata import (
     TissueMeta,
     differences,
 )
+from wsi_norm.store.objects import finished
 from wsi_norm.store.tilestore import TileStore, tiles_per_shard
 
 __all__ = [
@@ -26,5 +27,6 @@ __all__ = [
     "TilingMeta",
     "TissueMeta",
     "differences",
+    "finished",
     "tiles_per_shard",
 ]

@@ -26,7 +26,7 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from wsi_norm.location import read_tail
-from wsi_norm.store.metadata import TileFlag
+from wsi_norm.store.metadata import DIMENSIONS, TileFlag
 
 UInt8 = npt.NDArray[np.uint8]
 
@@ -88,7 +88,7 @@ def create_arrays(
         dtype=np.uint8,
         fill_value=255,
         compressors=codec.compressors,
-        dimension_names=("tile", "y", "x", "channel"),
+        dimension_names=DIMENSIONS["tiles"],
     )
     group.create_array(
         "flags",
@@ -97,7 +97,7 @@ def create_arrays(
         dtype=np.uint8,
         fill_value=0,
         compressors=ZSTD.compressors,
-        dimension_names=("tile",),
+        dimension_names=DIMENSIONS["flags"],
         attributes={"bits": {str(flag.name): int(flag) for flag in TileFlag}},
     )
 

@@ -48,6 +48,17 @@ class TileFlag(IntFlag):
         return str(self.name).lower()
 
 
+DIMENSIONS = {
+    "tiles": ("tile", "y", "x", "channel"),
+    "flags": ("tile",),
+    "coords": ("tile", "xy"),
+    "tissue_fraction": ("tile",),
+    "tissue_mask": ("mask_y", "mask_x"),
+    "thumbnail": ("thumbnail_y", "thumbnail_x", "channel"),
+    "thumbnail_normalized": ("thumbnail_y", "thumbnail_x", "channel"),
+}
+"""Arrays and the names of their dimensions. A name stands for one length, as xarray wants it."""
+
 Counts = dict[str, int]
 """Tiles in all (`tiles`), and tiles that carry each flag (by its key)."""
 
@@ -136,13 +147,18 @@ class StoreMeta(Settings):
     """The group attribute `wsi_norm`: the settings and what came of them.
 
     `white` is the RGB of the slide's clear glass in [0, 1]; `statistics` is None with tile
-    statistics and where there was no tissue to measure.
+    statistics and where there was no tissue to measure. `tissue_share` is of the slide's area.
+    `asked_sha256` is a digest of all that was asked for: who asks for the same of the same file
+    need not open the slide to know that a finished store is what it wants. Stores of earlier
+    versions have neither.
     """
 
     format_version: Literal[1] = 1
     white: tuple[float, float, float]
     statistics: dict[str, Any] | None
     warnings: tuple[str, ...]
+    tissue_share: float | None = None
+    asked_sha256: str | None = None
     counts: Counts | None = None
     complete: bool = False
 

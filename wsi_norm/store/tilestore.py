@@ -7,7 +7,6 @@ or the next run, which check every shard's index, find what did not get there.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -23,13 +22,10 @@ from wsi_norm.choices import CODECS
 from wsi_norm.errors import StoreError
 from wsi_norm.store import encoding
 from wsi_norm.store.encoding import UInt8
-from wsi_norm.store.metadata import Counts, StoreMeta, TileFlag
+from wsi_norm.store.metadata import DIMENSIONS, Counts, StoreMeta, TileFlag
+from wsi_norm.store.objects import ATTRIBUTE, ROOT, SINGLE_CHUNK, Objects, attribute
 
-ATTRIBUTE = "wsi_norm"
 SHARD_BYTES = 16 << 20
-
-SINGLE_CHUNK = ("coords", "tissue_fraction", "tissue_mask", "thumbnail", "thumbnail_normalized")
-"""Arrays that are written whole when the store is created."""
 
 _OPEN_ERRORS = (
     OSError,
@@ -62,9 +58,8 @@ class TileStore:
         self.path = path
         self.meta = meta
         self._group = group
-        self._arrays = {
-            name: _open_array(path, group, name) for name in ("tiles", "flags", *SINGLE_CHUNK)
-        }
+        self._arrays = {name: _open_array(path, group, name) for name in DIMENSIONS}
+        self._objects = Objects(path, len(self), meta.tiling.tiles_per_shard)
 
     @classmethod
     def create(
@@ -108,14 +103,14 @@ class TileStore:
                 meta.tiling.tiles_per_shard,
                 CODECS[meta.codec],
             )
-            _save(group, "coords", coords, ("tile", "xy"))
-            _save(group, "tissue_fraction", tissue_fraction, ("tile",))
-            _save(group, "tissue_mask", tissue_mask, ("y", "x"), mask_scale)
+            _save(group, "coords", coords)
+            _save(group, "tissue_fraction", tissue_fraction)
+            _save(group, "tissue_mask", tissue_mask, mask_scale)
             for name, image in (
                 ("thumbnail", thumbnail),
                 ("thumbnail_normalized", thumbnail_normalized),
             ):
-                _save(group, name, image, ("y", "x", "channel"), thumbnail_scale)
+                _save(group, name, image, thumbnail_scale)
             location.publish(draft, path)
         except OSError as error:
             raise StoreError(f"{path}: cannot write the store: {error}") from error
@@ -155,15 +150,11 @@ class TileStore:
     @staticmethod
     def stamp(path: Path) -> location.Stamp | None:
         """What changes when a store is created anew or its metadata are written; None: no store."""
-        return location.stamp(path / "zarr.json")
+        return location.stamp(path / ROOT)
 
     def _lost_arrays(self) -> list[str]:
         """What was written with the store and is gone: zarr would read it as zeros."""
-        missing = [
-            f"{name}: missing"
-            for name in SINGLE_CHUNK
-            if self._arrays[name].size and not location.exists(self._object(name, 0))
-        ]
+        missing = [f"{name}: missing" for name in self._objects.lost()]
         misfits = [
             f"{name}: another length than tiles"
             for name in ("coords", "flags", "tissue_fraction")
@@ -218,12 +209,11 @@ class TileStore:
     @property
     def shards(self) -> int:
         """Number of shards."""
-        return -(-len(self) // self.meta.tiling.tiles_per_shard)
+        return self._objects.shards
 
     def rows(self, shard: int) -> slice:
         """The rows of `tiles` that a shard holds."""
-        start = shard * self.meta.tiling.tiles_per_shard
-        return slice(start, min(start + self.meta.tiling.tiles_per_shard, len(self)))
+        return self._objects.rows(shard)
 
     def write_shard(self, shard: int, tiles: UInt8, flags: UInt8) -> None:
         """Write one whole shard, `tiles` (n, T, T, 3) and `flags` (n,), atomically."""
@@ -234,7 +224,7 @@ class TileStore:
                 f"shard {shard} holds rows {rows}, not tiles of shape {tiles.shape} with flags of "
                 f"shape {flags.shape}"
             )
-        flags_file, tiles_file = self._object("flags", shard), self._object("tiles", shard)
+        flags_file, tiles_file = self._objects.at("flags", shard), self._objects.at("tiles", shard)
         codec = CODECS[self.meta.codec]
         try:
             new_flags = b"".join(encoding.encode_flags(flags, slots))
@@ -247,15 +237,11 @@ class TileStore:
 
     def has_shard(self, shard: int) -> bool:
         """Whether a shard is there, with a whole index and all the bytes that this promises."""
-        rows, slots = self.rows(shard), self.meta.tiling.tiles_per_shard
-        tiles = self._object("tiles", shard)
-        return location.size(self._object("flags", shard)) > 0 and encoding.is_whole(
-            tiles, rows.stop - rows.start, slots
-        )
+        return self._objects.has_shard(shard)
 
     def missing_shards(self, unreadable_too: bool = False) -> list[int]:
         """Shards still to be written, and those with unreadable tiles, which may now be read."""
-        missing = {shard for shard in range(self.shards) if not self.has_shard(shard)}
+        missing = set(self._objects.missing_shards())
         if unreadable_too:
             try:
                 rows = np.flatnonzero(self.flags & TileFlag.UNREADABLE)
@@ -333,19 +319,14 @@ class TileStore:
             raise StoreError(f"{self.path}: cannot write the store: {error}") from error
         self.meta = meta
 
-    def _object(self, name: str, shard: int) -> Path:
-        rest = ["0"] * (self._arrays[name].ndim - 1)
-        return self.path.joinpath(name, "c", str(shard), *rest)
-
 
 def _is_store(path: Path) -> bool:
     """Whether a folder says that it is a store of ours, of whatever version."""
     try:
-        document = json.loads(location.read_bytes(path / "zarr.json"))
+        attribute(path)
     except (OSError, ValueError):
         return False
-    attributes = document.get("attributes") if isinstance(document, dict) else None
-    return isinstance(attributes, dict) and ATTRIBUTE in attributes
+    return True
 
 
 def _open_array(path: Path, group: zarr.Group, name: str) -> zarr.Array[Any]:
@@ -362,7 +343,6 @@ def _save(
     group: zarr.Group,
     name: str,
     data: npt.NDArray[Any],
-    dimensions: tuple[str, ...],
     attributes: dict[str, Any] | None = None,
 ) -> None:
     array = group.create_array(
@@ -370,7 +350,7 @@ def _save(
         shape=data.shape,
         chunks=tuple(max(1, length) for length in data.shape),
         dtype=data.dtype,
-        dimension_names=dimensions,
+        dimension_names=DIMENSIONS[name],
         attributes=attributes,
         compressors=encoding.ZSTD.compressors,
         config={"write_empty_chunks": True},  # its existence says that it is not lost

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
 import yaml
-from safetensors.torch import save_file
 
 from wsi_norm.cohort.batches import training_batches
 from wsi_norm.cohort.conditions import CONDITIONS
@@ -23,6 +23,7 @@ from wsi_norm.cohort.tiles import LabelledTiles
 from wsi_norm.config import TrainConfig, read_yaml
 from wsi_norm.config.compare import differences
 from wsi_norm.errors import TrainingError
+from wsi_norm.location import write_text, write_whole
 from wsi_norm.lstainnorm import StainLayer, save_checkpoint
 from wsi_norm.training.ablation import ablation, learned_facts
 from wsi_norm.training.front import LayerFront, build_front
@@ -203,8 +204,8 @@ def _write(task: StainTask, config: TrainConfig, splits: Splits, summary: dict[s
         save_checkpoint(layer, config.output / MODEL, provenance(config, splits, summary))
     # cloned: a file of tensors cannot hold two that share their memory, as tied weights do
     state = {name: value.clone().contiguous() for name, value in task.network.state_dict().items()}
-    save_file(state, config.output / NETWORK)
-    (config.output / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n")
+    write_whole(config.output / NETWORK, [safetensors.torch.save(state)])
+    write_text(config.output / SUMMARY, json.dumps(summary, indent=1) + "\n")
 
 
 def provenance(config: TrainConfig, splits: Splits, summary: dict[str, Any]) -> dict[str, Any]:
@@ -261,7 +262,7 @@ def changes(config: TrainConfig) -> list[str]:
 def _write_settings(config: TrainConfig) -> None:
     settings = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
     try:
-        (config.output / SETTINGS).write_text(settings)
+        write_text(config.output / SETTINGS, settings)
     except OSError as error:
         raise TrainingError(f"{config.output}: cannot write there: {error.strerror}") from error
 

@@ -1,0 +1,48 @@
+"""Work in this process, where no other is wanted: no cluster, no dask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, Self
+
+from wsi_norm.config import RunConfig
+from wsi_norm.machine import gpu_threads, resolve_device
+
+
+def is_inline(config: RunConfig) -> bool:
+    """Whether a run does its work in its own process."""
+    return config.workers == 0 and not (config.scheduler or config.cluster or config.gpus)
+
+
+class Inline:
+    """One thread of this process (with a GPU several), used as a dask client is.
+
+    The calling thread stays free to take an interrupt. Leaving the `with` block waits for the task
+    at work, which is then whole, and drops the others.
+    """
+
+    def __init__(self, config: RunConfig) -> None:
+        gpu = resolve_device(config.device).type == "cuda"
+        self._threads = gpu_threads(1) if gpu else 1
+        self._pool = ThreadPoolExecutor(self._threads, "wsi-norm")
+
+    def nthreads(self) -> dict[str, int]:
+        """Threads of the only worker."""
+        return {"inline": self._threads}
+
+    def submit(self, task: Callable[..., Any], *arguments: Any, pure: bool = False) -> Future[Any]:
+        """A task to be done; `pure` is dask's word for "twice the same is once", and not used."""
+        return self._pool.submit(task, *arguments)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._pool.shutdown(cancel_futures=True)
