@@ -222,10 +222,15 @@ def test_children_started_by_threads_of_the_block_are_deaf() -> None:
 def test_what_comes_meanwhile_is_taken_at_the_end(handlers: None, number: signal.Signals) -> None:
     interrupt_on_signals()
     done = []
-    with pytest.raises(KeyboardInterrupt), deaf_to_interrupts():
-        os.kill(os.getpid(), number)
-        time.sleep(0.05)
-        done.append("the block")
+
+    def hit() -> None:
+        with deaf_to_interrupts():
+            os.kill(os.getpid(), number)
+            time.sleep(0.05)
+            done.append("the block")
+
+    with pytest.raises(KeyboardInterrupt):
+        hit()
     assert done == ["the block"]
 
 
