@@ -113,12 +113,15 @@ def test_sigterm_stops_with_130_and_can_be_resumed(
     assert tree(tmp_path / "synthetic.zarr") == tree(uninterrupted)
 
 
-def test_ctrl_c_in_a_terminal_is_one_line(slide_path: Path, tmp_path: Path) -> None:
-    """A terminal sends SIGINT to the whole process group, workers included."""
-    run = command("run", slide_path, "-o", tmp_path, "-n", 1, "--device", "cpu", *TILING)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
+def test_what_all_processes_get_ends_the_run_in_one_line(
+    slide_path: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    """A terminal sends Ctrl-C and its end to the process group; SLURM's --signal goes to a step."""
+    run = command("run", slide_path, "-o", tmp_path, "-n", 2, "--device", "cpu", *TILING)
     process = subprocess.Popen(run, stderr=subprocess.PIPE, text=True, start_new_session=True)
     wait_for_shards(process, tmp_path / "synthetic.zarr", 1)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert err.strip() == "interrupted; run the same command again to go on"

@@ -27,6 +27,7 @@ from wsi_norm.location import (
     read_bytes,
     read_tail,
     remove,
+    remove_if_empty,
     remove_tree,
     size,
     stamp,
@@ -154,6 +155,16 @@ def test_where_nothing_can_be_written(tmp_path: Path) -> None:
     assert list((tmp_path / "a" / "b").iterdir()) == []
 
 
+def test_whether_a_folder_can_be_written_is_found_out_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is no folder for temporary files, too."""
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", list)
+    check_writable(tmp_path / "new")
+    assert list((tmp_path / "new").iterdir()) == []
+
+
 # --- reading
 
 
@@ -212,6 +223,16 @@ def test_removing_what_is_there_and_what_is_not(tmp_path: Path) -> None:
     assert not place.exists()
     remove_tree(tmp_path / "deep")
     remove_tree(tmp_path / "deep")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_an_empty_folder_goes(tmp_path: Path) -> None:
+    place = write_whole(tmp_path / "folder" / "name", [b"x"])
+    remove_if_empty(tmp_path / "folder")
+    assert place.exists()
+    remove(place)
+    remove_if_empty(tmp_path / "folder")
+    remove_if_empty(tmp_path / "folder")
     assert list(tmp_path.iterdir()) == []
 
 

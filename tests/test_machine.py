@@ -223,14 +223,14 @@ def test_what_comes_meanwhile_is_taken_at_the_end(handlers: None, number: signal
     interrupt_on_signals()
     done = []
 
-    def work() -> None:
+    def hit() -> None:
         with deaf_to_interrupts():
             os.kill(os.getpid(), number)
             time.sleep(0.05)
             done.append("the block")
 
     with pytest.raises(KeyboardInterrupt):
-        work()
+        hit()
     assert done == ["the block"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -106,6 +107,11 @@ def test_a_classifier(cohort: Cohort, settings: Make) -> None:
     assert facts["train_images"] == 16
     assert facts["recipe"]["epochs"] == 4
     assert facts["scores"] == scores
+
+    umask = os.umask(0o022)
+    os.umask(umask)
+    modes = {path.stat().st_mode & 0o777 for path in config.output.rglob("*") if path.is_file()}
+    assert modes == {0o666 & ~umask}  # colleagues on a shared disk can read them
 
     network = load_file(config.output / "network.safetensors")
     torch.testing.assert_close(network, dict(trained.task.network.state_dict()))

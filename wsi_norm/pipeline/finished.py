@@ -8,12 +8,13 @@ import os
 from pathlib import Path
 
 from wsi_norm.config.run import NOT_IN_A_STORE
+from wsi_norm.errors import ConfigError
 from wsi_norm.machine import package_version
 from wsi_norm.pipeline.job import Prepared, SlideJob
 from wsi_norm.plan import regions_sha256
 from wsi_norm.slide import fingerprint
 from wsi_norm.stages import Seconds, Stage
-from wsi_norm.store import finished
+from wsi_norm.store import StoreMeta, finished
 
 
 def finished_before(job: SlideJob) -> Prepared | None:
@@ -25,9 +26,8 @@ def finished_before(job: SlideJob) -> Prepared | None:
     seconds = Seconds()
     with seconds.spent(Stage.PLANNING):
         meta = finished(job.store)
-        if meta is None or meta.asked_sha256 is None or meta.asked_sha256 != asked_sha256(job):
+        if meta is None or meta.counts is None or not _is_asked(job, meta):
             return None
-    assert meta.counts is not None
     return Prepared(
         tiles=meta.counts["tiles"],
         missing={},
@@ -37,6 +37,13 @@ def finished_before(job: SlideJob) -> Prepared | None:
         seconds=seconds,
         counts=meta.counts,
     )
+
+
+def _is_asked(job: SlideJob, meta: StoreMeta) -> bool:
+    try:
+        return meta.asked_sha256 is not None and meta.asked_sha256 == asked_sha256(job)
+    except (OSError, ConfigError):  # whoever looks closer says what is wrong
+        return False
 
 
 def asked_sha256(job: SlideJob) -> str | None:
