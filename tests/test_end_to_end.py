@@ -48,13 +48,13 @@ def test_the_order_of_shards_and_slides_does_not_change_a_byte(
     slide_path: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
     from wsi_norm.config import RunConfig
-    from wsi_norm.normalizers.model import Model
     from wsi_norm.pipeline import SlideJob, finish, prepare, process_shard
+    from wsi_norm.runner.checks import checked_model
     from wsi_norm.sources import find_slides
 
     config = RunConfig(output=tmp_path, tile_size=512, overlap=320, device="cpu")
     (source,) = find_slides([str(slide_path)])
-    job = SlideJob(source, tmp_path / "synthetic.zarr", config, Model())
+    job = SlideJob(source, tmp_path / "synthetic.zarr", config, checked_model(config)[0])
     shards = list(prepare(job).missing)
     random.Random(7).shuffle(shards)
     for shard in [*shards, shards[0]]:  # one of them twice
