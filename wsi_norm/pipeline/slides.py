@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import torch
 
@@ -167,7 +168,7 @@ def _create(job: SlideJob, slide: Slide, plan: SlidePlan) -> TileStore:
         statistics=statistics.to_dict() if statistics is not None else None,
         warnings=tuple(warnings),
         tissue_share=float(plan.tissue_mask.mean()),
-        asked_sha256=asked_sha256(job),
+        asked_sha256=asked_sha256(replace(job, model=job.model.fixed(normalizer))),
     )
     return TileStore.create(
         job.store,
