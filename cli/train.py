@@ -89,7 +89,7 @@ def needs_training_extra() -> None:
 
     from wsi_norm.errors import ConfigError
 
-    needed = ("lightning", "monai", "sklearn", "pandas", "matplotlib", "torchstain")
+    needed = ("lightning", "monai", "sklearn", "pandas", "matplotlib")
     missing = [name for name in needed if find_spec(name) is None]
     if missing:
         raise ConfigError(f"training needs {', '.join(missing)}: pip install 'wsi-norm[train]'")
