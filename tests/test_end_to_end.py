@@ -18,6 +18,8 @@ import zarr
 
 from tests.builders import tree
 
+pytestmark = pytest.mark.usefixtures("signals_heard")
+
 TILING = ("--tile-size", "512", "--step", "192")  # many tiles, shards of 16
 
 

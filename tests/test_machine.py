@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +26,8 @@ from wsi_norm.machine import (
     resolve_device,
     versions,
 )
+
+pytestmark = pytest.mark.usefixtures("signals_heard")
 
 
 def kernel(root: Path, groups: str, files: dict[str, str]) -> Path:
@@ -180,16 +181,6 @@ def child_survives(number: int) -> bool:
     return subprocess.run(child, capture_output=True, text=True).stdout == "alive\n"
 
 
-@pytest.fixture
-def handlers() -> Iterator[None]:
-    """What tests change of these is put back."""
-    changed = [signal.SIGTERM, *SENT_TO_ALL]
-    before = {number: signal.getsignal(number) for number in changed}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
 @pytest.mark.parametrize("number", SENT_TO_ALL)
 def test_children_are_deaf_and_this_process_is_again_as_before(number: signal.Signals) -> None:
     before = signal.getsignal(number), signal.pthread_sigmask(signal.SIG_BLOCK, [])
@@ -219,7 +210,7 @@ def test_children_started_by_threads_of_the_block_are_deaf() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, *SENT_TO_ALL])
-def test_what_comes_meanwhile_is_taken_at_the_end(handlers: None, number: signal.Signals) -> None:
+def test_what_comes_meanwhile_is_taken_at_the_end(number: signal.Signals) -> None:
     interrupt_on_signals()
     done = []
 
@@ -249,13 +240,13 @@ def test_in_other_threads_children_are_deaf_too() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
-def test_these_signals_are_interrupts(handlers: None, number: signal.Signals) -> None:
+def test_these_signals_are_interrupts(number: signal.Signals) -> None:
     interrupt_on_signals()
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(number)
 
 
-def test_what_nohup_ignores_stays_ignored(handlers: None) -> None:
+def test_what_nohup_ignores_stays_ignored() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     interrupt_on_signals()
     signal.raise_signal(signal.SIGHUP)
