@@ -22,6 +22,7 @@ from wsi_norm.errors import TrainingError
 from wsi_norm.evaluation import figures, presentation
 from wsi_norm.evaluation.scores import METRICS, score_runs, summarise
 from wsi_norm.evaluation.trials import PROFILE, Trial, collect, is_first, perform, trials_of
+from wsi_norm.location import write_text
 from wsi_norm.machine import deaf_to_interrupts, malloc_environment
 from wsi_norm.slide import read_image
 from wsi_norm.training.train import SUMMARY
@@ -100,7 +101,7 @@ def _report(config: EvaluateConfig, folders: dict[Trial, Path]) -> pd.DataFrame:
     if config.templates is not None:
         parts["Choice of the target image"] = _templates(config, folders, summary)
     text = "\n\n".join(f"## {title}\n\n{part.strip()}" for title, part in parts.items() if part)
-    (config.output / "tables.md").write_text(text + "\n", encoding="utf-8")
+    write_text(config.output / "tables.md", text + "\n")
     return summary
 
 

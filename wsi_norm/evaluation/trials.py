@@ -20,6 +20,7 @@ from wsi_norm.config import EvaluateConfig, TrainConfig
 from wsi_norm.config.evaluate import folder_name, merge
 from wsi_norm.errors import ConfigError, TrainingError, WsiNormError
 from wsi_norm.evaluation.profile import profile
+from wsi_norm.location import write_text
 from wsi_norm.training.front import Front, build_front
 from wsi_norm.training.judge import judge
 from wsi_norm.training.network import build_network
@@ -129,7 +130,7 @@ def perform(trial: Trial, config: EvaluateConfig, root: Path | None, threads: in
             _do(trial, config, settings, root)
         except WsiNormError as error:
             raise type(error)(f"{trial}: {error}") from error
-        (folder / IDENTITY).write_text(json.dumps(identity, indent=1) + "\n")
+        write_text(folder / IDENTITY, json.dumps(identity, indent=1) + "\n")
     return folder
 
 
@@ -144,7 +145,7 @@ def _do(trial: Trial, config: EvaluateConfig, settings: TrainConfig, root: Path 
     )
     if is_first(trial, config):
         facts = profile(front, tiles, CONDITIONS["simulated"])
-        (settings.output / PROFILE).write_text(json.dumps(facts, indent=1) + "\n")
+        write_text(settings.output / PROFILE, json.dumps(facts, indent=1) + "\n")
 
 
 def _predict(

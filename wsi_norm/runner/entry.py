@@ -11,6 +11,7 @@ from typing import Any
 
 from wsi_norm.config import RunConfig
 from wsi_norm.errors import StoreError
+from wsi_norm.location import write_text
 from wsi_norm.machine import versions
 from wsi_norm.pipeline.slides import SOFTWARE
 from wsi_norm.report import RunSummary, profile_table, write_report
@@ -130,7 +131,7 @@ def _write(summary: RunSummary, config: RunConfig) -> None:
         if config.report:
             write_report(summary, config.output)
         if config.profile:
-            (config.output / "profile.md").write_text(profile_table(summary), encoding="utf-8")
+            write_text(config.output / "profile.md", profile_table(summary))
     except OSError as error:
         raise StoreError(
             f"{config.output}: the stores are written, but not the report: {error}"
