@@ -1,8 +1,9 @@
-"""Colour spaces as differentiable torch functions: RGB to CIELAB, HSV, HED and back.
+"""Colour spaces as differentiable torch functions: RGB to CIELAB, HSV, HED, density and back.
 
 All take and return float tensors (..., 3, H, W) on their input's device and dtype; RGB is sRGB in
 [0, 1]. CIELAB (D65, 2 degrees) and HSV are kornia's; hue is in radians [0, 2 pi). HED is the
-optical-density basis of Ruifrok and Johnston, Anal. Quant. Cytol. Histol. 23:291-299, 2001.
+optical-density basis of Ruifrok and Johnston, Anal. Quant. Cytol. Histol. 23:291-299, 2001. OD is
+optical density, natural logarithm, channel by channel; here relative to 1, in the layer to glass.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from kornia.color import hsv_to_rgb, lab_to_rgb, rgb_to_hsv, rgb_to_lab
 from torch import Tensor
 
-Space = Literal["rgb", "lab", "hsv", "hed"]
+Space = Literal["rgb", "lab", "hsv", "hed", "od"]
 SPACES: tuple[Space, ...] = get_args(Space)
 
 HUE = ("hsv", 0)
@@ -28,6 +29,8 @@ STAIN_TO_DENSITY = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57
 DENSITY_TO_STAIN = np.linalg.inv(STAIN_TO_DENSITY)
 DARKEST = 1e-6
 """RGB floor before the logarithm, as in scikit-image's `rgb2hed`."""
+LEAST_LIGHT = 1 / 255
+"""RGB floor of density: a byte of 0 is as dark as one of 1."""
 
 
 class Conversion(NamedTuple):
@@ -49,6 +52,16 @@ def hed_to_rgb(image: Tensor) -> Tensor:
     return torch.exp(_mix(image, STAIN_TO_DENSITY) * math.log(DARKEST))
 
 
+def rgb_to_od(image: Tensor) -> Tensor:
+    """Optical density of R, G, B relative to 1."""
+    return -image.clamp_min(LEAST_LIGHT).log()
+
+
+def od_to_rgb(image: Tensor) -> Tensor:
+    """RGB of densities: the inverse of `rgb_to_od`; above 1 where density is negative."""
+    return torch.exp(-image)
+
+
 def _lab_to_rgb_unclipped(image: Tensor) -> Tensor:
     return lab_to_rgb(image, clip=False)
 
@@ -68,4 +81,5 @@ CONVERSIONS: dict[Space, Conversion] = {
     "lab": Conversion(rgb_to_lab, _lab_to_rgb_unclipped, ("L*", "a*", "b*")),
     "hsv": Conversion(rgb_to_hsv, hsv_to_rgb, ("hue", "saturation", "value")),
     "hed": Conversion(rgb_to_hed, hed_to_rgb, ("haematoxylin", "eosin", "DAB")),
+    "od": Conversion(rgb_to_od, od_to_rgb, ("red", "green", "blue")),
 }

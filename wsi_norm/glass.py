@@ -21,7 +21,8 @@ GLASS_MAGENTA = 0.05  # largest (min(R, B) - G) / max of glass; pale H&E has mor
 GLASS_DARKEST = 128  # every channel of glass is at least this
 USUAL_WHITE = 0.95  # of glass in every channel, in most scanners: 240 to 246 of 255 were seen
 DIMMEST_GLASS = 0.75  # a little glass is at least this bright in a channel; a yellow one has 0.87
-PLENTY_OF_GLASS = 0.25  # of the scanned pixels: then it may be dimmer
+PLENTY_OF_GLASS = 0.25  # of the scanned pixels: then it may be dimmer, and of any tint
+LEAST_WHITE, MOST_TINT = 0.88, 0.08  # of less glass: it may be pale tissue
 FILL_PX = 16  # black fill is black over a square of this
 RIM_PX, RIM_LEVEL = 8, 48  # a JPEG block around fill, and how bright its ringing gets there
 LIGHT_FILL = 220  # padding this bright and neutral passes for glass
@@ -82,9 +83,16 @@ def glass_level(pixels: Rgb, tissue: Mask | None = None) -> Floats | None:
     glass = bright[is_glass_coloured(bright)]
     if len(glass) >= LEAST_GLASS * scanned.sum():
         level = _percentile(glass, 50) / 255.0
-        plenty = len(glass) >= PLENTY_OF_GLASS * scanned.sum()
-        return level if plenty or level.max() >= DIMMEST_GLASS else None
+        if len(glass) >= PLENTY_OF_GLASS * scanned.sum():
+            return level
+        return bounded(level) if level.max() >= DIMMEST_GLASS else None
     return np.ones(3) if (_least(pixels) == 255).mean() >= LEAST_GLASS else None
+
+
+def bounded(level: Floats) -> Floats:
+    """A white (3,) as bright and as neutral as glass is at least, by the least change."""
+    brightest = max(level.max(), LEAST_WHITE)
+    return np.maximum(level * (brightest / level.max()), (1 - MOST_TINT) * brightest)
 
 
 def neutral_white(pixels: Rgb) -> Floats:

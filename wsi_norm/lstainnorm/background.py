@@ -112,7 +112,12 @@ def bounded(image: Tensor, matched: Tensor, start: Tensor, slope: Tensor) -> Ten
     ramp = ((start - before.detach()) * slope).clamp(0, 1)
     depth = ramp.square() * (3 - 2 * ramp)
     kept = matched + depth * ((image * ratio).clamp(0, 1) - matched)
-    red, green, blue = kept.unbind(1)
+    return never_greener(image, kept)
+
+
+def never_greener(image: Tensor, matched: Tensor) -> Tensor:
+    """The matched image, red and green brought together where red lost its lead over green."""
+    red, green, blue = matched.unbind(1)
     lead = (image[:, 0] - image[:, 1]).clamp_max(0)  # of red over green, at least
     lacking = (lead - (red - green)).clamp_min(0)
     return torch.stack([red + RED_PART * lacking, green - GREEN_PART * lacking, blue], dim=1)

@@ -180,10 +180,7 @@ class StainLayer(nn.Module):
 
     def _given(self, x: Tensor, statistics: Statistics) -> tuple[Tensor, Tensor, Tensor]:
         """Mean and std (1, S, 3) of known statistics; bool (B,), usable as they are."""
-        mean, std = (
-            x.new_tensor([[moments[space] for space in self.config.spaces]])
-            for moments in (statistics.mean, statistics.std)
-        )
+        mean, std = (x.new_tensor([rows]) for rows in statistics.rows(self.config.spaces))
         return mean, std, torch.ones(len(x), dtype=torch.bool, device=x.device)
 
     def _moments(self, mean: str, std: str) -> Template:

@@ -22,6 +22,7 @@ from wsi_norm.lstainnorm.background import (
     white_of,
 )
 from wsi_norm.lstainnorm.base import REFERENCE, LayerConfig, StainLayer
+from wsi_norm.lstainnorm.density import OD
 from wsi_norm.lstainnorm.fusion import (
     AttentionForm,
     ColourAttention,
@@ -125,13 +126,16 @@ class LStainNorm(StainLayer):
         weight = tissue_weight(x, glass).masked_fill(fill, 0)
         inside = self.normalization.convert(x)
         if statistics is None:
-            mean, std, usable = self.normalization.measure(x, weight, inside, group)
-            start, slope = shadow_range(*self.normalization.measure_rgb(x, weight, group))
+            mean, std, usable = self.normalization.measure(x, weight, inside, group, glass)
         else:
             mean, std, usable = self._given(x, statistics)
-            start, slope = shadow_of(statistics)
-        y = self.fusion(self.normalization(x, mean, std, inside))
-        y = bounded(x, y, start, slope)
+        y = self.fusion(self.normalization(x, mean, std, inside, weight, glass))
+        if self.config.spaces != (OD,):  # density has bounds of its own
+            if statistics is None:
+                start, slope = shadow_range(*self.normalization.measure_rgb(x, weight, group))
+            else:
+                start, slope = shadow_of(statistics)
+            y = bounded(x, y, start, slope)
         if self.config.background == "preserve":
             y = x + weight * (y - x)
         return torch.where(usable[:, None, None, None] & ~fill, y, x), usable

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from wsi_norm.colorspace import CONVERSIONS, HUE, SPACES, Space
+from wsi_norm.lstainnorm.density import OD, counts_of, density_of_counts
+from wsi_norm.pixels import to_bytes
 
 Triple = tuple[float, float, float]
 
@@ -108,12 +110,28 @@ def mean_and_std(
 
 
 class MomentPool:
-    """Power sums of a stream of pixels, in float64, in several colour spaces at once."""
+    """Power sums of a stream of pixels, in float64, in several colour spaces at once.
 
-    def __init__(self, spaces: Iterable[Space] = SPACES, circular_hue: bool = True) -> None:
-        self.spaces = tuple(spaces)
+    Parameters
+    ----------
+    spaces, circular_hue
+        As in `power_sums`.
+    white
+        RGB of clear glass in [0, 1], which density is relative to; None leaves out the space `od`,
+        whose median and spread come from how often each byte was seen.
+    """
+
+    def __init__(
+        self,
+        spaces: Iterable[Space] = SPACES,
+        circular_hue: bool = True,
+        white: Triple | None = None,
+    ) -> None:
+        self.spaces = tuple(space for space in spaces if space != OD or white is not None)
         self.circular_hue = circular_hue
+        self.white = white
         self._sums = torch.zeros(len(self.spaces), 3, 2, dtype=torch.float64)
+        self._counts = np.zeros((3, 256), np.int64)
         self._weight = 0.0
         self._pixels = 0
 
@@ -121,19 +139,33 @@ class MomentPool:
         """Take in pixels (B, 3, H, W) in [0, 1] with weights (B, 1, H, W) in [0, 1]."""
         inside = [CONVERSIONS[space].from_rgb(pixels).double() for space in self.spaces]
         sums = power_sums(inside, weight.double(), self.spaces, self.circular_hue)
-        self.add_sums(sums.sum(dim=0).cpu().numpy(), float(weight.double().sum()), weight.numel())
+        counts = np.zeros_like(self._counts)
+        if OD in self.spaces:
+            seen = to_bytes(pixels)[(weight > 0)[:, 0].cpu().numpy()]
+            counts = counts_of(seen, self._white())
+        total = float(weight.double().sum())
+        self.add_sums(sums.sum(dim=0).cpu().numpy(), counts, total, weight.numel())
 
-    def add_sums(self, sums: npt.NDArray[np.float64], weight: float, pixels: int) -> None:
+    def add_sums(
+        self,
+        sums: npt.NDArray[np.float64],
+        counts: npt.NDArray[np.int64],
+        weight: float,
+        pixels: int,
+    ) -> None:
         """Take in what was summed elsewhere.
 
         Parameters
         ----------
         sums
             (S, 3, 2), as `power_sums` gives them.
+        counts
+            (3, 256): how often each byte was seen in tissue; for `od`.
         weight, pixels
             Sum of the weights, and how many pixels they stand for.
         """
         self._sums += torch.from_numpy(sums)
+        self._counts += counts
         self._weight += weight
         self._pixels += pixels
 
@@ -150,8 +182,16 @@ class MomentPool:
     def arrays(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """(mean, std), (S, 3) each."""
         amount = torch.tensor(self._weight, dtype=torch.float64)
-        mean, std = mean_and_std(self._sums, amount, self.spaces, self.circular_hue)
-        return mean.numpy(), std.numpy()
+        moments = mean_and_std(self._sums, amount, self.spaces, self.circular_hue)
+        mean, std = (moment.numpy() for moment in moments)
+        if OD in self.spaces:
+            place = self.spaces.index(OD)
+            mean[place], std[place] = density_of_counts(self._counts, self._white())
+        return mean, std
+
+    def _white(self) -> Triple:
+        assert self.white is not None
+        return self.white
 
     def moments(self) -> tuple[dict[Space, Triple], dict[Space, Triple]]:
         """(mean, std) per space."""

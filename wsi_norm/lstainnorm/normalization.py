@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from wsi_norm.colorspace import CONVERSIONS, HUE, Space
+from wsi_norm.lstainnorm.density import OD, curve, density, measure_density, recoloured
 from wsi_norm.lstainnorm.moments import (
     EPS,
     MIN_TISSUE_SHARE,
@@ -79,8 +80,11 @@ class SpaceNormalization(Matching):
         weight: Tensor,
         inside: Sequence[Tensor] | None = None,
         group: Tensor | None = None,
+        white: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Weighted mean and std of every channel in every space, of each image or each group.
+
+        Those of `od` are the median and the spread above it; see `wsi_norm.lstainnorm.density`.
 
         Parameters
         ----------
@@ -90,6 +94,8 @@ class SpaceNormalization(Matching):
             What `convert` gives, if it is known.
         group
             long (B,): images with equal numbers are measured together.
+        white
+            (B, 3, 1, 1) or (3, 1, 1): RGB of clear glass, for density; None: 1.
 
         Returns
         -------
@@ -97,14 +103,25 @@ class SpaceNormalization(Matching):
         there is tissue enough to rely on them.
         """
         if torch.finfo(image.dtype).bits < 32:  # sums over a tile overflow half precision
-            mean, std, usable = self.measure(image.float(), weight.float(), group=group)
+            mean, std, usable = self.measure(
+                image.float(), weight.float(), group=group, white=white
+            )
             return mean.to(image.dtype), std.to(image.dtype), usable
-        sums = power_sums(inside or self.convert(image), weight, self.spaces, self.circular_hue)
+        inside = inside or self.convert(image)
+        sums = power_sums(inside, weight, self.spaces, self.circular_hue)
         amount = weight.sum(dim=(-3, -2, -1))
         pixels = torch.full_like(amount, weight[0].numel())
         if group is not None:
             sums, amount, pixels = (shared(x, group, "sum") for x in (sums, amount, pixels))
         mean, std = mean_and_std(sums, amount, self.spaces, self.circular_hue)
+        if OD in self.spaces:
+            place = self.spaces.index(OD)
+            robust = measure_density(density(inside[place], white), weight > 0, group)
+            is_od = torch.arange(len(self.spaces), device=mean.device)[:, None] == place
+            mean, std = (
+                torch.where(is_od, own[:, None], moment)
+                for own, moment in zip(robust, (mean, std), strict=True)
+            )
         return mean, std, amount >= (MIN_TISSUE_SHARE * pixels).clamp_min(1)
 
     def measure_rgb(
@@ -121,15 +138,29 @@ class SpaceNormalization(Matching):
         return mean[:, 0], std[:, 0]
 
     def forward(
-        self, image: Tensor, mean: Tensor, std: Tensor, inside: Sequence[Tensor] | None = None
+        self,
+        image: Tensor,
+        mean: Tensor,
+        std: Tensor,
+        inside: Sequence[Tensor] | None = None,
+        weight: Tensor | None = None,
+        white: Tensor | None = None,
     ) -> Tensor:
-        """Branches (B, S, 3, H, W) in [0, 1] of an image whose mean and std are (B or 1, S, 3)."""
+        """Branches (B, S, 3, H, W) in [0, 1] of an image whose mean and std are (B or 1, S, 3).
+
+        For density: `weight` (B, 1, H, W) says what is tissue, None all; `white` as in `measure`.
+        """
         inside = inside or self.convert(image)
         target, target_std = self.target_mean, self.target_std
         floor = target_std.detach() / MAX_GAIN
         gain = target_std / (torch.maximum(std, floor) + EPS)
         branches = []
         for index, space in enumerate(self.spaces):
+            if space == OD:
+                dense = density(inside[index], white)
+                own = mean[:, index], std[:, index], target[index], target_std[index]
+                branches.append(recoloured(dense, curve(dense, *own), weight))
+                continue
             deviation = inside[index] - mean[:, index, :, None, None]
             if self.circular_hue and space == HUE[0]:
                 deviation = torch.cat([_wrap(deviation[:, :1]), deviation[:, 1:]], dim=1)

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from wsi_norm.colorspace import SPACES, Space
-from wsi_norm.lstainnorm.background import shadow_range, tissue_weight, white_of
+from wsi_norm.glass import white_of_tiles
+from wsi_norm.lstainnorm.background import fill_of, shadow_range, tissue_weight
+from wsi_norm.lstainnorm.density import OD
 from wsi_norm.lstainnorm.moments import MomentPool, Triple, triple
 from wsi_norm.pixels import UInt8, as_batch, to_float
 
@@ -21,7 +23,9 @@ class Template:
     """What the layer aims at: mean and std of every channel of every colour space.
 
     Units are the channel's own: RGB, S, V in [0, 1], L* in [0, 100], a*, b* about +-128, hue in
-    radians (circular mean and circular standard deviation).
+    radians (circular mean and circular standard deviation). Density (`od`, natural logarithm,
+    relative to glass) has the tissue's median in place of the mean, and how far its 95th percentile
+    lies above in place of the std; see `wsi_norm.lstainnorm.density`.
     """
 
     mean: Mapping[Space, Triple]
@@ -35,6 +39,9 @@ class Template:
     @classmethod
     def fit(cls, tiles: UInt8 | Iterable[UInt8], *, within_tiles: bool = False) -> Template:
         """Mean and std over the tissue pixels of tiles, all pixels pooled.
+
+        Density is measured tile by tile, for each has its own white: the target is the mean of the
+        medians and the root mean square of the spreads.
 
         Parameters
         ----------
@@ -54,16 +61,18 @@ class Template:
         own: list[MomentPool] = []
         for batch in [tiles] if isinstance(tiles, np.ndarray) else tiles:
             for tile in as_batch(batch):
-                pixels = to_float(tile[None])
-                weight = tissue_weight(pixels, white_of(pixels))
+                pixels, white = to_float(tile[None]), white_of_tiles(tile[None])
+                weight = tissue_weight(pixels, torch.from_numpy(white).float()[:, None, None])
+                weight = weight.masked_fill(fill_of(pixels), 0)
                 pool.add(pixels, weight)
-                if within_tiles:
-                    own.append(MomentPool())
-                    own[-1].add(pixels, weight)
+                own.append(MomentPool(white=triple(white)))
+                own[-1].add(pixels, weight)
         if not pool.usable:
             raise ValueError("cannot fit a template: the tiles hold (almost) no tissue")
         mean, std = pool.moments()
-        return cls(mean, _within(own) if within_tiles else std)
+        typical_mean, typical_std = _typical(own)
+        mean[OD] = typical_mean[OD]
+        return cls(mean, typical_std if within_tiles else {**std, OD: typical_std[OD]})
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form: {"mean": {space: [3 numbers]}, "std": ...}."""
@@ -97,6 +106,19 @@ class Statistics:
     tissue_pixels: int
     own: Mapping[str, Any] = field(default_factory=dict)
 
+    def rows(self, spaces: Iterable[Space]) -> tuple[list[Triple], list[Triple]]:
+        """Mean and std of some spaces, in their order.
+
+        Raises
+        ------
+        ValueError
+            One was not measured.
+        """
+        spaces = tuple(spaces)
+        if missing := [space for space in spaces if space not in self.mean]:
+            raise ValueError(f"the statistics lack colour space {missing[0]!r}: measure them anew")
+        return [self.mean[space] for space in spaces], [self.std[space] for space in spaces]
+
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
         return {
@@ -126,15 +148,18 @@ def shadow_of(statistics: Statistics) -> tuple[Tensor, Tensor]:
     return shadow_range(mean, std)
 
 
-def _within(pools: Sequence[MomentPool]) -> dict[Space, Triple]:
-    """Root mean square of the pools' own std, weighted by their tissue."""
+def _typical(pools: Sequence[MomentPool]) -> tuple[dict[Space, Triple], dict[Space, Triple]]:
+    """Mean of the pools' own means, root mean square of their std; weighted by their tissue."""
     pools = [pool for pool in pools if pool.usable]
     weights = np.array([pool.tissue_pixels for pool in pools], float)
-    stds = [pool.moments()[1] for pool in pools]
-    return {
-        space: triple(np.sqrt(np.average([np.square(std[space]) for std in stds], 0, weights)))
-        for space in stds[0]
-    }
+    means, stds = np.array([pool.arrays() for pool in pools]).swapaxes(0, 1)
+    mean = np.average(means, 0, weights)
+    std = np.sqrt(np.average(np.square(stds), 0, weights))
+    first, second = (
+        {space: triple(row) for space, row in zip(pools[0].spaces, rows, strict=True)}
+        for rows in (mean, std)
+    )
+    return first, second
 
 
 def _lists(moments: Mapping[Space, Triple]) -> dict[str, list[float]]:

@@ -48,7 +48,8 @@ MOST_PIXELS = 1 << 20
 """Of more pixels every n-th is taken: eigenvectors and percentiles need no more."""
 
 _LOG2_BYTE = np.log2(np.maximum(np.arange(256), 1) / 255).astype(np.float32)
-_TABLES = np.stack([np.zeros(256, np.float32), _LOG2_BYTE])
+_TABLES = np.zeros((8, 256), np.float32)
+_TABLES[1] = _LOG2_BYTE
 
 
 def macenko(model: Model, device: str, batch_size: int | None) -> Macenko:

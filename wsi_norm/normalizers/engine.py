@@ -148,7 +148,7 @@ class Normalizer:
             from wsi_norm.normalizers.fused import pool_of
 
             return pool_of(tiles, tissue, white, circular)
-        pool = MomentPool(SPACES, circular)
+        pool = MomentPool(SPACES, circular, white)
         for index, tile in enumerate(tiles):
             pixels = to_float(tile[None])
             weight = tissue_weight(pixels, torch.tensor(white)[:, None, None])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -12,10 +13,11 @@ import numpy.typing as npt
 import torch
 
 from wsi_norm.choices import Background
-from wsi_norm.colorspace import DARKEST, DENSITY_TO_STAIN, HUE, SPACES, STAIN_TO_DENSITY
+from wsi_norm.colorspace import DARKEST, DENSITY_TO_STAIN, HUE, SPACES, STAIN_TO_DENSITY, Space
 from wsi_norm.glass import fill_mask, white_of_tiles
 from wsi_norm.lstainnorm import LStainNorm, StainLayer, Statistics
 from wsi_norm.lstainnorm.attention import chebyshev
+from wsi_norm.lstainnorm.density import LEAST_DENSITY, OD, byte_curves
 from wsi_norm.lstainnorm.fusion import (
     MIN_WEIGHT,
     MeanFusion,
@@ -33,11 +35,15 @@ from wsi_norm.pixels import UInt8
 
 Floats = npt.NDArray[np.float64]
 Coefficients = npt.NDArray[np.float32]
+"""Of any shape: what the kernels take."""
+Work = Callable[[UInt8, UInt8], None]
+"""A tile (H, W, 3), and where its normalised form goes."""
 
 _BYTE = np.arange(256) / 255
 _LINEAR = np.where(_BYTE > 0.04045, ((_BYTE + 0.055) / 1.055) ** 2.4, _BYTE / 12.92)
-TABLES = np.stack([_LINEAR, np.log2(np.maximum(_BYTE, DARKEST))]).astype(np.float32)
-MEASURED = tuple(space for space in SPACES if space in KINDS)
+TABLES = np.zeros((8, 256), np.float32)
+TABLES[:2] = _LINEAR, np.log2(np.maximum(_BYTE, DARKEST))
+MEASURED: tuple[Space, ...] = tuple(space for space in SPACES if space in KINDS)
 _SEXTANTS = 3 / math.pi
 _KNOWN_LAYOUT: list[Literal["C", "W"]] = ["C", "W"]
 """To numba, a read-only or strided array is another type: it would compile everything anew."""
@@ -55,7 +61,7 @@ class TileKernels(ABC):
     fusion
         As `kernels.transform` takes it.
     tables
-        float32 (2, 256): linear light and log2 of a byte.
+        float32 (8, 256), as `kernels.transform` takes them.
     """
 
     background: Background
@@ -76,6 +82,10 @@ class TileKernels(ABC):
     def coefficients(self, statistics: Statistics) -> Coefficients:
         """What the kernels multiply and add, float32 (branches, COEFFICIENTS)."""
 
+    def tables(self, statistics: Statistics, white: Triple) -> Coefficients:
+        """What the kernels look bytes up in, float32 (8, 256)."""
+        return self._tables
+
     @abstractmethod
     def measure_tile(self, tile: UInt8, white: Triple) -> Statistics | None:
         """A tile's own statistics; None if it has (almost) no tissue."""
@@ -87,10 +97,9 @@ class TileKernels(ABC):
         tiles = np.require(tiles, requirements=_KNOWN_LAYOUT)
         out, usable = np.empty_like(tiles), np.ones(len(tiles), np.bool_)
         if statistics is not None:
-            white = white or statistics.white
-            known, shadow = self.coefficients(statistics), shadow_in_bytes(statistics)
+            work = self.work(statistics, white or statistics.white)
             for tile, done in zip(tiles, out, strict=True):
-                self._transform(tile, done, white, known, shadow)
+                _apply(work, tile, done)
             return out, usable
         for index, (tile, done) in enumerate(zip(tiles, out, strict=True)):
             level = white or triple(white_of_tiles(tile[None]))
@@ -98,31 +107,34 @@ class TileKernels(ABC):
             if own is None:
                 done[...], usable[index] = tile, False
             else:
-                self._transform(tile, done, level, self.coefficients(own), shadow_in_bytes(own))
+                _apply(self.work(own, level), tile, done)
         return out, usable
 
-    def _transform(
-        self,
-        tile: UInt8,
-        out: UInt8,
-        white: Triple,
-        coefficients: Coefficients,
-        shadow: npt.NDArray[np.float32],
-    ) -> None:
-        kernels.transform(
-            tile,
-            out,
-            _per_white(white),
-            np.float32(self.background == "normalize"),
-            shadow,
-            self._tables,
-            self._kinds,
-            coefficients,
-            self._fusion,
-            self._scratch(tile.shape[0], tile.shape[1]),
-        )
-        if (fill := fill_mask(tile)) is not None:
-            out[fill] = tile[fill]
+    def work(self, statistics: Statistics, white: Triple) -> Work:
+        """What is done to each tile of a slide; what follows from its statistics is done once."""
+        per_white, shadow = _per_white(white), shadow_in_bytes(statistics)
+        tables, coefficients = self.tables(statistics, white), self.coefficients(statistics)
+
+        def transform(tile: UInt8, out: UInt8) -> None:
+            kernels.transform(
+                tile,
+                out,
+                per_white,
+                self.least_weight,
+                shadow,
+                tables,
+                self._kinds,
+                coefficients,
+                self._fusion,
+                self._scratch(tile.shape[0], tile.shape[1]),
+            )
+
+        return transform
+
+    @property
+    def least_weight(self) -> np.float32:
+        """0 keeps the background, 1 does to it what is done to tissue."""
+        return np.float32(self.background == "normalize")
 
     def _scratch(self, height: int, width: int) -> npt.NDArray[np.float32]:
         size = kernels.scratch_size(height, width, len(self._kinds), self._fusion[0])
@@ -162,19 +174,44 @@ class FusedLayer(TileKernels):
         """See `TileKernels`; in the layer's own spaces and RGB alone."""
         config = self.layer.config
         spaces = tuple(dict.fromkeys((*config.spaces, "rgb")))  # RGB says what is shadow
-        pool = MomentPool(spaces, config.circular_hue)
+        pool = MomentPool(spaces, config.circular_hue, white)
         add_tile(pool, tile, None, white)
         if not pool.usable:
             return None
         return Statistics(*pool.moments(), white, pool.tissue_pixels)
 
+    def work(self, statistics: Statistics, white: Triple) -> Work:
+        """See `TileKernels`; density alone is a matter of tables."""
+        if self._kinds != (kernels.OD,):
+            return super().work(statistics, white)
+        per_white, tables = _per_white(white), self.tables(statistics, white)
+        clear, matched = (_to_bytes(light) for light in (tables[2:5], tables[5:]))
+        glass = clear if self.least_weight else np.arange(256)
+        ramp = np.clip((kernels.CLEAR - np.arange(256) * per_white[:, None]) * kernels.RAMP, 0, 1)
+        tissue = np.array([0, kernels.SOME, kernels.WHOLE])[np.digitize(ramp, [1e-6, 1 - 1e-6])]
+        packed = (matched | (glass << 8) | tissue).astype(np.uint32)
+
+        def recolour(tile: UInt8, out: UInt8) -> None:
+            kernels.recolour(tile, out, per_white, self.least_weight, tables, packed)
+
+        return recolour
+
+    def tables(self, statistics: Statistics, white: Triple) -> Coefficients:
+        """See `TileKernels`."""
+        if OD not in self.layer.config.spaces:
+            return self._tables
+        place = self.layer.config.spaces.index(OD)
+        location, spread = (np.array(rows[0]) for rows in statistics.rows((OD,)))
+        target, target_spread = self._target[place], self._target_std[place]
+        matched, clear = byte_curves(white, location, spread, target, target_spread)
+        tables = self._tables.copy()
+        tables[2:5], tables[5:] = clear, matched
+        return tables
+
     def coefficients(self, statistics: Statistics) -> Coefficients:
         """See `TileKernels`."""
         config = self.layer.config
-        mean, std = (
-            np.array([moments[space] for space in config.spaces], np.float64)
-            for moments in (statistics.mean, statistics.std)
-        )
+        mean, std = (np.array(rows, np.float64) for rows in statistics.rows(config.spaces))
         gain = self._target_std / (np.maximum(std, self._target_std / MAX_GAIN) + EPS)
         shift = self._target - gain * mean
         rows = np.zeros((len(self._kinds), kernels.COEFFICIENTS))
@@ -194,25 +231,41 @@ class FusedLayer(TileKernels):
         return rows.astype(np.float32)
 
 
+def _apply(work: Work, tile: UInt8, out: UInt8) -> None:
+    """Do the work, but leave fill as it is."""
+    work(tile, out)
+    if kernels.may_hold_fill(tile) and (fill := fill_mask(tile)) is not None:
+        out[fill] = tile[fill]
+
+
+def _to_bytes(light: Coefficients) -> npt.NDArray[np.int64]:
+    """What the kernels round RGB in [0, 1] to."""
+    return (255 * light.clip(0, 1) + np.float32(0.5)).astype(np.int64)
+
+
 def add_tile(pool: MomentPool, tile: UInt8, tissue: npt.NDArray[Any] | None, white: Triple) -> None:
     """Add the tissue of a tile (H, W, 3), where `tissue` (H, W; None: anywhere), to a pool."""
     counted = np.ones(tile.shape[:2], np.bool_) if tissue is None else tissue
-    if (fill := fill_mask(tile)) is not None:
+    tile = np.require(tile, np.uint8, _KNOWN_LAYOUT)
+    if kernels.may_hold_fill(tile) and (fill := fill_mask(tile)) is not None:
         counted = counted.astype(np.bool_) & ~fill
-    tile, counted = (np.require(x, np.uint8, _KNOWN_LAYOUT) for x in (tile, counted))
+    counted = np.require(counted, np.uint8, _KNOWN_LAYOUT)
     kinds = np.array([KINDS[space] for space in pool.spaces])
-    sums = np.zeros((len(kinds), 3, 2))
+    sums, counts = np.zeros((len(kinds), 3, 2)), np.zeros((3, 256), np.int64)
+    darker = np.zeros(3, np.int64)
+    if OD in pool.spaces:
+        darker[:] = np.ceil(255 * np.array(white) * np.exp(-LEAST_DENSITY))
     amount = kernels.moments(
-        tile, counted, _per_white(white), TABLES, kinds, pool.circular_hue, sums
+        tile, counted, _per_white(white), darker, TABLES, kinds, pool.circular_hue, sums, counts
     )
-    pool.add_sums(sums, amount, counted.size)
+    pool.add_sums(sums, counts, amount, counted.size)
 
 
 def pool_of(
     tiles: UInt8, tissue: npt.NDArray[Any] | None, white: Triple, circular_hue: bool = True
 ) -> MomentPool:
     """Moments of the tissue of tiles (N, H, W, 3), in every space that has a kernel."""
-    pool = MomentPool(MEASURED, circular_hue)
+    pool = MomentPool(MEASURED, circular_hue, white)
     for index, tile in enumerate(tiles):
         add_tile(pool, tile, None if tissue is None else tissue[index], white)
     return pool

@@ -19,7 +19,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from wsi_norm.colorspace import DARKEST, DENSITY_TO_STAIN, Space
-from wsi_norm.glass import GLASS_ABSORPTION, TISSUE_ABSORPTION
+from wsi_norm.glass import BLACK, FILL_PX, GLASS_ABSORPTION, TISSUE_ABSORPTION
 from wsi_norm.lstainnorm.background import GREEN_PART, LEAST_LUMINANCE, LUMINANCE, RED_PART
 from wsi_norm.lstainnorm.fusion import MIN_WEIGHT, TOKEN_PX
 from wsi_norm.lstainnorm.moments import EPS, NO_PIVOT, PIVOT
@@ -28,20 +28,22 @@ F32 = np.float32
 I32 = np.int32
 
 LANES = 256
-RGB, LAB, HSV, HED = range(4)
-KINDS: dict[Space, int] = {"rgb": RGB, "lab": LAB, "hsv": HSV, "hed": HED}
+RGB, LAB, HSV, HED, OD = range(5)
+KINDS: dict[Space, int] = {"rgb": RGB, "lab": LAB, "hsv": HSV, "hed": HED, "od": OD}
 """The spaces that have a kernel.
 
 Numbers that the layer has too are imported, never repeated. After one of them is changed elsewhere,
 this file must be touched: numba's cache knows code by its file.
 """
 PAPER, PRODUCT, MEAN = range(3)
+SOME, WHOLE = 1 << 16, 1 << 17
+"""What a byte says of its pixel: perhaps tissue; tissue."""
 COEFFICIENTS = 12
 
 _PIVOT = np.array([PIVOT.get(space, NO_PIVOT) for space in KINDS], F32)
 _W = LUMINANCE
-_CLEAR = 1 - GLASS_ABSORPTION
-_RAMP = 1 / (TISSUE_ABSORPTION - GLASS_ABSORPTION)
+CLEAR = 1 - GLASS_ABSORPTION
+RAMP = 1 / (TISSUE_ABSORPTION - GLASS_ABSORPTION)
 
 _STAIN = (DENSITY_TO_STAIN / np.log2(DARKEST)).astype(F32)
 """Stain amounts of log2 of RGB."""
@@ -246,11 +248,31 @@ def _hed(u, p, y):
 
 
 @_inlined
-def _branches(line, tables, kinds, coefficients, planes, y):
+def _od(line, tables, per_white, y):
+    """R, G, B matched where a pixel is tissue, as on clear glass where it is none."""
+    p0, p1, p2 = per_white[0], per_white[1], per_white[2]
+    clear, matched = tables[0:3], tables[3:6]
+    for x in range(LANES):
+        r, g, b = line[3 * x], line[3 * x + 1], line[3 * x + 2]
+        weight = _tissue(F32(r), F32(g), F32(b), p0, p1, p2)
+        c0, c1, c2 = clear[0, r], clear[1, g], clear[2, b]
+        y0 = c0 + weight * (matched[0, r] - c0)
+        y1 = c1 + weight * (matched[1, g] - c1)
+        lacking = max(min(c0 - c1, F32(0)) - (y0 - y1), F32(0))
+        y[x] = y0 + F32(RED_PART) * lacking
+        y[LANES + x] = y1 - F32(GREEN_PART) * lacking
+        y[2 * LANES + x] = c2 + weight * (matched[2, b] - c2)
+
+
+@_inlined
+def _branches(line, tables, kinds, coefficients, per_white, planes, y):
     """The branches of a strip (eq. 9): y is (spaces, 3 LANES)."""
-    _scaled(line, planes)
+    if len(kinds) > 1 or kinds[0] != OD:
+        _scaled(line, planes)
     for s in range(len(kinds)):
-        if kinds[s] == RGB:
+        if kinds[s] == OD:
+            _od(line, tables[2:], per_white, y[s])
+        elif kinds[s] == RGB:
             _rgb(planes, coefficients[s], y[s])
         elif kinds[s] == HSV:
             _hsv(planes, coefficients[s], y[s])
@@ -409,7 +431,7 @@ def _fuse_mean(kinds, y, weights, fused):
 
 @_inlined
 def _tissue(r, g, b, p0, p1, p2):
-    ramp = _clip((F32(_CLEAR) - min(r * p0, min(g * p1, b * p2))) * F32(_RAMP))
+    ramp = _clip((F32(CLEAR) - min(r * p0, min(g * p1, b * p2))) * F32(RAMP))
     return ramp * ramp * (F32(3) - F32(2) * ramp)
 
 
@@ -545,7 +567,7 @@ def _weigh(line, counted, per_white, weight):
 
 
 @_cached
-def moments(tile, counted, per_white, tables, kinds, angle, sums):
+def moments(tile, counted, per_white, darker, tables, kinds, angle, sums, counts):
     """Weighted sums over the tissue of a tile, for mean and standard deviation.
 
     Parameters
@@ -554,8 +576,12 @@ def moments(tile, counted, per_white, tables, kinds, angle, sums):
         uint8 (H, W, 3); uint8 (H, W), 1 where a pixel may count.
     per_white
         float32 (3,): 1 / the byte value of glass.
+    darker
+        int64 (3,): bytes below one of these are tissue whose density counts.
     angle
         Hue's two sums are those of sine and cosine.
+    counts
+        int64 (3, 256), added to: how often each byte is seen in such tissue.
     sums
         float64 (spaces, 3, 2), added to: as `wsi_norm.lstainnorm.moments.power_sums` gives them.
 
@@ -568,6 +594,7 @@ def moments(tile, counted, per_white, tables, kinds, angle, sums):
     planes, channels = np.empty(6 * LANES, F32), np.empty(5 * LANES, F32)
     weight = np.empty(LANES, F32)
     total = 0.0
+    d0, d1, d2 = darker[0], darker[1], darker[2]
     pixels, mask = tile.reshape(-1), counted.reshape(-1)
     for row in range(height):
         for x0 in range(0, width, LANES):
@@ -578,8 +605,16 @@ def moments(tile, counted, per_white, tables, kinds, angle, sums):
             if amount == 0:
                 continue
             total += amount
+            for x in range(n):
+                r, g, b = line[3 * x], line[3 * x + 1], line[3 * x + 2]
+                if valid[x] and (r < d0 or g < d1 or b < d2):
+                    counts[0, r] += 1
+                    counts[1, g] += 1
+                    counts[2, b] += 1
             _scaled(line, planes)
             for s in range(len(kinds)):
+                if kinds[s] == OD:
+                    continue
                 pivot = _PIVOT[kinds[s]]
                 u = _converted(line, tables, kinds[s], planes, channels)
                 strip = _sums_about(weight, u, pivot[0], pivot[1], pivot[2])
@@ -609,9 +644,10 @@ def transform(
     shadow
         float32 (2,): luminance in bytes at which shadow begins, and how fast it deepens.
     tables
-        float32 (2, 256): linear light and log2 of a byte.
+        float32 (8, 256): linear light and log2 of a byte; for OD, R, G, B of a byte on clear glass
+        and R, G, B matched.
     kinds
-        Tuple of RGB, LAB, HSV, HED.
+        Tuple of RGB, LAB, HSV, HED, OD.
     coefficients
         float32 (spaces, COEFFICIENTS).
     fusion
@@ -637,7 +673,7 @@ def transform(
             n, first = min(LANES, width - x0), row * width + x0
             line = _padded(pixels[3 * first : 3 * (first + n)], edge)
             part = y[row % rows, strip]
-            _branches(line, tables, kinds, coefficients, planes, part)
+            _branches(line, tables, kinds, coefficients, per_white, planes, part)
             if how == MEAN:
                 _fuse_mean(kinds, part, weights, fused)
                 _finish(
@@ -694,6 +730,85 @@ def transform(
                 target[3 * first : 3 * (first + n)],
                 result,
             )
+
+
+@_cached
+def recolour(tile, out, per_white, least_weight, tables, packed):
+    """Normalise one tile by density alone: `transform` of the only space OD, but for its bounds.
+
+    Nearly every pixel is plain tissue or plain glass, whose bytes stand in a table; the others are
+    noted, and worked out after.
+
+    Parameters
+    ----------
+    tile, out
+        uint8 (H, W, 3), C-contiguous.
+    per_white, least_weight, tables
+        As in `transform`.
+    packed
+        uint32 (3, 256): in its lowest byte what a byte becomes in tissue, in the next what on
+        glass, above them SOME or WHOLE where it is darker than glass.
+    """
+    pixels, target = tile.reshape(-1), out.reshape(-1)
+    reds, greens, blues = packed[0], packed[1], packed[2]
+    noted = np.empty(LANES, I32)
+    for start in range(0, len(pixels) // 3, LANES):
+        count = 0
+        for x in range(min(LANES, len(pixels) // 3 - start)):
+            i = 3 * (start + x)
+            red, green, blue = reds[pixels[i]], greens[pixels[i + 1]], blues[pixels[i + 2]]
+            weight = (red | green | blue) & np.uint32(SOME | WHOLE)
+            shift = np.uint32(8) if weight == 0 else np.uint32(0)
+            y0, y1, y2 = np.uint8(red >> shift), np.uint8(green >> shift), np.uint8(blue >> shift)
+            target[i], target[i + 1], target[i + 2] = y0, y1, y2
+            noted[count] = i
+            count += (weight == np.uint32(SOME)) | ((weight >= np.uint32(WHOLE)) & (y1 >= y0))
+        for n in range(count):
+            i = noted[n]
+            r, g, b = pixels[i], pixels[i + 1], pixels[i + 2]
+            _recolour(r, g, b, per_white, least_weight, tables, target[i : i + 3])
+
+
+@_inlined
+def _recolour(r, g, b, per_white, least_weight, tables, out):
+    """One pixel: between glass and tissue, or perhaps too green."""
+    x0, x1, x2 = F32(r), F32(g), F32(b)
+    weight = _tissue(x0, x1, x2, per_white[0], per_white[1], per_white[2])
+    c0, c1, c2 = tables[2, r], tables[3, g], tables[4, b]
+    y0 = c0 + weight * (tables[5, r] - c0)
+    y1 = c1 + weight * (tables[6, g] - c1)
+    y2 = c2 + weight * (tables[7, b] - c2)
+    lacking = max(min(c0 - c1, F32(0)) - (y0 - y1), F32(0))
+    y0 += F32(RED_PART) * lacking
+    y1 -= F32(GREEN_PART) * lacking
+    weight = max(weight, least_weight)
+    out[0] = np.uint8(I32(x0 + weight * (F32(255) * _clip(y0) - x0) + F32(0.5)))
+    out[1] = np.uint8(I32(x1 + weight * (F32(255) * _clip(y1) - x1) + F32(0.5)))
+    out[2] = np.uint8(I32(x2 + weight * (F32(255) * _clip(y2) - x2) + F32(0.5)))
+
+
+@_cached
+def may_hold_fill(tile):
+    """Whether `glass.fill_mask` needs to look at a tile: much black, or an edge of one colour."""
+    height, width = tile.shape[0], tile.shape[1]
+    black = 0
+    for value in tile.reshape(-1):
+        black += I32(value < BLACK)
+    if black >= 3 * min(FILL_PX * FILL_PX, height * width):
+        return True
+    for end in (0, 1):
+        if _is_one_colour(tile[end * (height - 1)]) or _is_one_colour(tile[:, end * (width - 1)]):
+            return True
+    return False
+
+
+@_inlined
+def _is_one_colour(line):
+    for i in range(1, len(line)):
+        for c in range(3):
+            if line[i, c] != line[0, c]:
+                return False
+    return True
 
 
 def scratch_size(height: int, width: int, spaces: int, how: int) -> int:

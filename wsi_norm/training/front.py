@@ -1,9 +1,8 @@
 """What stands in front of the network: a normaliser, by the door that a run uses.
 
 A front is a module: RGB float (B, 3, H, W) in [0, 1] and the tiles' groups, long (B,), to
-normalised RGB of the same form. When it is judged (`eval`), tiles go through it as a run's do: as
-bytes, with the white and the statistics of their group. Only a layer that learns differs while it
-learns (`train`): there it is PyTorch's form on floats, with gradients.
+normalised RGB of the same form. Tiles go through it as a run's do: as bytes, with the white and the
+statistics of their group. Only a layer that learns differs while it learns (`train`): there it is PyTorch's form on floats, with gradients.
 """
 
 from __future__ import annotations
@@ -94,11 +93,16 @@ class LayerFront(Front):
 
     def forward(self, image: Tensor, group: Tensor) -> Tensor:
         """Normalised tiles."""
-        if not self.training:
+        if not (self.training and self.learns):
             normalizer = Normalizer(self.layer, str(image.device), engine=self.engine)
             return self.work(normalizer, image, group)
         together = group if self.per_group else None
         return self.layer.normalize(image, white=white_of(image, group), group=together)[0]
+
+    @property
+    def learns(self) -> bool:
+        """Whether any parameter of the layer may move."""
+        return any(parameter.requires_grad for parameter in self.layer.parameters())
 
     def learned(self) -> dict[str, float]:
         """What is learned, by name: "lab.L*.mean", "lab.L*.std" ... and "weight.lab" ..."""

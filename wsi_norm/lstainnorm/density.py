@@ -1,0 +1,163 @@
+"""Density: how stroma and nuclei of a slide absorb light, and the curve that matches them.
+
+Optical density is taken relative to the slide's own glass, channel by channel:
+
+    d = max(0, -ln(max(x, 1/255) / white))
+
+Over tissue, where d exceeds LEAST_DENSITY in some channel, the median s stands for stroma and the
+95th percentile n for nuclei. Of S and N, those of the target, a curve of three straight parts is
+made, which is monotone and leaves glass where it is:
+
+    d' = a d                        up to s, a = S / s
+         a s + b (d - s)            up to n, b = (N - S) / (n - s)
+         a s + b (n - s) + (d - n)  beyond: folds, pigment and ink keep what they differ by
+
+A layer keeps s as the "mean" of the space `od` and n - s as its "std".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from wsi_norm.colorspace import LEAST_LIGHT, Space
+from wsi_norm.glass import USUAL_WHITE
+from wsi_norm.lstainnorm.background import never_greener
+from wsi_norm.pixels import UInt8
+
+OD: Space = "od"
+
+LEAST_DENSITY = 0.1
+"""Tissue is what is denser than this in some channel."""
+
+STRONG = 0.95
+"""Quantile of the tissue's densities that stands for nuclei."""
+
+STROMA_GAIN, NUCLEI_GAIN = (0.2, 5.0), (0.2, 4.0)
+"""Bounds of a and b: a slide with one stain, or hardly any nuclei, is no reason to go further."""
+
+LEAST_SPREAD = 1e-4
+
+Floats = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int64]
+
+
+def density(od: Tensor, white: Tensor | None) -> Tensor:
+    """Density relative to glass (None: 1), at least 0, of density relative to 1, (..., 3, H, W)."""
+    return (od if white is None else od + white.to(od).log()).clamp_min(0)
+
+
+def measure_density(dense: Tensor, counted: Tensor, group: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Median, and how far the 95th percentile lies above it, over tissue.
+
+    Parameters
+    ----------
+    dense
+        (B, 3, H, W), relative to glass.
+    counted
+        bool (B, 1, H, W): what may be tissue.
+    group
+        long (B,): images with equal numbers are measured together; None: each by itself.
+
+    Returns
+    -------
+    (B, 3) each, equal within a group, zero where there is no tissue; differentiable.
+    """
+    tissue = (dense.detach().amax(1, keepdim=True) > LEAST_DENSITY) & counted
+    numbers = torch.arange(len(dense)) if group is None else group.cpu()
+    levels = dense.new_zeros(2, len(dense), 3)
+    for number in set(numbers.tolist()):
+        own = numbers == number
+        chosen = dense[own].movedim(1, -1)[tissue[own][:, 0]]
+        if len(chosen):
+            ordered = chosen.sort(dim=0).values
+            both = torch.stack([_at(ordered, quantile) for quantile in (0.5, STRONG)])
+            levels = torch.where(own.to(levels.device)[None, :, None], both[:, None], levels)
+    return levels[0], levels[1] - levels[0]
+
+
+def _at(ordered: Tensor, quantile: float) -> Tensor:
+    """A quantile of sorted rows (n, 3): between the two nearest, as numpy's default."""
+    place = quantile * (len(ordered) - 1)
+    low, high = ordered[math.floor(place)], ordered[math.ceil(place)]
+    return low + (high - low) * (place - math.floor(place))
+
+
+def counts_of(pixels: UInt8, white: Sequence[float]) -> Counts:
+    """How often each byte is seen in each channel of pixels (n, 3), where they are tissue."""
+    dense = byte_densities(white)
+    channels = range(3)
+    tissue = np.any([dense[c][pixels[:, c]] > LEAST_DENSITY for c in channels], axis=0)
+    return np.stack([np.bincount(pixels[tissue, c], minlength=256) for c in channels])
+
+
+def density_of_counts(counts: Counts, white: Sequence[float]) -> Floats:
+    """As `measure_density`, of how often each byte was seen: counts (3, 256) to (2, 3)."""
+    dense = byte_densities(white)
+    levels = np.zeros((2, 3))
+    for channel, (own, seen) in enumerate(zip(dense, counts, strict=True)):
+        reached = seen[::-1].cumsum()  # the darker a byte, the denser
+        if not reached[-1]:
+            continue
+        for row, quantile in enumerate((0.5, STRONG)):
+            place = quantile * (reached[-1] - 1)
+            ends = np.searchsorted(reached, (np.floor(place), np.ceil(place)), side="right")
+            low, high = own[::-1][ends]
+            levels[row, channel] = low + (high - low) * (place - np.floor(place))
+    levels[1] -= levels[0]
+    return levels
+
+
+def byte_densities(white: Sequence[float]) -> Floats:
+    """Density of every byte in every channel, (3, 256), relative to glass."""
+    light = np.maximum(np.arange(256) / 255, LEAST_LIGHT)
+    dense: Floats = np.maximum(0, np.log(white)[:, None] - np.log(light))
+    return dense
+
+
+def curve(
+    dense: Tensor, location: Tensor, spread: Tensor, target: Tensor, target_spread: Tensor
+) -> Tensor:
+    """Matched densities (B, 3, H, W); own location and spread (B or 1, 3), the target's (3,)."""
+    gain = (target / location.clamp_min(LEAST_SPREAD)).clamp(*STROMA_GAIN)
+    steeper = (target_spread / spread.clamp_min(LEAST_SPREAD)).clamp(*NUCLEI_GAIN)
+    location, spread, gain, steeper = (
+        x[..., None, None] for x in (location, spread, gain, steeper)
+    )
+    above = (dense - location).clamp_min(0)
+    stroma, nuclei = torch.minimum(dense, location), torch.minimum(above, spread)
+    return gain * stroma + steeper * nuclei + (above - nuclei)
+
+
+def light(dense: Tensor) -> Tensor:
+    """RGB of densities relative to glass, on a slide with the usual glass."""
+    return USUAL_WHITE * torch.exp(-dense)
+
+
+def recoloured(dense: Tensor, matched: Tensor, weight: Tensor | None) -> Tensor:
+    """RGB of matched densities, (B, 3, H, W), as far as `weight` (B, 1, H, W) says tissue.
+
+    What a curve per channel does to colours that the statistics do not speak of has a bound: no
+    pixel becomes greener than red that was not. Purple nuclei of a very red slide would turn teal.
+    """
+    clear = light(dense)
+    away = light(matched) - clear
+    return never_greener(clear, clear + (away if weight is None else weight * away))
+
+
+def byte_curves(
+    white: Sequence[float], location: Floats, spread: Floats, target: Floats, target_spread: Floats
+) -> Floats:
+    """RGB of every byte in every channel, matched and as it is relative to glass: (2, 3, 256)."""
+    dense = torch.from_numpy(byte_densities(white))[None, :, :, None]
+    own, its_spread, aim, its = (
+        torch.from_numpy(x) for x in (location, spread, target, target_spread)
+    )
+    matched = curve(dense, own[None], its_spread[None], aim, its)
+    both = light(torch.cat([matched, dense]))[..., 0]
+    return np.asarray(both.numpy(), np.float64)
