@@ -92,7 +92,8 @@ def glass_level(pixels: Rgb, tissue: Mask | None = None) -> Floats | None:
 def bounded(level: Floats) -> Floats:
     """A white (3,) as bright and as neutral as glass is at least, by the least change."""
     brightest = max(level.max(), LEAST_WHITE)
-    return np.maximum(level * (brightest / level.max()), (1 - MOST_TINT) * brightest)
+    white: Floats = np.maximum(level * (brightest / level.max()), (1 - MOST_TINT) * brightest)
+    return white
 
 
 def neutral_white(pixels: Rgb) -> Floats:

@@ -186,9 +186,7 @@ def leave_out(splits: Splits, domain: str) -> Splits:
         tuple(image for image in part if image.group not in judged)
         for part in (splits.train, splits.validation)
     )
-    if (
-        train and splits.validation and not validation
-    ):  # the only ones to select on were of that domain
+    if train and splits.validation and not validation:  # those to select on were of that domain
         spare = train[-1].group
         validation = tuple(image for image in train if image.group == spare)
         train = tuple(image for image in train if image.group != spare)

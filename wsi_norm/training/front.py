@@ -2,7 +2,8 @@
 
 A front is a module: RGB float (B, 3, H, W) in [0, 1] and the tiles' groups, long (B,), to
 normalised RGB of the same form. Tiles go through it as a run's do: as bytes, with the white and the
-statistics of their group. Only a layer that learns differs while it learns (`train`): there it is PyTorch's form on floats, with gradients.
+statistics of their group. Only a layer that learns differs while it learns (`train`): there it is
+PyTorch's form on floats, with gradients.
 """
 
 from __future__ import annotations
