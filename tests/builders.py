@@ -173,6 +173,14 @@ def moments_by_scikit_image(pixels: np.ndarray) -> dict[str, tuple[np.ndarray, n
     return moments
 
 
+def density_by_numpy(pixels: np.ndarray, white: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Median of tissue's density relative to white, and how far the 95th percentile is above it."""
+    dense = np.maximum(-np.log(np.maximum(pixels.reshape(-1, 3) / 255, 1 / 255) / white), 0)
+    tissue = dense[dense.max(axis=1) > 0.1]
+    median, strong = np.percentile(tissue, [50, 95], axis=0)
+    return median, strong - median
+
+
 def refusal(
     function: Callable[..., Any],
     *arguments: Any,

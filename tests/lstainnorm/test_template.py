@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from skimage import color
 
-from tests.builders import moments_by_scikit_image
+from tests.builders import density_by_numpy, moments_by_scikit_image
 from wsi_norm.lstainnorm import Statistics, Template
 from wsi_norm.lstainnorm.moments import MIN_TISSUE_SHARE
 
 SPACES = ("rgb", "lab", "hsv", "hed")
+"""Those whose pixels are pooled; density has a test of its own."""
 NO_SHAPES = [(2, 8, 8), (2, 8, 8, 4), (2, 3, 8, 8), (3,), (8, 8)]
 
 
@@ -31,7 +32,7 @@ def with_glass(tiles: np.ndarray, rows: int) -> np.ndarray:
 
 def assert_moments(got: Template | Statistics, pixels: np.ndarray) -> None:
     expected = moments_by_scikit_image(pixels)
-    assert set(got.mean) == set(got.std) == set(SPACES)
+    assert set(got.mean) - {"od"} == set(got.std) - {"od"} == set(SPACES)
     for space, (mean, std) in expected.items():
         np.testing.assert_allclose(got.mean[space], mean, rtol=2e-4, atol=2e-4)
         np.testing.assert_allclose(got.std[space], std, rtol=2e-4, atol=2e-4)
@@ -194,6 +195,27 @@ def test_statistics_of_another_form_are_refused() -> None:
 def test_the_std_of_one_colour_is_zero() -> None:
     """Differences of large sums may come out negative: no NaN."""
     tiles = np.full((1, 64, 64, 3), (119, 41, 101), np.uint8)
+    tiles[:, ::63, ::2] = tiles[:, ::2, ::63] = 255  # else it would be padding
     template = Template.fit(tiles)
-    for space in SPACES:
+    for space in (*SPACES, "od"):
         assert template.std[space] == pytest.approx((0, 0, 0), abs=1e-4)
+
+
+def test_density_is_the_mean_of_the_tiles_own_each_with_its_own_white() -> None:
+    tiles = with_glass(stained(3), 10)
+    tiles[1, :10] -= 20
+    tiles[2, 10:] //= 2
+    own = [density_by_numpy(t[10:], t[:10].reshape(-1, 3).mean(axis=0) / 255) for t in tiles]
+    medians, spreads = np.array(own).swapaxes(0, 1)
+    for within in (False, True):
+        template = Template.fit(tiles, within_tiles=within)
+        np.testing.assert_allclose(template.mean["od"], medians.mean(axis=0), rtol=1e-6)
+        expected = np.sqrt(np.square(spreads).mean(axis=0))
+        np.testing.assert_allclose(template.std["od"], expected, rtol=1e-6)
+
+
+def test_padding_is_no_tissue() -> None:
+    tiles = with_glass(stained(2, height=64, width=64), 10)
+    padded = tiles.copy()
+    padded[:, 50:] = 0
+    assert Template.fit(padded) == Template.fit(tiles[:, :42])

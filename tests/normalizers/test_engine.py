@@ -14,7 +14,7 @@ import torch
 from skimage import color
 from torch import Tensor
 
-from tests.builders import GLASS, TEMPLATE, moments_by_scikit_image
+from tests.builders import GLASS, TEMPLATE, density_by_numpy, moments_by_scikit_image
 from wsi_norm.errors import ConfigError
 from wsi_norm.lstainnorm import LayerConfig, LStainNorm, Statistics, Template, make_layer
 from wsi_norm.normalizers import engine as module
@@ -62,6 +62,7 @@ def slide() -> Statistics:
 def assert_measured(statistics: Statistics, pixels: np.ndarray) -> None:
     """Against scikit-image and scipy on the pixels (M, 3) that count."""
     expected = moments_by_scikit_image(pixels)
+    expected["od"] = density_by_numpy(pixels, statistics.white)
     assert set(statistics.mean) == set(expected)
     for space, (mean, std) in expected.items():
         np.testing.assert_allclose(statistics.mean[space], mean, rtol=2e-4, atol=2e-4)

@@ -25,7 +25,7 @@ from wsi_norm.slide import read_image
 
 MODES = {"slide": (SLIDE, None), "tile": (None, None), "tile, known white": (None, SLIDE.white)}
 
-ALL = ("lab", "hsv", "rgb", "hed")
+ALL = ("lab", "hsv", "rgb", "hed", "od")
 RLV = ("rgb", "lab", "hsv")
 # preset, spaces, background, circular hue, noise on the parameters, factor on the attention's
 CASES = [
@@ -46,6 +46,9 @@ CASES = [
     ("single:hsv", ("hsv",), "preserve", True, 0.5, 1),
     ("single:hsv", ("hsv",), "normalize", False, 0.3, 1),
     ("single:hed", ("hed",), "normalize", True, 0.5, 1),
+    ("single:od", ("od",), "normalize", True, 0.3, 1),
+    ("single:od", ("od",), "preserve", True, 0.5, 1),
+    ("mean", ("od", "rgb"), "normalize", True, 0.3, 1),
 ]
 
 

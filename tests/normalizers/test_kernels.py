@@ -10,14 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numba import njit
 
 from tests.builders import SLIDE, TEMPLATE
+from wsi_norm.glass import fill_mask
 from wsi_norm.lstainnorm import LStainNorm
 from wsi_norm.lstainnorm.attention import chebyshev, direct_attention
 from wsi_norm.lstainnorm.fusion import ColourAttention
 from wsi_norm.normalizers import kernels
-from wsi_norm.normalizers.fused import FusedLayer, shadow_in_bytes
+from wsi_norm.normalizers.fused import FusedLayer
 
 
 def applied(function: Any) -> Callable[[np.ndarray], np.ndarray]:
@@ -150,19 +153,19 @@ def random_tiles(count: int, height: int, width: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 13), (30, 129), (16, 256)])
-@pytest.mark.parametrize("preset", ["paper", "product", "mean"])
+@pytest.mark.parametrize("preset", ["paper", "product", "mean", "single:od"])
 def test_nothing_outside_a_tile_is_read_or_written(preset: str, shape: tuple[int, int]) -> None:
     layer = fused(preset)
     tile = random_tiles(1, *shape)
     expected = layer.normalize(tile, SLIDE, None)[0][0]
     size = kernels.scratch_size(*shape, 3, layer._fusion[0])
     layer._memory.scratch = scratch = np.full(size + 1000, np.nan, np.float32)
-    coefficients, shadow = layer.coefficients(SLIDE), shadow_in_bytes(SLIDE)
+    work = layer.work(SLIDE, SLIDE.white)
     for fill in (0, 255):
         around = np.full((2, 600 + tile.size), fill, np.uint8)
         inside, out = (row[300:-300].reshape(*shape, 3) for row in around)
         inside[:] = tile[0]
-        layer._transform(inside, out, SLIDE.white, coefficients, shadow)
+        work(inside, out)
         assert (out == expected).all()
         assert (inside == tile[0]).all()
         assert (around[:, :300] == fill).all()
@@ -238,3 +241,31 @@ def test_without_a_folder_for_the_cache_it_compiles_all_the_same(
 
     monkeypatch.setattr(kernels, "njit", no_folder)
     assert kernels._cached(lambda x: x + 1)(1) == 2
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    height=st.integers(1, 40),
+    width=st.integers(1, 40),
+    rows=st.integers(0, 40),
+    columns=st.integers(0, 40),
+    level=st.sampled_from([0, 7, 8, 100, 240]),
+    corner=st.integers(0, 3),
+    seed=st.integers(0, 9),
+)
+def test_what_holds_fill_is_never_overlooked(
+    height: int, width: int, rows: int, columns: int, level: int, corner: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    tile = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    turned = tile[:: 1 - 2 * (corner & 1), :: 1 - (corner & 2)]
+    turned[:rows, :columns] = level
+    found = fill_mask(tile) is not None
+    assert kernels.may_hold_fill(tile) or not found
+
+
+def test_plain_tissue_is_not_looked_at_twice() -> None:
+    tile = np.random.default_rng(0).integers(20, 220, (64, 64, 3), dtype=np.uint8)
+    assert not kernels.may_hold_fill(tile)
+    tile[:4] = 90
+    assert kernels.may_hold_fill(tile)

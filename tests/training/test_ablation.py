@@ -87,8 +87,8 @@ def test_moves_of_the_target() -> None:
 
 
 def test_a_channel_without_spread_does_not_move() -> None:
-    grey = np.full((16, 16, 3), 120, np.uint8)
-    layer = LStainNorm("single:rgb", template=Template.fit(grey))
+    template = Template({"rgb": (0.5, 0.5, 0.5)}, {"rgb": (0.0, 0.0, 0.0)})
+    layer = LStainNorm("single:rgb", template=template)
     assert learned_facts(layer)["target"]["rgb"]["R"]["move"] == 0
 
 
