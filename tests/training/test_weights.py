@@ -72,6 +72,14 @@ def test_safetensors_of_a_hugging_face_model(tmp_path: Path) -> None:
     assert bool((network.state_dict()["model.0.weight"] == 3).all())
 
 
+def test_a_prefix_of_a_network_whose_own_names_begin_with_it(tmp_path: Path) -> None:
+    """Lightning's "model." before the "model." of MONAI's U-Net."""
+    network = LogitsOf(classifier())
+    state = {f"model.model.{name}": value for name, value in trained().items()}
+    load_into(network, saved(tmp_path / "w.ckpt", {"state_dict": state}))
+    assert bool((network.state_dict()["model.0.weight"] == 3).all())
+
+
 def test_what_does_not_fit(tmp_path: Path) -> None:
     """classifier() has 2 convolutions, 1 batch norm, 1 linear: 2 * 2 + 5 + 2 = 11 tensors."""
     state = trained()

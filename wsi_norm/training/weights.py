@@ -103,13 +103,13 @@ def _state(path: Path, data: Any) -> dict[str, Tensor]:
 
 
 def _renamed(state: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The names with, or without, a prefix that all of one side have and not all of the other."""
-    for prefix in PREFIXES:
-        theirs, ours = (all(name.startswith(prefix) for name in names) for names in (state, wanted))
-        if theirs and not ours:
-            state = {name.removeprefix(prefix): value for name, value in state.items()}
-        elif ours and not theirs:
-            state = {prefix + name: value for name, value in state.items()}
+    """The names without, or with, one of PREFIXES before all of them, where only that fits."""
+    for prefix in PREFIXES if state.keys() != wanted.keys() else ():
+        bare = {name.removeprefix(prefix): value for name, value in state.items()}
+        longer = {prefix + name: value for name, value in state.items()}
+        for renamed in (bare, longer):
+            if renamed.keys() == wanted.keys():
+                return renamed
     return state
 
 
