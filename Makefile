@@ -63,7 +63,7 @@ checkpoint: train
 	$(BIN)/wsi-norm inspect
 
 evidence: train
-	for name in mitosis nuclei nuclei_sites atypical; do \
+	for name in mitosis nuclei nuclei_sites atypical frozen_nuclei frozen_mitosis; do \
 		$(BIN)/wsi-norm evaluate experiments/$$name.yaml --data-root "$(DATA_ROOT)" --output $(EVIDENCE)/$$name || exit; \
 	done
 

@@ -64,6 +64,19 @@ def quick_segmenter() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1))
 
 
+class Cutting(nn.Module):
+    """A network that lets no gradient through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 2)
+
+    @torch.no_grad()
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(image.mean((2, 3)))
+        return logits
+
+
 class Exploding(nn.Module):
     """Gives NaN when it is trained."""
 

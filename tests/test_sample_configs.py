@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import monai
 import pytest
 import yaml
 from distributed import LocalCluster
+from safetensors.torch import save_file
 
-from tests.builders import exit_status
-from wsi_norm import TileStore
+from tests.builders import TEMPLATE, exit_status
+from wsi_norm import LStainNorm, TileStore, save_checkpoint
 from wsi_norm.config import RunConfig, evaluate_config, run_config, train_config
 from wsi_norm.config.evaluate import merge
 from wsi_norm.synthetic import write_synthetic_slide
@@ -31,6 +33,7 @@ FEW: dict[str, dict[str, list[str]]] = {
         ]
     },
 }
+FEW["train_frozen"] = FEW["train_segmenter"]
 """Cases that are enough to run a sample: some to train on, some to judge on."""
 
 
@@ -43,7 +46,7 @@ def fine_slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_samples_that_users_are_told_of_exist() -> None:
     assert {"he_20x", "he_40x", "gpu", "cluster"} <= set(RUNS)
-    assert TRAININGS == ["train_classifier", "train_segmenter"]
+    assert TRAININGS == ["train_classifier", "train_frozen", "train_segmenter"]
     assert {"evaluate", "slurm"} <= set(NAMES)
 
 
@@ -81,7 +84,7 @@ def test_the_samples_name_settings_as_they_are() -> None:
     for name in RUNS:
         assert isinstance(run_config(FOLDER / f"{name}.yaml"), RunConfig)
     tasks = [train_config(FOLDER / f"{name}.yaml").task for name in TRAININGS]
-    assert tasks == ["classification", "segmentation"]
+    assert tasks == ["classification", "segmentation", "segmentation"]
     evaluation = evaluate_config(FOLDER / "evaluate.yaml")
     assert evaluation.training == train_config(FOLDER / "train_classifier.yaml")
     assert len(evaluation.methods) * len(evaluation.seeds) == 18  # as its first lines say
@@ -94,9 +97,20 @@ def shrunk(name: str, folder: Path) -> Path:
         "data": {"where": FEW[name]},
         "recipe": {"epochs": 1, "steps_per_epoch": 2, "device": "cpu"},
     }
+    if "weights" in settings["network"]:
+        less |= made_before(settings["network"], folder)
     copy = folder / f"{name}.yaml"
     copy.write_text(yaml.safe_dump(merge(settings, less)))
     return copy
+
+
+def made_before(network: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A network and a layer, as the sample supposes them: somebody else's, untrained."""
+    made = getattr(monai.networks.nets, network["name"].removeprefix("monai:"))
+    weights, colours = folder / network["weights"], folder / "colours.safetensors"
+    save_file(made(**network["arguments"]).state_dict(), weights)
+    save_checkpoint(LStainNorm("mean", template=TEMPLATE), colours)
+    return {"network": {"weights": str(weights)}, "normalizer": {"start": str(colours)}}
 
 
 @pytest.mark.parametrize("name", TRAININGS)

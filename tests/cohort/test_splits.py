@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +11,7 @@ import pytest
 
 from tests.builders import refusal, written_store
 from wsi_norm.cohort.masks import check_sizes
-from wsi_norm.cohort.splits import LabelledImage, Splits, read_splits
+from wsi_norm.cohort.splits import LabelledImage, Splits, limited, read_splits
 from wsi_norm.config.train import DataConfig
 from wsi_norm.errors import StoreError
 
@@ -483,3 +484,45 @@ def test_an_incomplete_store(stores: DataConfig, tmp_path: Path) -> None:
     written_store(tmp_path / "s2.zarr", 4, finish=False)
     with pytest.raises(StoreError, match="incomplete"):
         split(stores)
+
+
+# --- few labels
+
+
+def images_of(*kinds: tuple[str, int | None]) -> tuple[LabelledImage, ...]:
+    """An image per (group, label)."""
+    return tuple(
+        LabelledImage(f"{n}.png", Path(f"{n}.png"), None, label, None, group, "")
+        for n, (group, label) in enumerate(kinds)
+    )
+
+
+def test_a_limit_takes_of_every_group_in_turn() -> None:
+    train = images_of(*[("a", None)] * 20, ("b", None), ("c", None), *[("d", None)] * 2)
+    splits = Splits(train, train[:1], (), ("x", "y"))
+    drawn = limited(splits, 7, 0)
+    counts = Counter(image.group for image in drawn.train)
+    assert counts == {"a": 3, "b": 1, "c": 1, "d": 2}
+    assert [image for image in train if image in drawn.train] == list(drawn.train)
+    assert drawn.validation == splits.validation
+    assert limited(splits, 7, 0) == drawn
+    assert any(limited(splits, 7, seed).train != drawn.train for seed in range(1, 5))
+    assert limited(splits, None, 0) == limited(splits, 100, 0) == splits
+    assert {len(limited(splits, 3, seed).train) for seed in range(4)} == {3}
+    assert {len({i.group for i in limited(splits, 4, seed).train}) for seed in range(4)} == {4}
+
+
+def test_a_limit_takes_of_every_class() -> None:
+    """One image in ten is of class 1: the few have as many of either."""
+    train = images_of(*((f"g{n % 5}", int(n % 10 == 0)) for n in range(100)))
+    for seed in range(5):
+        drawn = limited(Splits(train, (), (), ("x", "y")), 8, seed)
+        assert Counter(image.label for image in drawn.train) == {0: 4, 1: 4}
+
+
+def test_the_limit_of_the_settings(table: Path) -> None:
+    whole, few = (split(described(table, **given)) for given in ({}, {"limit": 2}))
+    assert len(whole.train) == 4
+    assert {image.label for image in few.train} == {0, 1}
+    assert len(few.train) == 2
+    assert (few.validation, few.test) == (whole.validation, whole.test)

@@ -90,6 +90,23 @@ def test_training_tiles_lie_anywhere_inside(tmp_path: Path, settings: Make) -> N
     torch.testing.assert_close(tiles[0, 8][0], tiles[2, 8][0])  # by the draw alone
 
 
+def test_fixed_crops_stay_where_the_seed_puts_them(tmp_path: Path, settings: Make) -> None:
+    listed = images(tmp_path, [(20, 18), (40, 40)], masks=True)
+    data = {"tile_size": 16, "crops_per_image": 3, "fixed_crops": True}
+    tiles, again, other = (
+        LabelledTiles(listed, settings("segmentation", data=data, seed=seed), 2, training=True)
+        for seed in (0, 0, 1)
+    )
+    assert tiles.cuts == again.cuts != other.cuts
+    assert len({(cut.y, cut.x) for cut in tiles.cuts[3:]}) > 1
+    for position, cut in enumerate(tiles.cuts):
+        assert cut.y is not None
+        assert cut.x is not None
+        truth = pixels_of(listed[cut.image].path)[cut.y : cut.y + 16, cut.x : cut.x + 16]
+        for draw in (0, 5):
+            np.testing.assert_array_equal(tiles[position, draw][0].permute(1, 2, 0), truth)
+
+
 def test_the_centre_is_judged(tmp_path: Path, settings: Make) -> None:
     (image,) = images(tmp_path, [(21, 30)])
     tiles = LabelledTiles([image], settings(data={"tile_size": 16}), 2, training=False)

@@ -25,6 +25,7 @@ TRAINING: dict[str, Any] = {
     "recipe": {"epochs": 3},
 }
 FIXED = {"change": {"normalizer": {"preset": "single:lab", "learn": False}}}
+BEFORE: dict[str, Any] = {"network": {"frozen": True}, "recipe": {"epochs": 1}}
 PLAIN: dict[str, Any] = {
     "training": TRAINING,
     "methods": {"none": {"change": {"normalizer": {"kind": "none"}}}, "fixed": FIXED, "ours": {}},
@@ -99,6 +100,16 @@ def test_the_training_of_a_method(tmp_path: Path) -> None:
     user = config.of("user")
     assert user.recipe == changed_.recipe
     assert (user.normalizer.kind, user.normalizer.preset) == ("lstainnorm", "mean")
+
+
+def test_a_layer_before_the_network_of_another_method(tmp_path: Path) -> None:
+    change = BEFORE | {"data": {"limit": 16}, "augmentation": {"jitter": 0.5}}
+    methods = {"before": {"uses": "none", "change": change}}
+    config = evaluate_config(write(tmp_path, changed({"methods": methods}))).of("before")
+    assert config.normalizer.kind == "lstainnorm"
+    assert (config.network.frozen, config.network.name) == (True, "monai:DenseNet121")
+    assert (config.recipe.epochs, config.data.limit) == (1, 16)
+    assert config.learns
 
 
 def test_merge_is_key_by_key() -> None:
@@ -180,6 +191,27 @@ def test_folder_names(parts: tuple[str, ...], name: str) -> None:
         (
             {"methods": {"a": {"uses": "none", "change": {"recipe": {"epochs": 1}}}}},
             "method 'a' uses the networks of 'none': it can change the normalizer, not 'recipe'",
+        ),
+        (
+            {"methods": {"a": {"uses": "none", "change": {"network": {"frozen": False}}}}},
+            "method 'a' uses the networks of 'none': it can change the normalizer, not 'network'; "
+            "for a layer that learns before them, give network: {frozen: true}",
+        ),
+        (
+            {"methods": {"a": {"uses": "none", "change": BEFORE | {"data": {"test": {}}}}}},
+            "method 'a' learns before the networks of 'none': of data it can change limit, "
+            "crops_per_image, fixed_crops, not 'test'",
+        ),
+        (
+            {"methods": {"a": {"change": {"normalizer": {"target": "seen"}}}}},
+            "method 'a': normalizer.target 'seen' needs 'uses' and the kind lstainnorm",
+        ),
+        (
+            {
+                "training": {"network": {"frozen": True}},
+                "methods": {"a": {"uses": "none"}},
+            },
+            "method 'a' uses 'none', which trains no network: leave out 'uses'",
         ),
         ({"methods": {"a b": {}, "a,b": {}}}, "methods 'a b' and 'a,b' would share a folder"),
         ({"methods": {"NONE": {}}}, "methods 'none' and 'NONE' would share a folder"),

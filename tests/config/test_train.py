@@ -85,6 +85,13 @@ def test_what_is_dumped_is_what_was_read(tmp_path: Path) -> None:
         ({"task": "regression"}, "task: Input should be 'classification' or 'segmentation'"),
         ({"recipe": {"epochs": 0}}, "recipe.epochs: Input should be greater than or equal to 1"),
         ({"recipe": {"learning_rate": 0}}, "recipe.learning_rate: "),
+        (
+            {"normalizer": {"start": "a.pt", "target": 3}},
+            "normalizer: give start or target, not both",
+        ),
+        ({"network": {"sha256": "ab"}}, "network: sha256 is that of the weights, and there are no"),
+        ({"data": {"fixed_crops": True}}, "data: fixed_crops needs tile_size, and no views"),
+        ({"data": {"limit": 1}}, "data.limit: Input should be greater than or equal to 2"),
         ({"recipe": 5}, "recipe: settings must be 'key: value' lines"),
         (
             {"normalizer": {"kind": "mackenco"}},
@@ -143,3 +150,15 @@ def test_the_old_spelling_of_the_layer(tmp_path: Path) -> None:
     old = train_config(write(tmp_path, merge(PLAIN, {"normalizer": {"kind": "layer"}})))
     assert old == train_config(write(tmp_path, PLAIN))
     assert old.normalizer.kind == "lstainnorm"
+
+
+def test_what_learns(tmp_path: Path) -> None:
+    def learns(**changes: Any) -> bool:
+        return train_config(write(tmp_path, merge(PLAIN, changes))).learns
+
+    frozen = {"frozen": True, "weights": "w.pt"}
+    assert learns()
+    assert learns(normalizer={"learn": False})
+    assert learns(network=frozen)
+    assert not learns(network=frozen, normalizer={"learn": False})
+    assert not learns(network=frozen, normalizer={"kind": "macenko"})

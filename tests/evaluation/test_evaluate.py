@@ -218,6 +218,28 @@ def test_an_interrupted_evaluation_goes_on(
     pd.testing.assert_frame_equal(found, expected, check_exact=True)
 
 
+def test_layers_before_frozen_networks(make: Make) -> None:
+    """What learns before them stands among what was learned; what is only judged does not."""
+    methods: dict[str, Any] = {
+        "none": {"change": {"normalizer": {"kind": "none"}}},
+        "fixed": {"uses": "none", "change": {"normalizer": {"learn": False}}},
+        "before it": {"uses": "none", "change": {"network": {"frozen": True}}},
+    }
+    config = make(methods, task="segmentation", reference="none")
+    summary = evaluate(config)
+    assert set(summary["method"]) == {*methods}
+    tables = (config.output / "tables.md").read_text(encoding="utf-8")
+    parts = {part.partition("\n")[0]: part for part in tables.split("## ")}
+    for title in ("Validation", "What was learned"):
+        assert "| before it |" in parts[title]
+        assert "| fixed |" not in parts[title]
+    before = stamps(config)
+    shorter = {"change": {"normalizer": {"kind": "none"}, "recipe": {"epochs": 1}}}
+    evaluate(make(methods | {"none": shorter}, task="segmentation", reference="none"))
+    after = stamps(config)
+    assert [name for name in before if after[name] == before[name]] == []
+
+
 def test_a_failing_method_is_named_and_nothing_is_lost(make: Make) -> None:
     bad = {"change": {"recipe": {"learning_rate": 1e30}}}
     config = make({"good": {}, "bad": bad})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -13,8 +14,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file
+import yaml
+from safetensors.torch import load_file, save_file
 
+from tests.cohorts import quick_classifier
 from wsi_norm.cohort.splits import LabelledImage, Splits
 from wsi_norm.config import EvaluateConfig
 from wsi_norm.errors import ConfigError, TrainingError
@@ -28,6 +31,7 @@ from wsi_norm.evaluation.trials import (
     template_images,
     trials_of,
 )
+from wsi_norm.lstainnorm import load_checkpoint
 
 Make = Callable[..., EvaluateConfig]
 
@@ -196,6 +200,107 @@ def test_an_unfinished_training_goes_on_and_another_is_replaced(
     perform(Trial("none", 0), config, None, 1)
     assert asked[3:] == [True]
     shutil.rmtree(folder)
+
+
+# --- a layer before the networks of another method
+
+
+BEFORE: dict[str, Any] = {
+    "macenko": {"change": {"normalizer": {"kind": "macenko"}}},
+    "learned before it": {
+        "uses": "macenko",
+        "change": {
+            "network": {"frozen": True},
+            "normalizer": {"target": "seen"},
+            "recipe": {"epochs": 1},
+            "data": {"limit": 8},
+        },
+    },
+    "seen": {"uses": "macenko", "change": {"normalizer": {"target": "seen", "learn": False}}},
+    "cohort": {"uses": "macenko", "change": {"normalizer": {"learn": False}}},
+}
+
+
+def test_a_layer_learns_before_the_network_of_another_method(make: Make) -> None:
+    config = make(BEFORE, leave_out=True)
+    base = perform(Trial("macenko", 0, "B"), config, None, 1)
+    folders = {name: perform(Trial(name, 0, "B"), config, None, 1) for name in [*BEFORE][1:]}
+    learned = folders["learned before it"]
+    layer = load_checkpoint(learned / "model.safetensors")
+    digest = hashlib.sha256((base / "network.safetensors").read_bytes()).hexdigest()
+    assert layer.provenance["network_sha256"] == digest
+    assert layer.provenance["train_images"] == 8
+    assert layer.provenance["train_domains"] == ["A", "C"]
+    assert layer.target != layer.template
+    assert layer.template == load_checkpoint(learned / "seen.safetensors").template
+    assert not (learned / "network.safetensors").exists()
+    for name in ("seen", "cohort"):
+        assert not (folders[name] / "config.yaml").exists()  # only judged
+    seen = load_checkpoint(folders["seen"] / "seen.safetensors").template
+    assert seen == layer.template
+    for folder in folders.values():
+        rows = collect([folder])
+        assert set(rows["domain"]) == {"B"}
+        assert set(rows["fold"]) == {"B"}
+    settings = yaml.safe_load((learned / "config.yaml").read_text())
+    kept = {path: path.stat().st_mtime_ns for path in learned.rglob("*") if path.is_file()}
+    perform(Trial("learned before it", 0, "B"), config, None, 1)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert settings["recipe"]["epochs"] == 1
+
+
+def test_an_interrupted_layer_goes_on_and_that_of_other_networks_is_replaced(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make(BEFORE)
+    trial = Trial("learned before it", 0)
+    base = perform(Trial("macenko", 0), config, None, 1)
+    folder = perform(trial, config, None, 1)
+    asked: list[bool] = []
+    train = module.train
+
+    def watched(*arguments: Any, overwrite: bool, **named: Any) -> Any:
+        asked.append(overwrite)
+        return train(*arguments, overwrite=overwrite, **named)
+
+    monkeypatch.setattr(module, "train", watched)
+    (folder / module.IDENTITY).unlink()
+    perform(trial, config, None, 1)
+    assert asked == [False]
+    state = load_file(base / "network.safetensors")
+    first = next(iter(state))
+    save_file({**state, first: state[first] + 1}, base / "network.safetensors")
+    (folder / module.IDENTITY).unlink()
+    perform(trial, config, None, 1)
+    assert asked == [False, True]
+
+
+def test_methods_before_a_network_of_ones_own_are_judged_or_learn(
+    make: Make, tmp_path: Path
+) -> None:
+    """The training's network is frozen: what learns nothing is judged, and needs no training."""
+    path = tmp_path / "theirs.pt"
+    torch.save(quick_classifier().state_dict(), path)
+    methods: dict[str, Any] = {
+        "none": {"change": {"normalizer": {"kind": "none"}}},
+        "packaged": {"change": {"normalizer": {"start": "packaged", "learn": False}}},
+        "learned": {},
+    }
+    config = make(methods, {"network": {"weights": str(path), "frozen": True}})
+    assert len(trials_of(config, None)) == 1
+    folders = {name: perform(Trial(name, 0), config, None, 1) for name in methods}
+    trained = {name for name, folder in folders.items() if (folder / "config.yaml").exists()}
+    assert trained == {"learned"}
+    first = (folders["none"] / PREDICTIONS).read_bytes()
+    perform(Trial("none", 0), config, None, 1)
+    torch.save(quick_classifier().state_dict(), path)  # other weights in the same file
+    perform(Trial("none", 0), config, None, 1)
+    assert (folders["none"] / PREDICTIONS).read_bytes() != first
+    with pytest.raises(ValueError, match="uses 'learned', which trains no network"):
+        make({**methods, "u": {"uses": "learned"}}, {"network": {"frozen": True}})
+
+
+# --- what goes wrong
 
 
 def test_errors_name_the_run(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,11 +18,13 @@ from wsi_norm.cohort.tiles import LabelledTiles
 from wsi_norm.config import TrainConfig
 from wsi_norm.errors import ConfigError, UnreadableSlideError
 from wsi_norm.glass import white_level
+from wsi_norm.lstainnorm import load_checkpoint
 from wsi_norm.normalizers.classic import Unchanged
 from wsi_norm.normalizers.model import Model
 from wsi_norm.training.front import (
     TEMPLATE_GROUPS,
     TEMPLATE_TILES,
+    Front,
     LayerFront,
     build_front,
     cohort_template,
@@ -68,6 +70,38 @@ def lab_moments(*arrays: Any) -> tuple[Any, Any]:
 
 
 # --- the target
+
+
+class Darker(Front):
+    """Tissue at 0.8 of its brightness; glass stays."""
+
+    def forward(self, image: Tensor, group: Tensor) -> Tensor:
+        return torch.where(image.amin(1, keepdim=True) == 1, image, image * 0.8)
+
+
+def test_the_template_behind_a_front(tiles: LabelledTiles) -> None:
+    """That of the tiles as a network behind the front saw them, in bytes."""
+    seen = []
+    for number in range(6):
+        tile = tiles.pixels(number)
+        glass = (tile == 255).all(2, keepdims=True)
+        seen.append(np.where(glass, tile, np.round(tile * 0.8)).astype(np.uint8))
+    template = cohort_template(tiles, "slide", 0, Darker(Unchanged()))
+    np.testing.assert_allclose(template.mean["lab"], lab_moments(*seen)[0], atol=0.05)
+
+
+def test_nothing_was_seen_in_a_training(tiles: LabelledTiles, settings: Make) -> None:
+    with pytest.raises(ConfigError, match=r"let normalizer\.start name a checkpoint"):
+        build(settings, tiles, target="seen")
+
+
+def test_the_layer_of_a_checkpoint(tiles: LabelledTiles, settings: Make) -> None:
+    packaged = load_checkpoint()
+    front = build(settings, tiles, start="packaged", preset="single:rgb", learn=False)
+    torch.testing.assert_close(front.layer.state_dict(), packaged.state_dict(), rtol=0, atol=0)
+    assert front.layer.config == packaged.config
+    assert not any(parameter.requires_grad for parameter in front.parameters())
+    assert build(settings, tiles, kind="none", start="packaged").normalizer.name == "none"
 
 
 def test_the_template_of_groups(tiles: LabelledTiles) -> None:

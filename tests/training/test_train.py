@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import signal
@@ -18,10 +19,11 @@ from safetensors.torch import load_file
 from torch import nn
 
 import wsi_norm
-from wsi_norm.cohort.splits import LabelledImage, Splits
+from tests.cohorts import classifier
+from wsi_norm.cohort.splits import LabelledImage, Splits, read_splits
 from wsi_norm.config import TrainConfig
 from wsi_norm.errors import ConfigError, TrainingError, WsiNormError
-from wsi_norm.lstainnorm import LStainNorm
+from wsi_norm.lstainnorm import LStainNorm, Template, save_checkpoint
 from wsi_norm.normalizers.engine import Normalizer
 from wsi_norm.training.front import LayerFront
 from wsi_norm.training.task import StainTask
@@ -593,3 +595,145 @@ def test_the_layer_of_a_task(cohort: Cohort, settings: Make) -> None:
     assert isinstance(task.front, LayerFront)
     assert isinstance(layer_of(task), LStainNorm)
     assert task.total_steps == 2 * 1
+
+
+# --- through a frozen network
+
+
+def weights_file(path: Path, **arguments: Any) -> Path:
+    """A network that others trained: random weights, running statistics that are no defaults."""
+    torch.manual_seed(5)
+    network = classifier(**arguments)
+    network(torch.rand(16, 3, 32, 32))
+    torch.save({"state_dict": network.state_dict()}, path)
+    return path
+
+
+def frozen(settings: Make, weights: Path, **changes: Any) -> TrainConfig:
+    network = {"weights": str(weights), "frozen": True, "arguments": {"dropout": 0.5}}
+    return settings(network=network, **changes)
+
+
+def test_a_frozen_network_stays_as_it_was_while_the_layer_learns(
+    cohort: Cohort, settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cohort()
+    path = weights_file(tmp_path / "theirs.pt")
+    theirs = torch.load(path, weights_only=True)["state_dict"]
+    modes: list[bool] = []
+    original = StainTask.training_step
+
+    def watched(self: StainTask, batch: Any, index: int) -> Any:
+        modes.append(any(module.training for module in self.network.modules()))
+        assert self.front.training
+        return original(self, batch, index)
+
+    monkeypatch.setattr(StainTask, "training_step", watched)
+    config = frozen(settings, path)
+    trained = train(config)
+    assert len(modes) == 4  # two epochs, of two steps each
+    assert not any(modes)
+    torch.testing.assert_close(dict(trained.task.network.state_dict()), theirs, rtol=0, atol=0)
+    layer = layer_of(trained.task)
+    assert layer is not None
+    assert layer.normalization.mean_offset.abs().max() > 0.005
+    assert not (config.output / "network.safetensors").exists()
+    kept = torch.load(config.output / "checkpoints" / "last.ckpt", weights_only=True)
+    assert {name.partition(".")[0] for name in kept["state_dict"]} == {"front"}
+    facts = wsi_norm.load_checkpoint(config.output / "model.safetensors").provenance
+    assert facts["network_frozen"] is True
+    assert facts["network_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert str(path) not in json.dumps(facts)
+
+
+def test_only_the_layer_is_optimised(cohort: Cohort, settings: Make, tmp_path: Path) -> None:
+    cohort(groups=4, each=2)
+    config = frozen(settings, weights_file(tmp_path / "w.pt"))
+    splits = read_splits(config.data, config.task, None, 0)
+    task = build_task(config, cut(splits, config)["train_cuts"], splits.classes)
+    (group,) = task.configure_optimizers()["optimizer"].param_groups
+    assert group["lr"] < config.recipe.layer_learning_rate == group["initial_lr"]
+    assert {id(p) for p in group["params"]} == {id(p) for p in task.front.parameters()}
+    assert group["weight_decay"] == 0
+    task.train()
+    assert not task.network.training
+
+
+def test_weights_are_a_start_where_nothing_is_frozen(
+    cohort: Cohort, settings: Make, tmp_path: Path
+) -> None:
+    cohort(groups=4)
+    path = weights_file(tmp_path / "w.pt")
+    config = settings(
+        network={"weights": str(path)},
+        recipe={"epochs": 1, "learning_rate": 1e-9, "warmup_steps": 0},
+        data={"validation": {}, "test": {}},
+    )
+    trained = train(config)
+    theirs = torch.load(path, weights_only=True)["state_dict"]
+    weight = load_file(config.output / "network.safetensors")["0.weight"]
+    torch.testing.assert_close(weight, theirs["0.weight"], rtol=0, atol=1e-6)
+    assert layer_of(trained.task) is not None
+
+
+def test_a_frozen_training_goes_on(
+    cohort: Cohort, settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it would have, though its kept epochs hold no network; the file may have moved."""
+    cohort()
+    path = weights_file(tmp_path / "w.pt")
+    changes: dict[str, Any] = {"recipe": {"epochs": 4}}
+    whole = train(frozen(settings, path, output=str(tmp_path / "whole"), **changes), judged=False)
+    config = frozen(settings, path, **changes)
+    with monkeypatch.context() as patch:
+        interrupted_at(patch, 5, Stop)
+        with pytest.raises(Stop):
+            train(config, judged=False)
+    path = path.rename(tmp_path / "moved.pt")
+    resumed = train(frozen(settings, path, **changes), judged=False)
+    torch.testing.assert_close(weights_of(resumed.task), weights_of(whole.task), rtol=0, atol=1e-5)
+    weights_file(path, classes=2)
+    theirs = torch.load(path, weights_only=True)["state_dict"]
+    torch.save({"model": theirs}, path)  # other bytes
+    message = refusal(TrainingError, frozen(settings, path, **changes))
+    assert "holds a training with other settings (network.sha256: " in message
+
+
+@pytest.mark.parametrize(
+    "normalizer", [{"learn": False}, {"kind": "none"}, {"kind": "macenko"}, {"kind": "reinhard"}]
+)
+def test_nothing_would_learn(
+    cohort: Cohort, settings: Make, tmp_path: Path, normalizer: dict[str, Any]
+) -> None:
+    cohort(groups=4, each=2)
+    config = frozen(settings, weights_file(tmp_path / "w.pt"), normalizer=normalizer)
+    message = refusal(ConfigError, config)
+    assert message.startswith("nothing would learn: network.frozen leaves the network as it is")
+    assert "wsi-norm evaluate" in message
+    assert not config.output.exists()
+
+
+def test_a_network_that_lets_no_gradient_through(cohort: Cohort, settings: Make) -> None:
+    cohort(groups=4, each=2)
+    config = settings(
+        network={"name": "tests.cohorts:Cutting", "frozen": True},
+        data={"validation": {}, "test": {}},
+    )
+    assert refusal(TrainingError, config).startswith(
+        "no gradient reaches the layer through network.name 'tests.cohorts:Cutting'"
+    )
+
+
+def test_a_layer_goes_on_from_a_checkpoint(cohort: Cohort, settings: Make, tmp_path: Path) -> None:
+    """Its template is that of the file, whatever the training tiles look like."""
+    cohort(groups=4, each=2)
+    start = tmp_path / "start.safetensors"
+    dark = np.random.default_rng(0).integers(20, 90, (16, 16, 3), np.uint8)
+    layer = LStainNorm("single:lab", template=Template.fit(dark), statistics="tile")
+    save_checkpoint(layer, start)
+    config = settings(normalizer={"start": str(start)}, data={"validation": {}, "test": {}})
+    trained = layer_of(train(config).task)
+    assert trained is not None
+    assert trained.config == layer.config
+    assert trained.template == layer.template
+    assert trained.target != trained.template

@@ -107,7 +107,30 @@ def read_splits(data: DataConfig, task: Task, root: Path | None, seed: int) -> S
         classes = _named_classes(data)
     _check_files(index, splits)
     images = {name: tuple(entry.image for entry in split) for name, split in splits.items()}
-    return Splits(images["train"], images["validation"], images["test"], classes)
+    whole = Splits(images["train"], images["validation"], images["test"], classes)
+    return limited(whole, data.limit, seed)
+
+
+def limited(splits: Splits, most: int | None, seed: int) -> Splits:
+    """At most so many training images: those of classes in turn, and of a class's groups in turn.
+
+    Which ones, the seed draws; their order stays. None leaves all.
+    """
+    if most is None:
+        return splits
+    turns: list[tuple[int, int, LabelledImage]] = []
+    for label in {image.label for image in splits.train}:
+        groups: dict[str, int] = {}
+        ranked: list[tuple[int, bytes, LabelledImage]] = []
+        own = [image for image in splits.train if image.label == label]
+        for image in sorted(own, key=lambda image: _lot(seed, image.name)):
+            place = groups[image.group] = groups.get(image.group, -1) + 1
+            ranked.append((place, _lot(seed, f"{label}:{image.group}"), image))
+        ranked.sort(key=lambda turn: turn[:2])
+        turns += [(place, label or 0, image) for place, (*_, image) in enumerate(ranked)]
+    turns.sort(key=lambda turn: turn[:2])
+    drawn = {image for *_, image in turns[:most]}
+    return replace(splits, train=tuple(image for image in splits.train if image in drawn))
 
 
 def _roles(index: Index, data: DataConfig, task: Task) -> dict[str, str | None]:
@@ -211,8 +234,8 @@ def _tile(
 def _draw(index: Index, entries: Sequence[_Entry], share: float, seed: int) -> set[str]:
     """A share of the groups, of every domain as near to it as whole groups allow."""
 
-    def lot(name: str) -> bytes:  # a digest: no version of a generator changes the draw
-        return hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    def lot(name: str) -> bytes:
+        return _lot(seed, name)
 
     domains: dict[str, set[str]] = {}
     for _, image in entries:
@@ -232,6 +255,11 @@ def _draw(index: Index, entries: Sequence[_Entry], share: float, seed: int) -> s
     for stratum in by_rest[: max(0, number - sum(parts.values()))]:
         parts[stratum] += 1
     return {group for stratum, groups in strata.items() for group in groups[: parts[stratum]]}
+
+
+def _lot(seed: int, name: str) -> bytes:
+    """A draw by a digest: no version of a generator changes it."""
+    return hashlib.sha256(f"{seed}:{name}".encode()).digest()
 
 
 def _check_apart(index: Index, splits: _Entries) -> None:

@@ -47,7 +47,8 @@ class LabelledTiles(Dataset[tuple[Tensor, Tensor, int, int]]):
     classes
         How many.
     training
-        Tiles at random places, `crops_per_image` of each image; else the centre (classification)
+        Tiles at random places (with `fixed_crops` those that the seed draws once),
+        `crops_per_image` of each image; else the centre (classification)
         or a grid that covers the image (segmentation).
     """
 
@@ -56,6 +57,7 @@ class LabelledTiles(Dataset[tuple[Tensor, Tensor, int, int]]):
     ) -> None:
         self.images = tuple(images)
         self.data, self.task, self.classes = config.data, config.task, classes
+        self.seed = config.seed
         groups = sorted({image.group for image in images})
         self.groups = {name: number for number, name in enumerate(groups)}
         self._pixels: dict[int, UInt8] = {}
@@ -131,13 +133,24 @@ class LabelledTiles(Dataset[tuple[Tensor, Tensor, int, int]]):
         if size is None:
             return [Cut(index, label, 0, 0)]
         if training:
-            return [Cut(index, label, None, None)] * self.data.crops_per_image
+            numbers = range(self.data.crops_per_image)
+            return [Cut(index, label, *self._random_place(index, number)) for number in numbers]
         height, width = self.pixels(index).shape[:2]
         if self.task == "classification":
             return [Cut(index, label, (height - size) // 2, (width - size) // 2)]
         return [
             Cut(index, label, y, x) for y in range(0, height, size) for x in range(0, width, size)
         ]
+
+    def _random_place(self, index: int, number: int) -> tuple[int | None, int | None]:
+        """Top left of a crop: left to the draw, or drawn here for all epochs."""
+        if not self.data.fixed_crops:
+            return None, None
+        size = self.data.tile_size
+        assert size is not None
+        random = np.random.default_rng([self.seed, index, number])
+        y, x = (int(random.integers(0, edge - size + 1)) for edge in self.pixels(index).shape[:2])
+        return y, x
 
     def _view(self, index: int, where: str) -> tuple[int, int]:
         """Top left of the centre; or of a corner, each image's own, so that no corner is a clue."""

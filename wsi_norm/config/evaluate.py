@@ -18,6 +18,12 @@ Condition = Literal["clean", "simulated"]
 OWN = ("task", "output", "seed")
 """Settings of a training that the evaluation gives to all methods."""
 
+BEFORE_A_NETWORK = {
+    "network": ("frozen",),
+    "data": ("limit", "crops_per_image", "fixed_crops"),
+}
+"""What may differ of these where the layer learns before the networks of another method."""
+
 MIN_TILE_PX = 16
 """Smaller tiles hold no window of SSIM and no power spectrum: no profile of a normaliser."""
 
@@ -44,7 +50,8 @@ class MethodConfig(Group):
     )
     uses: str | None = Field(
         default=None,
-        description="another method: its trained networks, with only the normaliser changed",
+        description="another method: its trained networks, with only the normaliser changed; "
+        "with network: {frozen: true} the layer learns before them",
     )
 
 
@@ -111,6 +118,7 @@ class EvaluateConfig(Group):
                 )
             if data.tile_size is not None and data.tile_size < MIN_TILE_PX:
                 raise ValueError(f"method {name!r}: data.tile_size must be at least {MIN_TILE_PX}")
+            self._check_seen(name)
         return self
 
     @model_validator(mode="after")
@@ -128,16 +136,32 @@ class EvaluateConfig(Group):
             raise ValueError(f"templates.method {name!r} has no normaliser, so no target")
         return self
 
+    def _check_seen(self, name: str) -> None:
+        normalizer, uses = self.of(name).normalizer, self.methods[name].uses
+        if normalizer.target == "seen" and (uses is None or normalizer.kind != "lstainnorm"):
+            raise ValueError(
+                f"method {name!r}: normalizer.target 'seen' needs 'uses' and the kind lstainnorm"
+            )
+
     def _check_uses(self, name: str, used: str) -> None:
         if used not in self.methods:
             raise ValueError(f"method {name!r} uses {used!r}, which is none of the methods")
         if self.methods[used].uses is not None:
             raise ValueError(f"method {name!r} uses {used!r}, which is not trained but uses one")
-        for key in self.methods[name].change:
+        if self.of(used).network.frozen:
+            raise ValueError(
+                f"method {name!r} uses {used!r}, which trains no network: leave out 'uses'"
+            )
+        change = self.methods[name].change
+        if change.get("network") == {"frozen": True}:
+            _refuse_other_networks(name, used, change)
+            return
+        for key in change:
             if key != "normalizer":
                 raise ValueError(
                     f"method {name!r} uses the networks of {used!r}: "
-                    f"it can change the normalizer, not {key!r}"
+                    f"it can change the normalizer, not {key!r}; for a layer that learns before "
+                    "them, give network: {frozen: true}"
                 )
 
     def of(self, method: str, **settings: Any) -> TrainConfig:
@@ -177,6 +201,17 @@ def _refuse_foreign_changes(name: str, method: MethodConfig) -> None:
     for key in OWN:
         if key in method.change:
             raise ValueError(f"method {name!r} changes {key!r}, which all methods have in common")
+
+
+def _refuse_other_networks(name: str, used: str, change: Mapping[str, Any]) -> None:
+    """What the layer learns before has to be the network of `used`, and what it is judged on."""
+    for key, parts in BEFORE_A_NETWORK.items():
+        for part in change.get(key) or ():
+            if part not in parts:
+                raise ValueError(
+                    f"method {name!r} learns before the networks of {used!r}: "
+                    f"of {key} it can change {', '.join(parts)}, not {part!r}"
+                )
 
 
 def evaluate_config(file: Path, **options: Any) -> EvaluateConfig:

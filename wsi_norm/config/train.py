@@ -61,6 +61,14 @@ class DataConfig(Group):
     crops_per_image: int = Field(
         default=1, ge=1, description="tiles cut from an image per epoch, at random places"
     )
+    fixed_crops: bool = Field(
+        default=False, description="the same places in every epoch, as if only these were labelled"
+    )
+    limit: int | None = Field(
+        default=None,
+        ge=2,
+        description="at most so many training images, drawn by the seed: of every class and group",
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> DataConfig:
@@ -70,6 +78,8 @@ class DataConfig(Group):
             raise ValueError("stores and labels (their table) go together")
         if self.views and self.tile_size is None:
             raise ValueError("views need tile_size")
+        if self.fixed_crops and (self.tile_size is None or self.views):
+            raise ValueError("fixed_crops needs tile_size, and no views")
         return self
 
 
@@ -89,11 +99,23 @@ class NormalizerConfig(Group):
     statistics: StatisticsMode = Field(default="slide", description="whose mean and std")
     background: Background = Field(default="preserve", description="whether glass keeps its colour")
     learn: bool = Field(default=True, description="train the layer; false: a fixed target")
-    target: int | Path | None = Field(
+    target: int | Literal["seen"] | Path | None = Field(
         default=None,
         description="a training image (its number or an image file) as target; "
+        "seen: what the network of a method saw that is used (evaluate); "
         "none: the cohort's tissue (lstainnorm), one drawn by the seed (reinhard, macenko)",
     )
+    start: Literal["packaged"] | Path | None = Field(
+        default=None,
+        description="a checkpoint, or packaged: lstainnorm starts as the layer in it, "
+        "whose preset, spaces, statistics and background count",
+    )
+
+    @model_validator(mode="after")
+    def _one_start(self) -> NormalizerConfig:
+        if self.start is not None and self.target is not None:
+            raise ValueError("give start or target, not both")
+        return self
 
 
 class NetworkConfig(Group):
@@ -103,6 +125,19 @@ class NetworkConfig(Group):
         description="monai:NAME, transformers:TYPE, timm:NAME, smp:NAME or package.module:function"
     )
     arguments: dict[str, Any] = Field(default={}, description="keyword arguments")
+    weights: Path | None = Field(
+        default=None, description="file of a state dict that it starts with (.safetensors, .pt)"
+    )
+    sha256: str | None = Field(
+        default=None, description="digest of that file: no other is taken; none: any"
+    )
+    frozen: bool = Field(default=False, description="it stays as it is: only the layer learns")
+
+    @model_validator(mode="after")
+    def _digest_of_something(self) -> NetworkConfig:
+        if self.sha256 is not None and self.weights is None:
+            raise ValueError("sha256 is that of the weights, and there are none")
+        return self
 
 
 class AugmentationConfig(Group):
@@ -169,6 +204,12 @@ class TrainConfig(Group):
     provenance: dict[str, str] = Field(
         default={}, description="for the model card: data, licence, intended use ..."
     )
+
+    @property
+    def learns(self) -> bool:
+        """Whether a training would change anything: the network, or the layer."""
+        layer = self.normalizer.kind == "lstainnorm" and self.normalizer.learn
+        return layer or not self.network.frozen
 
     @model_validator(mode="after")
     def _fits_the_task(self) -> TrainConfig:

@@ -21,7 +21,15 @@ from wsi_norm.config import EvaluateConfig
 from wsi_norm.errors import TrainingError
 from wsi_norm.evaluation import figures, presentation
 from wsi_norm.evaluation.scores import METRICS, score_runs, summarise
-from wsi_norm.evaluation.trials import PROFILE, Trial, collect, is_first, perform, trials_of
+from wsi_norm.evaluation.trials import (
+    PROFILE,
+    Trial,
+    collect,
+    is_first,
+    is_trained,
+    perform,
+    trials_of,
+)
 from wsi_norm.location import write_text
 from wsi_norm.machine import deaf_to_interrupts, malloc_environment
 from wsi_norm.slide import read_image
@@ -153,7 +161,7 @@ def _validation(config: EvaluateConfig, folders: dict[Trial, Path]) -> str:
     """What each method scored where its epoch was selected: all that a choice may rest on."""
     seen: dict[str, list[float]] = {}
     for trial, folder in folders.items():
-        if config.methods[trial.method].uses is None:
+        if is_trained(trial, config):
             scores = json.loads((folder / SUMMARY).read_text())["scores"]
             if scores["validation_selected"] is not None:
                 seen.setdefault(trial.method, []).append(scores["validation_selected"])
@@ -196,7 +204,7 @@ def _learned(config: EvaluateConfig, folders: dict[Trial, Path]) -> str:
     moves: list[dict[str, Any]] = []
     ablations: list[dict[str, Any]] = []
     for trial, folder in folders.items():
-        if config.methods[trial.method].uses is not None:
+        if not is_trained(trial, config):
             continue  # it has learned nothing of its own
         facts = json.loads((folder / SUMMARY).read_text())
         moves += _moves(trial.method, facts.get("learned", {}).get("target", {}))

@@ -10,23 +10,32 @@ from typing import Any
 
 import pandas as pd
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from wsi_norm.cohort.conditions import CONDITIONS
-from wsi_norm.cohort.splits import Splits, read_splits
+from wsi_norm.cohort.splits import Splits, limited, read_splits
 from wsi_norm.cohort.tiles import LabelledTiles
 from wsi_norm.config import EvaluateConfig, TrainConfig
 from wsi_norm.config.evaluate import folder_name, merge
 from wsi_norm.errors import ConfigError, TrainingError, WsiNormError
 from wsi_norm.evaluation.profile import profile
 from wsi_norm.location import write_text
-from wsi_norm.training.front import Front, build_front
+from wsi_norm.lstainnorm import save_checkpoint
+from wsi_norm.training.front import (
+    LAYER,
+    Front,
+    build_front,
+    cohort_template,
+    untrained_layer,
+)
 from wsi_norm.training.judge import judge
-from wsi_norm.training.network import build_network
-from wsi_norm.training.train import NETWORK, changes, check_splits, cut, train
+from wsi_norm.training.network import network_of
+from wsi_norm.training.train import MODEL, NETWORK, changes, check_splits, cut, train
+from wsi_norm.training.weights import with_digest
 
 PREDICTIONS, PROFILE, IDENTITY = "predictions.csv", "profile.json", "identity.json"
+SEEN = "seen.safetensors"
+"""The layer that a trial starts with, where its target is what another network saw."""
 
 
 @dataclass(frozen=True)
@@ -135,10 +144,10 @@ def perform(trial: Trial, config: EvaluateConfig, root: Path | None, threads: in
 
 
 def _do(trial: Trial, config: EvaluateConfig, settings: TrainConfig, root: Path | None) -> None:
-    splits = read_splits(settings.data, settings.task, root, trial.seed)
-    if trial.fold:
-        splits = leave_out(splits, trial.fold)
+    splits = _splits(trial, settings, root)
     check_splits(splits, settings)
+    if settings.normalizer.target == "seen":
+        settings = _with_seen(trial, config, settings, root)
     front, network, tiles = _trained(trial, config, settings, splits)
     _predict(trial, config, front, network, tiles["test"]).to_csv(
         settings.output / PREDICTIONS, index=False
@@ -146,6 +155,37 @@ def _do(trial: Trial, config: EvaluateConfig, settings: TrainConfig, root: Path 
     if is_first(trial, config):
         facts = profile(front, tiles, CONDITIONS["simulated"])
         write_text(settings.output / PROFILE, json.dumps(facts, indent=1) + "\n")
+
+
+def _splits(trial: Trial, settings: TrainConfig, root: Path | None) -> Splits:
+    """The images of a trial: a limit counts what the domain left out leaves."""
+    whole = settings.data.model_copy(update={"limit": None})
+    splits = read_splits(whole, settings.task, root, trial.seed)
+    if trial.fold:
+        splits = leave_out(splits, trial.fold)
+    return limited(splits, settings.data.limit, trial.seed)
+
+
+def _with_seen(
+    trial: Trial, config: EvaluateConfig, settings: TrainConfig, root: Path | None
+) -> TrainConfig:
+    """The settings with a start in place of the target: what the used network saw in training."""
+    used = _used(trial, config)
+    assert used is not None
+    theirs = _settings(used, config, config.output / "runs" / used.name)
+    normalizer = theirs.normalizer
+    if normalizer.kind == LAYER:
+        start = theirs.output / MODEL
+        normalizer = normalizer.model_copy(update={"start": start, "target": None})
+    tiles = cut(_splits(used, theirs, root), theirs)["train_cuts"]
+    front = build_front(normalizer, tiles, trial.seed)
+    torch.manual_seed(trial.seed)
+    own = settings.normalizer
+    layer = untrained_layer(own, lambda: cohort_template(tiles, own.statistics, trial.seed, front))
+    settings.output.mkdir(parents=True, exist_ok=True)
+    save_checkpoint(layer, settings.output / SEEN, {"training": "none: what a network saw"})
+    own = own.model_copy(update={"start": settings.output / SEEN, "target": None})
+    return settings.model_copy(update={"normalizer": own})
 
 
 def _predict(
@@ -207,8 +247,23 @@ def collect(folders: Iterable[Path]) -> pd.DataFrame:
 def _settings(trial: Trial, config: EvaluateConfig, folder: Path) -> TrainConfig:
     change: dict[str, Any] = {"seed": trial.seed, "output": str(folder)}
     if trial.target is not None:
-        change = merge(change, {"normalizer": {"target": trial.target}})
+        change = merge(change, {"normalizer": {"target": trial.target, "start": None}})
+    if (used := _used(trial, config)) is not None:
+        weights = str(config.output / "runs" / used.name / NETWORK)
+        change = merge(change, {"network": {"weights": weights, "sha256": None}})
     return config.of(trial.method, **change)
+
+
+def _used(trial: Trial, config: EvaluateConfig) -> Trial | None:
+    """The trial whose network this one uses."""
+    uses = config.methods[trial.method].uses
+    return None if uses is None else Trial(uses, trial.seed, trial.fold)
+
+
+def is_trained(trial: Trial, config: EvaluateConfig) -> bool:
+    """Whether something learns for this trial; else it is only judged."""
+    settings = config.of(trial.method)
+    return settings.learns and (_used(trial, config) is None or settings.network.frozen)
 
 
 def _domains(config: EvaluateConfig, root: Path | None) -> list[str]:
@@ -235,10 +290,11 @@ def _labels(targets: Sequence[str]) -> dict[str, str]:
 
 
 def _identity(trial: Trial, config: EvaluateConfig, settings: TrainConfig) -> dict[str, Any]:
-    """All that a trial's results depend on but the data."""
+    """All that a trial's results depend on but the data; weights count by their digest."""
     uses = config.methods[trial.method].uses
+    own = with_digest(settings) if uses is None else settings
     identity = {
-        "training": settings.model_dump(mode="json", exclude={"output"}),
+        "training": own.model_dump(mode="json", exclude={"output": True, "network": {"weights"}}),
         "uses": uses,
         "fold": trial.fold,
         "conditions": list(config.conditions),
@@ -252,9 +308,7 @@ def _identity(trial: Trial, config: EvaluateConfig, settings: TrainConfig) -> di
 def _trained(
     trial: Trial, config: EvaluateConfig, settings: TrainConfig, splits: Splits
 ) -> tuple[Front, nn.Module, dict[str, LabelledTiles]]:
-    folder = settings.output
-    uses = config.methods[trial.method].uses
-    if uses is None:
+    if is_trained(trial, config):
         trained = train(
             settings,
             splits=splits,
@@ -262,26 +316,18 @@ def _trained(
             judged=is_first(trial, config),
         )
         return trained.task.front, trained.task.network, trained.tiles
-    folder.mkdir(parents=True, exist_ok=True)
+    settings.output.mkdir(parents=True, exist_ok=True)
     tiles = cut(splits, settings)
     front = build_front(settings.normalizer, tiles["train_cuts"], trial.seed)
-    base = config.output / "runs" / Trial(uses, trial.seed, trial.fold).name
     height, width = tiles["test"].pixels(0).shape[:2]
-    network = build_network(
-        settings.network.name,
-        settings.network.arguments,
-        task=settings.task,
-        classes=splits.classes,
-        size=settings.data.tile_size or (height, width),
-    )
-    network.load_state_dict(load_file(base / NETWORK))
+    network = network_of(settings, splits.classes, settings.data.tile_size or (height, width))
     return front, network, tiles
 
 
 def _is_other(settings: TrainConfig) -> bool:
     """Whether what was trained in the folder, perhaps in part, had other settings."""
     try:
-        return bool(changes(settings))
+        return bool(changes(with_digest(settings)))
     except ConfigError:
         return True
 

@@ -8,7 +8,7 @@ PyTorch's form on floats, with gradients.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from wsi_norm.cohort.tiles import LabelledTiles
 from wsi_norm.config.train import NormalizerConfig
 from wsi_norm.errors import ConfigError
 from wsi_norm.glass import white_of_tiles
-from wsi_norm.lstainnorm import LayerConfig, StainLayer, Template, make_layer
+from wsi_norm.lstainnorm import LayerConfig, StainLayer, Template, load_checkpoint, make_layer
 from wsi_norm.lstainnorm.background import white_of
 from wsi_norm.lstainnorm.learned import moves, space_weights
 from wsi_norm.lstainnorm.moments import triple
@@ -135,33 +135,49 @@ def build_front(config: NormalizerConfig, tiles: LabelledTiles, seed: int) -> Fr
     ------
     ConfigError
         An unknown preset or space; a target that is no image, or holds no tissue.
+    CheckpointError
+        `normalizer.start` is no checkpoint.
     """
+    if config.kind == LAYER and config.start is not None:
+        layer = load_checkpoint(None if config.start == "packaged" else config.start)
+        return LayerFront(layer.train().requires_grad_(config.learn))
     target = target_tile(config, tiles, seed)
     if config.kind != LAYER:
         model = Model(
             config.kind, target=target, statistics=config.statistics, background=config.background
         )
         return Front(NORMALIZERS[config.kind](model, "cpu", None))
-    if config.preset == "reference" and config.statistics == "slide":
-        raise ConfigError("normalizer: preset 'reference' measures each tile; statistics: tile")
-    try:
-        template = (
+    layer = untrained_layer(
+        config,
+        lambda: (
             cohort_template(tiles, config.statistics, seed)
             if target is None
             else Template.fit(target)
+        ),
+    )
+    return LayerFront(layer.requires_grad_(config.learn))
+
+
+def untrained_layer(config: NormalizerConfig, fitted: Callable[[], Template]) -> StainLayer:
+    """The layer that the settings describe, aiming at what `fitted` gives.
+
+    Raises
+    ------
+    ConfigError
+        An unknown preset or space; no template can be fitted.
+    """
+    if config.preset == "reference" and config.statistics == "slide":
+        raise ConfigError("normalizer: preset 'reference' measures each tile; statistics: tile")
+    try:
+        layer = LayerConfig.of(
+            config.preset,
+            config.spaces,
+            statistics=config.statistics,
+            background=config.background,
         )
-        layer = make_layer(
-            LayerConfig.of(
-                config.preset,
-                config.spaces,
-                statistics=config.statistics,
-                background=config.background,
-            ),
-            template,
-        )
+        return make_layer(layer, fitted())
     except ValueError as error:
         raise ConfigError(f"normalizer: {error}") from error
-    return LayerFront(layer.requires_grad_(config.learn))
 
 
 def target_tile(config: NormalizerConfig, tiles: LabelledTiles, seed: int) -> UInt8 | None:
@@ -172,6 +188,11 @@ def target_tile(config: NormalizerConfig, tiles: LabelledTiles, seed: int) -> UI
                 f"normalizer.target {config.target}: there are {len(tiles)} training tiles"
             )
         return _tile(tiles, config.target)
+    if config.target == "seen":
+        raise ConfigError(
+            "normalizer.target 'seen': there is no other method whose network saw something; "
+            "in a training, let normalizer.start name a checkpoint of 'wsi-norm fit-template'"
+        )
     if config.target is not None:
         return read_image(config.target)
     if config.kind in (LAYER, "none"):
@@ -179,17 +200,27 @@ def target_tile(config: NormalizerConfig, tiles: LabelledTiles, seed: int) -> UI
     return _tile(tiles, int(np.random.default_rng([seed, 1]).integers(len(tiles))))
 
 
-def cohort_template(tiles: LabelledTiles, statistics: str, seed: int) -> Template:
-    """Mean over the cohort's tissue, std within its tiles or (statistics "slide") its groups."""
-    return Template.fit(_cohort(tiles, statistics, seed), within_tiles=True)
+def cohort_template(
+    tiles: LabelledTiles, statistics: str, seed: int, front: Front | None = None
+) -> Template:
+    """Mean over the cohort's tissue, std within its tiles or (statistics "slide") its groups.
+
+    Behind a front it is that of the tiles as the front leaves them: what a network behind it saw.
+    """
+    return Template.fit(_cohort(tiles, statistics, seed, front), within_tiles=True)
 
 
-def _cohort(tiles: LabelledTiles, statistics: str, seed: int) -> Iterable[UInt8]:
+def _cohort(
+    tiles: LabelledTiles, statistics: str, seed: int, front: Front | None
+) -> Iterable[UInt8]:
     random = np.random.default_rng([seed, 2])
     groups: Sequence[int] = random.permutation(len(tiles.groups))[:TEMPLATE_GROUPS].tolist()
     for group in groups:
         own = random.permutation(np.flatnonzero(tiles.group_of == group))[:TEMPLATE_TILES]
         images = [_tile(tiles, int(position)) for position in own]
+        if front is not None:
+            batch = to_float(np.stack(images))
+            images = list(to_bytes(front.eval()(batch, torch.zeros(len(images), dtype=torch.long))))
         if statistics == "slide":
             yield np.concatenate(images)
         else:

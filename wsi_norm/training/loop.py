@@ -166,7 +166,7 @@ def fit(
                 "the memory of the device ran out: lower recipe.batch_size or data.tile_size"
             ) from error
     kept = best if watched else last
-    task.load_state_dict(_weights(Path(kept.best_model_path)))
+    task.load_state_dict(task.completed(_weights(Path(kept.best_model_path))))
     return None if best.best_model_score is None else float(best.best_model_score)
 
 

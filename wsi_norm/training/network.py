@@ -11,11 +11,44 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsi_norm.cohort.index import listed
+from wsi_norm.config import TrainConfig
 from wsi_norm.config.reading import nearest
 from wsi_norm.config.train import Task
 from wsi_norm.errors import ConfigError, WsiNormError
+from wsi_norm.training.weights import load_into
 
 Arguments = Mapping[str, Any]
+
+
+def network_of(
+    config: TrainConfig, classes: Sequence[str], size: int | tuple[int, int]
+) -> nn.Module:
+    """The network of the settings, with its weights; a frozen one is in evaluation mode.
+
+    Parameters
+    ----------
+    config
+        Settings.
+    classes, size
+        As in `build_network`.
+
+    Raises
+    ------
+    ConfigError
+        It cannot be built, its weights do not fit, or it is frozen and its weights are random.
+    """
+    asked = config.network
+    if asked.frozen and asked.weights is None and asked.name.partition(":")[0] in _BUILDERS:
+        raise ConfigError(
+            f"network.frozen: the weights of {asked.name!r} would be random; give network.weights, "
+            "or a function of your own that loads them (package.module:function)"
+        )
+    network = build_network(
+        asked.name, asked.arguments, task=config.task, classes=classes, size=size
+    )
+    if asked.weights is not None:
+        load_into(network, asked.weights)
+    return network.requires_grad_(False).eval() if asked.frozen else network
 
 
 def build_network(

@@ -60,6 +60,15 @@ class StainTask(pl.LightningModule):
         if config.task == "segmentation":
             self.dice_loss = DiceCELoss(softmax=True, to_onehot_y=True, weight=weight)
         self._seen: list[Tensor] = []
+        if config.network.frozen:
+            network.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> StainTask:
+        """As of any module, but that a frozen network stays in evaluation mode."""
+        super().train(mode)
+        if self.config.network.frozen:
+            self.network.eval()
+        return self
 
     def forward(self, image: Tensor, group: Tensor) -> Tensor:
         """Logits of float images (B, 3, H, W) in [0, 1]; group is long (B,)."""
@@ -82,6 +91,11 @@ class StainTask(pl.LightningModule):
             raise TrainingError(
                 f"the loss became {loss.item()} at step {self.global_step}: lower "
                 "recipe.learning_rate or recipe.layer_learning_rate, or use precision 32"
+            )
+        if self.config.network.frozen and not loss.requires_grad:
+            raise TrainingError(
+                f"no gradient reaches the layer through network.name {self.config.network.name!r}: "
+                "something inside it cuts it off (torch.no_grad, detach)"
             )
         self.log("train/loss", loss, prog_bar=True, on_step=False, on_epoch=True)
         return loss
@@ -119,22 +133,37 @@ class StainTask(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW, the layer at its own rate without decay; warm-up, then cosine to zero."""
         recipe = self.config.recipe
-        layer = [p for p in self.front.parameters() if p.requires_grad]
+        parts = (
+            (self.network, recipe.learning_rate, recipe.weight_decay),
+            (self.front, recipe.layer_learning_rate, 0.0),
+        )
         groups = [
-            {
-                "params": list(self.network.parameters()),
-                "lr": recipe.learning_rate,
-                "weight_decay": recipe.weight_decay,
-            },
+            {"params": learning, "lr": rate, "weight_decay": decay}
+            for module, rate, decay in parts
+            if (learning := [p for p in module.parameters() if p.requires_grad])
         ]
-        if layer:
-            groups.append({"params": layer, "lr": recipe.layer_learning_rate, "weight_decay": 0.0})
         optimizer = torch.optim.AdamW(groups)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A frozen network is not kept with every epoch: it is in its own file."""
+        if self.config.network.frozen:
+            state = checkpoint["state_dict"]
+            checkpoint["state_dict"] = {k: v for k, v in state.items() if not _of_network(k)}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """What was not kept is as it is."""
+        checkpoint["state_dict"] = self.completed(checkpoint["state_dict"])
+
+    def completed(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The state of a kept epoch, with a frozen network's own."""
+        if not self.config.network.frozen:
+            return state
+        return {**{k: v for k, v in self.state_dict().items() if _of_network(k)}, **state}
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy, or Dice + cross-entropy."""
@@ -155,6 +184,10 @@ class StainTask(pl.LightningModule):
         if self.front.per_group:
             return numbered(batch.group)[1]
         return torch.arange(len(batch.group), device=batch.group.device)
+
+
+def _of_network(name: str) -> bool:
+    return name.startswith("network.")
 
 
 def full_precision(image: Tensor) -> torch.autocast:

@@ -22,15 +22,16 @@ from wsi_norm.cohort.splits import Splits, read_splits
 from wsi_norm.cohort.tiles import LabelledTiles
 from wsi_norm.config import TrainConfig, read_yaml
 from wsi_norm.config.compare import differences
-from wsi_norm.errors import TrainingError
+from wsi_norm.errors import ConfigError, TrainingError
 from wsi_norm.location import write_text, write_whole
 from wsi_norm.lstainnorm import StainLayer, save_checkpoint
 from wsi_norm.training.ablation import ablation, learned_facts
 from wsi_norm.training.front import LayerFront, build_front
 from wsi_norm.training.judge import judge, mean_score
 from wsi_norm.training.loop import LAST, LOG, device_of, fit, is_first_process
-from wsi_norm.training.network import build_network
+from wsi_norm.training.network import network_of
 from wsi_norm.training.task import StainTask
+from wsi_norm.training.weights import with_digest
 
 SETTINGS, MODEL, NETWORK, SUMMARY = (
     "config.yaml",
@@ -44,10 +45,14 @@ MAY_DIFFER = (
     "recipe.device",
     "recipe.devices",
     "recipe.threads",
+    "network.weights",
     "provenance",
     "tensorboard",
 )
-"""Settings that a resumed training may change: they do not change what is learned."""
+"""Settings that a resumed training may change: they do not change what is learned.
+
+Weights may have moved: `network.sha256` says whether they are the same.
+"""
 
 
 @dataclass(frozen=True)
@@ -101,12 +106,15 @@ def train(
     Raises
     ------
     ConfigError
-        The data, the network, the normaliser or the device do not fit the settings.
+        The data, the network, the normaliser or the device do not fit the settings, or there is
+        nothing that would learn.
     TrainingError
         The loss is no longer finite, or the folder cannot be written, or holds a training with
         other settings.
     """
     device_of(config)
+    _check_learns(config)
+    config = with_digest(config)
     _prepare_folder(config, overwrite)
     if config.recipe.threads:
         torch.set_num_threads(config.recipe.threads)
@@ -119,6 +127,15 @@ def train(
     best = fit(task, config, tiles["train_cuts"], tiles["validation"], progress)
     summary = _finish(task, config, tiles, splits, best, judged)
     return Trained(task, tiles, splits.classes, summary)
+
+
+def _check_learns(config: TrainConfig) -> None:
+    if not config.learns:
+        raise ConfigError(
+            "nothing would learn: network.frozen leaves the network as it is, and the normalizer "
+            "has nothing to learn (kind lstainnorm with learn: true has); judge it with 'wsi-norm "
+            "evaluate', or make a layer without training with 'wsi-norm fit-template'"
+        )
 
 
 def check_splits(splits: Splits, config: TrainConfig) -> None:
@@ -145,13 +162,7 @@ def build_task(config: TrainConfig, tiles: LabelledTiles, classes: Sequence[str]
     """An untrained task; weights follow torch's present seed."""
     height, width = tiles.pixels(0).shape[:2]
     front = build_front(config.normalizer, tiles, config.seed)
-    network = build_network(
-        config.network.name,
-        config.network.arguments,
-        task=config.task,
-        classes=classes,
-        size=config.data.tile_size or (height, width),
-    )
+    network = network_of(config, classes, config.data.tile_size or (height, width))
     weights = None
     if config.task == "classification" and config.recipe.class_weights == "balanced":
         counts = np.bincount(tiles.labels(), minlength=len(classes)).clip(1)
@@ -202,10 +213,15 @@ def _finish(
 def _write(task: StainTask, config: TrainConfig, splits: Splits, summary: dict[str, Any]) -> None:
     if (layer := layer_of(task)) is not None:
         save_checkpoint(layer, config.output / MODEL, provenance(config, splits, summary))
+    if not config.network.frozen:  # else it is what it was
+        _write_network(task, config.output / NETWORK)
+    write_text(config.output / SUMMARY, json.dumps(summary, indent=1) + "\n")
+
+
+def _write_network(task: StainTask, path: Path) -> None:
     # cloned: a file of tensors cannot hold two that share their memory, as tied weights do
     state = {name: value.clone().contiguous() for name, value in task.network.state_dict().items()}
-    write_whole(config.output / NETWORK, [safetensors.torch.save(state)])
-    write_text(config.output / SUMMARY, json.dumps(summary, indent=1) + "\n")
+    write_whole(path, [safetensors.torch.save(state)])
 
 
 def provenance(config: TrainConfig, splits: Splits, summary: dict[str, Any]) -> dict[str, Any]:
@@ -214,6 +230,8 @@ def provenance(config: TrainConfig, splits: Splits, summary: dict[str, Any]) -> 
     return {
         **config.provenance,
         "training": f"{config.task} with {config.network.name}, seed {config.seed}",
+        **({"network_frozen": True} if config.network.frozen else {}),
+        **({"network_sha256": config.network.sha256} if config.network.sha256 else {}),
         "classes": list(splits.classes),
         "train_domains": domains,
         "train_images": len(splits.train),
