@@ -22,7 +22,7 @@ GLASS_DARKEST = 128  # every channel of glass is at least this
 USUAL_WHITE = 0.95  # of glass in every channel, in most scanners: 240 to 246 of 255 were seen
 DIMMEST_GLASS = 0.75  # a little glass is at least this bright in a channel; a yellow one has 0.87
 PLENTY_OF_GLASS = 0.25  # of the scanned pixels: then it may be dimmer, and of any tint
-LEAST_WHITE, MOST_TINT = 0.88, 0.08  # of less glass: it may be pale tissue
+LEAST_WHITE, MOST_MAGENTA = 0.88, 0.08  # of less: it may be pale tissue, which absorbs green most
 FILL_PX = 16  # black fill is black over a square of this
 RIM_PX, RIM_LEVEL = 8, 48  # a JPEG block around fill, and how bright its ringing gets there
 LIGHT_FILL = 220  # padding this bright and neutral passes for glass
@@ -90,9 +90,10 @@ def glass_level(pixels: Rgb, tissue: Mask | None = None) -> Floats | None:
 
 
 def bounded(level: Floats) -> Floats:
-    """A white (3,) as bright and as neutral as glass is at least, by the least change."""
+    """A white (3,) as bright as glass is at least, and with as much green."""
     brightest = max(level.max(), LEAST_WHITE)
-    white: Floats = np.maximum(level * (brightest / level.max()), (1 - MOST_TINT) * brightest)
+    white: Floats = level * (brightest / level.max())
+    white[1] = max(white[1], (1 - MOST_MAGENTA) * brightest)
     return white
 
 

@@ -126,7 +126,7 @@ def test_the_bytes_curves_are_those_of_the_definition(
         np.testing.assert_allclose(matched[c], 0.95 * np.exp(-np.array(there)), atol=1e-12)
 
 
-def single(background: str = "normalize") -> LStainNorm:
+def single(background: str = "preserve") -> LStainNorm:
     return LStainNorm("single:od", template=TEMPLATE, background=background)
 
 
@@ -145,7 +145,7 @@ def test_what_is_measured_becomes_the_target() -> None:
     layer = single().double()
     median, spread = density_by_numpy(levels, WHITE)
     measured = {"od": tuple(median)}, {"od": tuple(spread)}
-    out = layer(image, Statistics(*measured, WHITE, 4000))[0].flatten(1).T.numpy()
+    out = layer(image, Statistics(*measured, WHITE, 4000))[0].flatten(1).T.detach().numpy()
     tissue = dense_of(levels)[0].flatten(1).T.numpy().max(axis=1) > 0.1
     dense = -np.log(out[tissue] / 0.95)
     got = np.percentile(dense, [50, 95], axis=0)
@@ -161,7 +161,6 @@ def test_any_glass_becomes_the_same_clear_glass_and_noise_on_it_does_not_grow() 
         out = single()(image, own)
         assert (out - 0.95).abs().max() < 0.03
         assert (out.std(dim=(-2, -1)) <= 1.1 * image.std(dim=(-2, -1))).all()
-        assert torch.equal(single("preserve")(image, own), image)
 
 
 def test_no_pixel_becomes_greener_than_red_that_was_not_on_clear_glass() -> None:
@@ -170,7 +169,7 @@ def test_no_pixel_becomes_greener_than_red_that_was_not_on_clear_glass() -> None
         {**SLIDE.mean, "od": (0.18, 0.9, 0.45)}, {**SLIDE.std, "od": (0.3, 0.74, 0.44)}, WHITE, 9
     )
     image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    out = single()(image, red)
+    out = single("normalize")(image, red)
     clear = image / torch.tensor(WHITE)[:, None, None]
     lead = (clear[:, 0] - clear[:, 1]).clamp(-1, 0) * 0.95
     assert (out[:, 0] - out[:, 1] >= lead - 1e-5).all()

@@ -129,15 +129,16 @@ class LStainNorm(StainLayer):
             mean, std, usable = self.normalization.measure(x, weight, inside, group, glass)
         else:
             mean, std, usable = self._given(x, statistics)
-        y = self.fusion(self.normalization(x, mean, std, inside, weight, glass))
-        if self.config.spaces != (OD,):  # density has bounds of its own
+        preserve = self.config.background == "preserve"
+        tissue = weight if preserve else None
+        y = self.fusion(self.normalization(x, mean, std, inside, tissue, glass))
+        if self.config.spaces != (OD,):  # which has bounds and a background of its own
             if statistics is None:
                 start, slope = shadow_range(*self.normalization.measure_rgb(x, weight, group))
             else:
                 start, slope = shadow_of(statistics)
             y = bounded(x, y, start, slope)
-        if self.config.background == "preserve":
-            y = x + weight * (y - x)
+            y = x + weight * (y - x) if preserve else y
         return torch.where(usable[:, None, None, None] & ~fill, y, x), usable
 
 

@@ -186,10 +186,10 @@ class FusedLayer(TileKernels):
             return super().work(statistics, white)
         per_white, tables = _per_white(white), self.tables(statistics, white)
         clear, matched = (_to_bytes(light) for light in (tables[2:5], tables[5:]))
-        glass = clear if self.least_weight else np.arange(256)
-        ramp = np.clip((kernels.CLEAR - np.arange(256) * per_white[:, None]) * kernels.RAMP, 0, 1)
+        ramp = (kernels.CLEAR - np.arange(256) * per_white[:, None]) * kernels.RAMP
+        ramp = np.maximum(ramp, self.least_weight)
         tissue = np.array([0, kernels.SOME, kernels.WHOLE])[np.digitize(ramp, [1e-6, 1 - 1e-6])]
-        packed = (matched | (glass << 8) | tissue).astype(np.uint32)
+        packed = (matched | (clear << 8) | tissue).astype(np.uint32)
 
         def recolour(tile: UInt8, out: UInt8) -> None:
             kernels.recolour(tile, out, per_white, self.least_weight, tables, packed)

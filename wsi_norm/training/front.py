@@ -217,7 +217,7 @@ def _cohort(
     groups: Sequence[int] = random.permutation(len(tiles.groups))[:TEMPLATE_GROUPS].tolist()
     for group in groups:
         own = random.permutation(np.flatnonzero(tiles.group_of == group))[:TEMPLATE_TILES]
-        images = [_tile(tiles, int(position)) for position in own]
+        images = [_tile(tiles, int(position), int(position)) for position in own]
         if front is not None:
             batch = to_float(np.stack(images))
             images = list(to_bytes(front.eval()(batch, torch.zeros(len(images), dtype=torch.long))))
@@ -227,6 +227,6 @@ def _cohort(
             yield from images
 
 
-def _tile(tiles: LabelledTiles, position: int) -> UInt8:
-    """uint8 (H, W, 3); random tiles of an image all lie at one place, which the image decides."""
-    return np.ascontiguousarray(tiles[position, 0][0].numpy().transpose(1, 2, 0))
+def _tile(tiles: LabelledTiles, position: int, draw: int = 0) -> UInt8:
+    """uint8 (H, W, 3); where a random tile lies is the draw's."""
+    return np.ascontiguousarray(tiles[position, draw][0].numpy().transpose(1, 2, 0))
