@@ -1,7 +1,7 @@
 # make demo   everything from nothing: environment, install, one slide, its normalised tiles
 # make test   the test suite
 # make check  formatting, lint, types, import contracts, the Dockerfile
-# make checkpoint, make evidence (DATA_ROOT=... the labelled tiles): the shipped layer; the experiments of docs/evidence.md
+# make checkpoints, make evidence (DATA_ROOT=... the labelled tiles): the shipped layer; the experiments of docs/evidence.md
 # VENV=... chooses another environment, PYTHON=... another Python (3.11 to 3.13)
 
 PYTHON ?= python3
@@ -57,7 +57,7 @@ bench: $(VENV)/.bench
 DATA_ROOT ?= $(WSI_NORM_DATA_ROOT)
 EVIDENCE ?= evidence
 
-checkpoint: train
+checkpoints: train
 	$(BIN)/wsi-norm train experiments/checkpoint.yaml --data-root "$(DATA_ROOT)" --output $(EVIDENCE)/checkpoint --overwrite
 	cp $(EVIDENCE)/checkpoint/model.safetensors wsi_norm/lstainnorm/packaged.safetensors
 	$(BIN)/wsi-norm inspect

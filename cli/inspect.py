@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 @click.option("--template", type=FILE, help="Of an authors' state dict.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def command(model: Path | None, template: Path | None, as_json: bool) -> None:
-    """Show preset, template, provenance and sha256 of MODEL (none: the packaged checkpoint)."""
+    """Show preset, template, provenance and sha256 of MODEL (a file, or a packaged one: density, paper)."""
     from wsi_norm.config import read_yaml
-    from wsi_norm.lstainnorm.checkpoint import open_checkpoint
+    from wsi_norm.lstainnorm.checkpoint import DEFAULT, open_checkpoint
     from wsi_norm.lstainnorm.learned import moves, space_weights
 
     layer, sha256 = open_checkpoint(model, read_yaml(template) if template else None)
     facts = {
-        "checkpoint": str(model) if model else "packaged",
+        "checkpoint": str(model or DEFAULT),
         "sha256": sha256,
         **layer.config.to_dict(),
         "parameters": sum(parameter.numel() for parameter in layer.parameters()),

@@ -283,7 +283,7 @@ def test_methods_before_a_network_of_ones_own_are_judged_or_learn(
     torch.save(quick_classifier().state_dict(), path)
     methods: dict[str, Any] = {
         "none": {"change": {"normalizer": {"kind": "none"}}},
-        "packaged": {"change": {"normalizer": {"start": "packaged", "learn": False}}},
+        "packaged": {"change": {"normalizer": {"start": "density", "learn": False}}},
         "learned": {},
     }
     config = make(methods, {"network": {"weights": str(path), "frozen": True}})

@@ -97,11 +97,11 @@ def test_nothing_was_seen_in_a_training(tiles: LabelledTiles, settings: Make) ->
 
 def test_the_layer_of_a_checkpoint(tiles: LabelledTiles, settings: Make) -> None:
     packaged = load_checkpoint()
-    front = build(settings, tiles, start="packaged", preset="single:rgb", learn=False)
+    front = build(settings, tiles, start="density", preset="single:rgb", learn=False)
     torch.testing.assert_close(front.layer.state_dict(), packaged.state_dict(), rtol=0, atol=0)
     assert front.layer.config == packaged.config
     assert not any(parameter.requires_grad for parameter in front.parameters())
-    assert build(settings, tiles, kind="none", start="packaged").normalizer.name == "none"
+    assert build(settings, tiles, kind="none", start="density").normalizer.name == "none"
 
 
 def test_the_template_of_groups(tiles: LabelledTiles) -> None:

@@ -71,7 +71,9 @@ class RunConfig(Group):
         default="lstainnorm",
         description="the learned layer, a classic one, or none: tiles stored as they are",
     )
-    ckpt: Path | None = Field(default=None, description="checkpoint; none: the packaged one")
+    ckpt: Path | None = Field(
+        default=None, description="checkpoint, or a packaged one: density (the default), paper"
+    )
     template: Path | None = Field(
         default=None, description="YAML with the template of an authors' ckpt"
     )

@@ -105,9 +105,9 @@ class NormalizerConfig(Group):
         "seen: what the network of a method saw that is used (evaluate); "
         "none: the cohort's tissue (lstainnorm), one drawn by the seed (reinhard, macenko)",
     )
-    start: Literal["packaged"] | Path | None = Field(
+    start: Path | None = Field(
         default=None,
-        description="a checkpoint, or packaged: lstainnorm starts as the layer in it, "
+        description="a checkpoint, or a packaged one (density, paper): lstainnorm starts as it, "
         "whose preset, spaces, statistics and background count",
     )
 

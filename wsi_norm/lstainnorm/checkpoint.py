@@ -33,7 +33,12 @@ FORMAT = "wsi-norm-checkpoint-1"
 KEY = "wsi_norm"
 """Where both formats keep the facts, as one JSON text: equal layers are equal files."""
 
-PACKAGED = Path(__file__).parent / "packaged.safetensors"
+PACKAGED = {
+    name: Path(__file__).parent / f"{name}.safetensors" for name in ("density", "paper")
+}
+"""The checkpoints inside the package, by the names that stand for them."""
+
+DEFAULT = "density"
 
 
 class Checkpoint(NamedTuple):
@@ -100,7 +105,7 @@ def open_checkpoint(
     Parameters
     ----------
     path
-        `.safetensors` or `.pt`; None is the checkpoint inside the package.
+        `.safetensors` or `.pt`, or a name of PACKAGED; None is the default of these.
     template
         Only for the authors' own state dict, which lacks it: "lab", "hsv", "rgb" to (mean, std).
 
@@ -109,7 +114,7 @@ def open_checkpoint(
     CheckpointError
         The file is missing, damaged, of another format, or would run code when unpickled.
     """
-    path = PACKAGED if path is None else Path(path)
+    path = PACKAGED.get(str(path or DEFAULT)) or Path(str(path))
     data = _bytes(path)
     facts, state = _parse(path, data)
     bad = [name for name, value in state.items() if not bool(value.isfinite().all())]

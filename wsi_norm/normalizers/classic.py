@@ -73,7 +73,7 @@ def reinhard(model: Model, device: str, batch_size: int | None) -> Normalizer:
         except ValueError as error:
             raise ConfigError(f"{model.file}: cannot be a target: {error}") from error
     else:
-        template = open_checkpoint(model.path, model.template).layer.template
+        template = open_checkpoint(model.path or "paper", model.template).layer.template
         if "lab" not in template.mean:
             raise ConfigError(f"{model.file}: its template has no CIELAB; give --target")
     layer = LStainNorm(

@@ -9,6 +9,7 @@ from typing import Any
 from wsi_norm.config import RunConfig, read_yaml
 from wsi_norm.errors import ConfigError
 from wsi_norm.location import check_writable
+from wsi_norm.lstainnorm.checkpoint import DEFAULT
 from wsi_norm.normalizers.model import Model
 from wsi_norm.sources import SlideSource
 from wsi_norm.tissue import read_geojson
@@ -29,7 +30,7 @@ def checked_model(config: RunConfig) -> tuple[Model, dict[str, Any]]:
     if config.roi is not None:
         read_geojson(config.roi)
     facts = loaded.facts()
-    checkpoint = str(config.ckpt or "packaged") if facts["preset"] and not config.target else None
+    checkpoint = str(config.ckpt or DEFAULT) if facts["preset"] and not config.target else None
     target = loaded.target.to_dict() if loaded.target is not None else None
     return model.fixed(loaded), {"checkpoint": checkpoint, **facts, "target": target}
 

@@ -139,7 +139,7 @@ def build_front(config: NormalizerConfig, tiles: LabelledTiles, seed: int) -> Fr
         `normalizer.start` is no checkpoint.
     """
     if config.kind == LAYER and config.start is not None:
-        layer = load_checkpoint(None if config.start == "packaged" else config.start)
+        layer = load_checkpoint(config.start)
         return LayerFront(layer.train().requires_grad_(config.learn))
     target = target_tile(config, tiles, seed)
     if config.kind != LAYER:
