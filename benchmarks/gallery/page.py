@@ -14,6 +14,8 @@ from benchmarks.gallery.subjects import PACKAGED
 from benchmarks.gallery.work import Result, Row
 
 BEGIN, END = "<!-- counts: written by make gallery -->", "<!-- end of counts -->"
+GREYED = "greyed"
+"""Shown, but not summed up."""
 SMALL_PX = 128
 """Smaller pictures are shown enlarged."""
 NEAR = 0.5
@@ -28,7 +30,8 @@ h2 { font-size: 16px; margin: 1em 0 .3em; } .row { white-space: nowrap; }
 
 def per_thousand(row: Row, name: str) -> float:
     """Faults of a method, all kinds together, per thousand pixels counted."""
-    return 1000 * sum(row.results[name].counts.values()) / row.pixels
+    counts = row.results[name].counts
+    return 1000 * sum(counts[fault] for fault in FAULTS) / row.pixels
 
 
 def best(row: Row) -> list[str]:
@@ -103,7 +106,7 @@ def _lines(row: Row) -> list[str]:
         blank = " |" * len(row.results)
         return [f"| {row.subject.name} | none: {'; '.join(sorted(notes))} |{blank} |"]
     lines = []
-    for fault in FAULTS:
+    for fault in (*FAULTS, GREYED):
         cells = [_cell(result, fault, row.pixels) for result in row.results.values()]
         if any(result.counts[fault] for result in row.results.values()):
             lines.append(f"| | {fault} | {' | '.join(cells)} | |")
@@ -123,7 +126,11 @@ def _cell(result: Result, fault: str, pixels: int) -> str:
 
 
 def _words(result: Result, pixels: int) -> str:
-    words = [f"{fault} {_cell(result, fault, pixels)}" for fault in FAULTS if result.counts[fault]]
+    words = [
+        f"{fault} {_cell(result, fault, pixels)}"
+        for fault in (*FAULTS, GREYED)
+        if result.counts[fault]
+    ]
     return ", ".join(words) or "no faults"
 
 

@@ -100,13 +100,17 @@ def _counted(slide: Slide, plan: SlidePlan, before: UInt8) -> UInt8:
 def _result(
     slide: Slide, plan: SlidePlan, normalizer: StainNormalizer, before: UInt8, counted: UInt8
 ) -> Result:
-    statistics, note = None, ""
+    statistics = None
     if normalizer.statistics == "slide":
-        statistics, problem = (
-            measure_slide(slide, plan, normalizer) if plan.tiles else (None, "no tissue found")
-        )
+        if not plan.tiles:
+            return _as_is(before, "no tissue found")
+        statistics, problem = measure_slide(slide, plan, normalizer)
         if statistics is None:
-            return Result(before, made(counted, counted, plan.white), problem or note)
+            return _as_is(before, problem or "")
     picture = normalizer.normalize(before[None], statistics, plan.white)[0][0]
     after = np.asarray(normalizer.normalize(counted, statistics, plan.white)[0])
-    return Result(picture, made(counted, after, plan.white), note)
+    return Result(picture, made(counted, after, plan.white))
+
+
+def _as_is(before: UInt8, note: str) -> Result:
+    return Result(before, made(before, before, (1.0, 1.0, 1.0)), note)
