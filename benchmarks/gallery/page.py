@@ -22,7 +22,8 @@ NEAR = 0.5
 """Per thousand: methods whose faults differ by no more are as good as each other."""
 
 STYLE = """
-body { font: 14px sans-serif; margin: 1em; } figure { display: inline-block; margin: 0 6px 0 0; }
+body { font: 14px sans-serif; margin: 1em; }
+figure { display: inline-block; margin: 0 6px 0 0; vertical-align: top; }
 figcaption { max-width: 384px; min-height: 3em; } .best { font-weight: bold; }
 h2 { font-size: 16px; margin: 1em 0 .3em; } .row { white-space: nowrap; }
 """

@@ -81,7 +81,7 @@ SUBJECTS = (
     image("fat beside green pen", f"{ARTEFACTS}medium-nuclei-score-green-pen-level1.png", (0, 128)),
     Subject("fat, drawn", "drawn:fat", (100, 180), mpp_um=0.5),
     image("mucin, debris", f"{SAMPLES}mopadi_TCGA-AD-6964_tile_23040_25088.jpg", (100, 128)),
-    Subject("mucin, drawn", "drawn:mucin", (100, 180), mpp_um=0.5),
+    Subject("mucin, drawn", "drawn:mucin", (190, 530), mpp_um=0.5),
     image("red pen on tissue", f"{ARTEFACTS}high-nuclei-score-red-pen-level1.png"),
     image("green pen, no tissue", f"{ARTEFACTS}no-tissue-green-pen.png"),
     image("red pen, no tissue", f"{ARTEFACTS}no-tissue-red-pen.png"),
