@@ -1,7 +1,12 @@
 # make demo   everything from nothing: environment, install, one slide, its normalised tiles
 # make test   the test suite
 # make check  formatting, lint, types, import contracts, the Dockerfile
+<<<<<<< HEAD
 # make checkpoints, make evidence (DATA_ROOT=... the labelled tiles): the shipped layer; the experiments of docs/evidence.md
+=======
+# make gallery (DATA_ROOT=... public images): hard subjects before and after, docs/gallery.md
+# make checkpoint, make evidence (DATA_ROOT=... the labelled tiles): the shipped layer; the experiments of docs/evidence.md
+>>>>>>> gallery
 # VENV=... chooses another environment, PYTHON=... another Python (3.11 to 3.13)
 
 PYTHON ?= python3
@@ -12,7 +17,7 @@ CONSTRAIN := --constraint constraints.txt
 # PyTorch goes first: left to the resolver, a looser requirement may bring a newer one with CUDA.
 TORCH_INSTALL ?= $(PIP) install $(CONSTRAIN) torch
 
-.PHONY: install train dev demo test check bench checkpoint evidence clean
+.PHONY: install train dev demo test check bench gallery checkpoint evidence clean
 
 install: $(VENV)/.installed
 train: $(VENV)/.train
@@ -67,5 +72,9 @@ evidence: train
 		$(BIN)/wsi-norm evaluate experiments/$$name.yaml --data-root "$(DATA_ROOT)" --output $(EVIDENCE)/$$name || exit; \
 	done
 
+# Pictures stay in gallery/: the licences of the data forbid to pass them on.
+gallery: install
+	$(BIN)/python -m benchmarks.gallery --data "$(DATA_ROOT)" --output gallery --docs docs
+
 clean:
-	rm -rf $(VENV) build dist demo bench $(EVIDENCE) *.egg-info
+	rm -rf $(VENV) build dist demo bench gallery $(EVIDENCE) *.egg-info

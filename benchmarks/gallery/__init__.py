@@ -1,0 +1,1 @@
+"""Pictures of hard subjects before and after normalisers, with counts of wrong colours."""
