@@ -1,12 +1,8 @@
 # make demo   everything from nothing: environment, install, one slide, its normalised tiles
 # make test   the test suite
 # make check  formatting, lint, types, import contracts, the Dockerfile
-<<<<<<< HEAD
-# make checkpoints, make evidence (DATA_ROOT=... the labelled tiles): the shipped layer; the experiments of docs/evidence.md
-=======
 # make gallery (DATA_ROOT=... public images): hard subjects before and after, docs/gallery.md
-# make checkpoint, make evidence (DATA_ROOT=... the labelled tiles): the shipped layer; the experiments of docs/evidence.md
->>>>>>> gallery
+# make checkpoints, make evidence (DATA_ROOT=... the labelled tiles): the shipped layers; the experiments of docs/evidence.md
 # VENV=... chooses another environment, PYTHON=... another Python (3.11 to 3.13)
 
 PYTHON ?= python3
@@ -17,7 +13,7 @@ CONSTRAIN := --constraint constraints.txt
 # PyTorch goes first: left to the resolver, a looser requirement may bring a newer one with CUDA.
 TORCH_INSTALL ?= $(PIP) install $(CONSTRAIN) torch
 
-.PHONY: install train dev demo test check bench gallery checkpoint evidence clean
+.PHONY: install train dev demo test check bench gallery checkpoints evidence clean
 
 install: $(VENV)/.installed
 train: $(VENV)/.train
@@ -63,9 +59,11 @@ DATA_ROOT ?= $(WSI_NORM_DATA_ROOT)
 EVIDENCE ?= evidence
 
 checkpoints: train
-	$(BIN)/wsi-norm train experiments/checkpoint.yaml --data-root "$(DATA_ROOT)" --output $(EVIDENCE)/checkpoint --overwrite
-	cp $(EVIDENCE)/checkpoint/model.safetensors wsi_norm/lstainnorm/packaged.safetensors
-	$(BIN)/wsi-norm inspect
+	for name in density paper; do \
+		$(BIN)/wsi-norm train experiments/$$name.yaml --data-root "$(DATA_ROOT)" --output $(EVIDENCE)/$$name --overwrite && \
+		cp $(EVIDENCE)/$$name/model.safetensors wsi_norm/lstainnorm/$$name.safetensors && \
+		$(BIN)/wsi-norm inspect $$name || exit; \
+	done
 
 evidence: train
 	for name in mitosis nuclei nuclei_sites atypical frozen_nuclei frozen_mitosis; do \

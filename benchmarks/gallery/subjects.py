@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pathlib import Path
+
 from wsi_norm.normalizers.model import Model
 
 METHODS: dict[str, Model] = {
     "packaged": Model("lstainnorm"),
-    "paper": Model("lstainnorm"),  # today the same checkpoint
+    "paper": Model("lstainnorm", Path("paper")),
     "macenko": Model("macenko"),
     "reinhard": Model("reinhard"),
 }

@@ -10,6 +10,7 @@ from torch import Tensor
 from tests.builders import SLIDE, TEMPLATE, density_by_numpy
 from wsi_norm.lstainnorm import LStainNorm, Statistics, Template
 from wsi_norm.lstainnorm.density import (
+    MOST_TWIST,
     NUCLEI_GAIN,
     STROMA_GAIN,
     byte_curves,
@@ -87,6 +88,7 @@ def test_the_curve_leaves_glass_rises_and_amplifies_within_bounds(
     slope = there.diff(dim=-1) / dense.diff(dim=-1)
     least = min(STROMA_GAIN[0], NUCLEI_GAIN[0])
     most = max(STROMA_GAIN[1], NUCLEI_GAIN[1])
+    assert (slope[..., 0].amax(1) / slope[..., 0].amin(1) <= MOST_TWIST**2 + 1e-9).all()
     assert (slope >= least - 1e-9).all()
     assert (slope <= most + 1e-9).all()
 
@@ -110,12 +112,15 @@ def test_the_bytes_curves_are_those_of_the_definition(
 ) -> None:
     target, target_spread = np.array([0.3, 0.8, 0.4]), np.array([0.6, 0.7, 0.5])
     matched, clear = byte_curves(white, np.array(own), np.array(spread), target, target_spread)
+    gains = np.clip(target / np.maximum(own, 1e-4), 0.2, 5)
+    gains = np.clip(gains, np.median(gains) / 2, np.median(gains) * 2)
+    steepers = np.clip(target_spread / np.maximum(spread, 1e-4), 0.2, 4)
+    steepers = np.clip(steepers, np.median(steepers) / 2, np.median(steepers) * 2)
     for c in range(3):
         light = np.maximum(np.arange(256), 1) / 255
         dense = np.maximum(0, -np.log(light / white[c]))
         np.testing.assert_allclose(clear[c], 0.95 * np.exp(-dense), atol=1e-12)
-        gain = np.clip(target[c] / max(own[c], 1e-4), 0.2, 5)
-        steeper = np.clip(target_spread[c] / max(spread[c], 1e-4), 0.2, 4)
+        gain, steeper = gains[c], steepers[c]
         ends = own[c], own[c] + spread[c]
         there = [
             gain * min(d, ends[0])
@@ -124,6 +129,16 @@ def test_the_bytes_curves_are_those_of_the_definition(
             for d in dense
         ]
         np.testing.assert_allclose(matched[c], 0.95 * np.exp(-np.array(there)), atol=1e-12)
+
+
+def test_one_channel_alone_is_not_amplified() -> None:
+    """A lake of blood absorbs hardly any red: its stroma must not turn blue for that."""
+    own = torch.tensor([[0.09, 1.15, 0.85]]).double()
+    target = torch.tensor([0.28, 0.78, 0.44]).double()
+    there = curve(own.T[None, :, :, None], own, own, target, target)[0, :, 0, 0]
+    gains = target / own[0]
+    expected = torch.stack([2 * gains[1], gains[1], gains[2]]) * own[0]
+    torch.testing.assert_close(there, expected)
 
 
 def single(background: str = "preserve") -> LStainNorm:

@@ -162,6 +162,7 @@ def by_density(
     dense = np.maximum(-np.log(np.maximum(rgb, 1 / 255) / statistics.white), 0)
     own, spread = (np.array(m["od"]) for m in (statistics.mean, statistics.std))
     gain, steeper = np.clip(aim / own, 0.2, 5), np.clip(its_spread / spread, 0.2, 4)
+    gain, steeper = (np.clip(g, np.median(g) / 2, np.median(g) * 2) for g in (gain, steeper))
     there = np.empty_like(dense)
     for c in range(3):
         knots = [0, own[c], own[c] + spread[c], own[c] + spread[c] + 9]

@@ -33,9 +33,7 @@ FORMAT = "wsi-norm-checkpoint-1"
 KEY = "wsi_norm"
 """Where both formats keep the facts, as one JSON text: equal layers are equal files."""
 
-PACKAGED = {
-    name: Path(__file__).parent / f"{name}.safetensors" for name in ("density", "paper")
-}
+PACKAGED = {name: Path(__file__).parent / f"{name}.safetensors" for name in ("density", "paper")}
 """The checkpoints inside the package, by the names that stand for them."""
 
 DEFAULT = "density"

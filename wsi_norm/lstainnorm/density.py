@@ -41,6 +41,10 @@ STRONG = 0.95
 STROMA_GAIN, NUCLEI_GAIN = (0.2, 5.0), (0.2, 4.0)
 """Bounds of a and b: a slide with one stain, or hardly any nuclei, is no reason to go further."""
 
+MOST_TWIST = 2.0
+"""The channels' gains differ from the middle one by this factor at most: where blood or mucin is
+most of the tissue, its colour is brought nearer to stroma's, but stroma's does not become blue."""
+
 LEAST_SPREAD = 1e-4
 
 Floats = npt.NDArray[np.float64]
@@ -124,14 +128,21 @@ def curve(
     dense: Tensor, location: Tensor, spread: Tensor, target: Tensor, target_spread: Tensor
 ) -> Tensor:
     """Matched densities (B, 3, H, W); own location and spread (B or 1, 3), the target's (3,)."""
-    gain = (target / location.clamp_min(LEAST_SPREAD)).clamp(*STROMA_GAIN)
-    steeper = (target_spread / spread.clamp_min(LEAST_SPREAD)).clamp(*NUCLEI_GAIN)
+    gain = _gain(target, location, STROMA_GAIN)
+    steeper = _gain(target_spread, spread, NUCLEI_GAIN)
     location, spread, gain, steeper = (
         x[..., None, None] for x in (location, spread, gain, steeper)
     )
     above = (dense - location).clamp_min(0)
     stroma, nuclei = torch.minimum(dense, location), torch.minimum(above, spread)
     return gain * stroma + steeper * nuclei + (above - nuclei)
+
+
+def _gain(target: Tensor, own: Tensor, bounds: tuple[float, float]) -> Tensor:
+    """Target over own (..., 3), within bounds, and no channel too far from the others."""
+    gain = (target / own.clamp_min(LEAST_SPREAD)).clamp(*bounds)
+    middle = gain.median(dim=-1, keepdim=True).values
+    return torch.minimum(torch.maximum(gain, middle / MOST_TWIST), middle * MOST_TWIST)
 
 
 def light(dense: Tensor) -> Tensor:
