@@ -306,7 +306,7 @@ LARGE_TILE = """
 import resource, sys, torch
 from wsi_norm.lstainnorm import LStainNorm, load_checkpoint
 torch.set_num_threads(1)
-layer = LStainNorm("paper", template=load_checkpoint().template)
+layer = LStainNorm("paper", template=load_checkpoint("paper").template)
 x = torch.rand(1, 3, 2048, 2048, generator=torch.Generator().manual_seed(0))
 with torch.inference_mode():
     y = layer(x)

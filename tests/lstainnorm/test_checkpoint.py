@@ -145,15 +145,28 @@ def test_anyone_can_read_what_a_safetensors_file_says(saved: dict[str, bytes]) -
     assert facts["provenance"] == PROVENANCE
 
 
-def test_the_packaged_checkpoint_is_plausible_and_says_how_it_was_trained() -> None:
-    layer = load_checkpoint()
-    assert layer.config.preset == "paper"
+@pytest.mark.parametrize(("name", "preset"), [("density", "single:od"), ("paper", "paper")])
+def test_a_packaged_checkpoint_is_plausible_and_says_how_it_was_made(
+    name: str, preset: str
+) -> None:
+    layer = load_checkpoint(name)
+    assert layer.config.preset == preset
     assert not layer.training
     assert "MoNuSeg" in layer.provenance["data"]
     assert "CC BY-NC-SA" in layer.provenance["licence"]
     assert layer.provenance["training"].startswith("segmentation")
     assert layer.provenance["scores"]["test_clean"] > 0.7
-    assert layer.target != layer.template  # it has learned something
+    assert (layer.target != layer.template) == (name == "paper")  # it has learned something
+    assert open_checkpoint(name).sha256 == open_checkpoint(PACKAGED[name]).sha256
+    assert len(open_checkpoint(name).sha256) == 64
+
+
+def test_density_is_what_is_taken_where_nothing_is_named() -> None:
+    assert open_checkpoint().sha256 == open_checkpoint("density").sha256
+
+
+def test_the_packaged_papers_colours_are_those_of_tissue() -> None:
+    layer = load_checkpoint("paper")
     for aim in (layer.template, layer.target):
         lightness, red, yellow = aim.mean["lab"]
         assert 45 < lightness < 75
@@ -162,13 +175,19 @@ def test_the_packaged_checkpoint_is_plausible_and_says_how_it_was_trained() -> N
         for space in layer.config.spaces:
             assert min(aim.std[space]) > 0
         assert 5 < aim.std["lab"][0] < 25
-    assert open_checkpoint().sha256 == open_checkpoint(PACKAGED).sha256
-    assert len(open_checkpoint().sha256) == 64
+
+
+def test_the_packaged_densitys_stroma_is_pink_and_its_nuclei_are_purple() -> None:
+    aim = load_checkpoint("density").target
+    stroma = np.exp(-np.array(aim.mean["od"]))
+    nuclei = stroma * np.exp(-np.array(aim.std["od"]))
+    assert stroma[0] > stroma[2] > stroma[1] > 0.4
+    assert nuclei[2] > nuclei[0] > nuclei[1] > 0.15
 
 
 def test_the_packaged_template_has_one_colour_in_all_spaces() -> None:
     """The mean RGB of the cohort is not far from its mean L*, and its hue lies at its a*, b*."""
-    mean = load_checkpoint().template.mean
+    mean = load_checkpoint("paper").template.mean
     red, green, blue = mean["rgb"]
     assert green < blue < red + 0.05  # pink to purple
     assert mean["hsv"][2] == pytest.approx(max(red, blue), abs=0.1)

@@ -45,6 +45,9 @@ MOST_TWIST = 2.0
 """The channels' gains differ from the middle one by this factor at most: where blood or mucin is
 most of the tissue, its colour is brought nearer to stroma's, but stroma's does not become blue."""
 
+NOTABLE = 1.1
+"""A gain that a bound changes by less is not worth a word."""
+
 LEAST_SPREAD = 1e-4
 
 Floats = npt.NDArray[np.float64]
@@ -136,6 +139,30 @@ def curve(
     above = (dense - location).clamp_min(0)
     stroma, nuclei = torch.minimum(dense, location), torch.minimum(above, spread)
     return gain * stroma + steeper * nuclei + (above - nuclei)
+
+
+def doubts(
+    location: Sequence[float],
+    spread: Sequence[float],
+    target: Sequence[float],
+    target_spread: Sequence[float],
+) -> list[str]:
+    """Where a slide is so unlike the target that the bounds hold: a line for stroma, for nuclei."""
+    lines = []
+    parts = (
+        ("stroma", "its tissue may have one stain only", location, target, STROMA_GAIN),
+        ("nuclei", "there may be hardly any, or nothing else", spread, target_spread, NUCLEI_GAIN),
+    )
+    for part, guess, own, aim, bounds in parts:
+        asked = np.array(aim) / np.maximum(own, LEAST_SPREAD)
+        got = _gain(torch.tensor(aim).double(), torch.tensor(own).double(), bounds).numpy()
+        if (np.abs(np.log(got / asked)) > np.log(NOTABLE)).any():
+            there, here = (", ".join(f"{gain:.2g}" for gain in gains) for gains in (asked, got))
+            lines.append(
+                f"colours unlike the target's: for the density of {part} to become the target's, "
+                f"red, green and blue would be multiplied by {there}; bounded to {here} ({guess})"
+            )
+    return lines
 
 
 def _gain(target: Tensor, own: Tensor, bounds: tuple[float, float]) -> Tensor:

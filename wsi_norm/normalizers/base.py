@@ -68,6 +68,10 @@ class StainNormalizer(Protocol):
         """
         ...
 
+    def doubts(self, statistics: Statistics) -> list[str]:
+        """What the user should know of a slide with these statistics: warnings, a line each."""
+        ...
+
     def normalize(
         self, tiles: UInt8, statistics: Statistics | None = None, white: Triple | None = None
     ) -> tuple[UInt8, Bools]:

@@ -136,6 +136,10 @@ class Macenko(TileKernels):
         own = {"stains": stains.tolist(), "strongest": strongest.tolist()}
         return Statistics(*pool.moments(), white, pool.tissue_pixels, own)
 
+    def doubts(self, statistics: Statistics) -> list[str]:
+        """None."""
+        return []
+
     def normalize(
         self, tiles: UInt8, statistics: Statistics | None = None, white: Triple | None = None
     ) -> tuple[UInt8, Bools]:
@@ -196,6 +200,10 @@ class Unchanged:
     ) -> Statistics:
         """Nothing is measured: ValueError."""
         raise ValueError("normalizer 'none' measures nothing")
+
+    def doubts(self, statistics: Statistics) -> list[str]:
+        """None."""
+        return []
 
     def normalize(
         self, tiles: UInt8, statistics: Statistics | None = None, white: Triple | None = None

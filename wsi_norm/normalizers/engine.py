@@ -19,6 +19,7 @@ from wsi_norm.glass import fill_mask, white_of_tiles
 from wsi_norm.lstainnorm import StainLayer, Statistics, Template
 from wsi_norm.lstainnorm.background import tissue_weight
 from wsi_norm.lstainnorm.checkpoint import open_checkpoint
+from wsi_norm.lstainnorm.density import OD, doubts
 from wsi_norm.lstainnorm.moments import MomentPool, Triple, triple
 from wsi_norm.lstainnorm.reference import ReferenceLayer
 from wsi_norm.machine import resolve_device
@@ -141,6 +142,13 @@ class Normalizer:
         if not pool.usable:
             raise ValueError("no statistics: the tiles hold (almost) no tissue")
         return Statistics(*pool.moments(), level, pool.tissue_pixels)
+
+    def doubts(self, statistics: Statistics) -> list[str]:
+        """See `StainNormalizer.doubts`: whether bounds of density held."""
+        if OD not in self.layer.config.spaces:
+            return []
+        target = self.target
+        return doubts(statistics.mean[OD], statistics.std[OD], target.mean[OD], target.std[OD])
 
     def _pool(self, tiles: UInt8, tissue: Bools | None, white: Triple) -> MomentPool:
         circular = self.layer.config.circular_hue

@@ -160,6 +160,7 @@ def _create(job: SlideJob, slide: Slide, plan: SlidePlan) -> TileStore:
     if plan.tiles and normalizer.statistics == "slide":
         statistics, problem = measure_slide(slide, plan, normalizer)
         warnings += [problem] if problem else []
+        warnings += normalizer.doubts(statistics) if statistics is not None else []
     if plan.tiles and not (statistics is None and normalizer.statistics == "slide"):
         after = normalizer.normalize(plan.thumbnail[None], statistics, plan.white)[0][0]
     meta = StoreMeta(
