@@ -25,16 +25,16 @@ def tiles(tmp_path: Path) -> Path:
     return folder
 
 
-def test_inspect_the_packaged_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
-    assert exit_status("inspect") == 0
+def test_inspect_the_packaged_checkpoints(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_status("inspect", "paper") == 0
     text = capsys.readouterr().out
-    assert "paper" in text
-    assert open_checkpoint().sha256 in text
+    assert open_checkpoint("paper").sha256 in text
     assert "share of each space" in text
     assert "CC BY-NC-SA 4.0" in text
     assert exit_status("inspect", "--json") == 0
     facts = json.loads(capsys.readouterr().out)
-    assert facts["preset"] == "paper"
+    assert (facts["checkpoint"], facts["preset"]) == ("density", "single:od")
+    assert facts["sha256"] == open_checkpoint().sha256
     assert facts["template"] == load_checkpoint().template.to_dict()
 
 

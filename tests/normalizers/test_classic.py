@@ -153,7 +153,7 @@ def test_an_image_as_target(tmp_path: Path) -> None:
 
 
 def test_reinhard_matches_mean_and_std_in_cielab() -> None:
-    template = load_checkpoint().template
+    template = load_checkpoint("paper").template
     tiles = stained(amounts(), STAINS)
     normalizer = Model("reinhard", background="normalize").load("cpu")
     statistics = normalizer.measure(tiles, white=(1.0, 1.0, 1.0))

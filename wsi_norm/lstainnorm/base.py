@@ -32,9 +32,8 @@ class LayerConfig:
     statistics
         Whose mean and std it was trained with: the slide's or each tile's.
     background
-        "preserve": glass keeps its colour, by a soft weight, so without an edge; density alone
-        makes it the same clear glass in every slide. "normalize": every pixel is transformed, as in
-        the paper.
+        "preserve": glass keeps its colour, by a soft weight, so without an edge. "normalize":
+        every pixel is transformed, as in the paper.
     circular_hue
         Hue's statistics are those of an angle.
     """

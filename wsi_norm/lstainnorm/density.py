@@ -177,15 +177,13 @@ def light(dense: Tensor) -> Tensor:
     return USUAL_WHITE * torch.exp(-dense)
 
 
-def recoloured(dense: Tensor, matched: Tensor, weight: Tensor | None) -> Tensor:
-    """RGB of matched densities, (B, 3, H, W), as far as `weight` (B, 1, H, W) says tissue.
+def recoloured(dense: Tensor, matched: Tensor) -> Tensor:
+    """RGB of matched densities, (B, 3, H, W).
 
     What a curve per channel does to colours that the statistics do not speak of has a bound: no
     pixel becomes greener than red that was not. Purple nuclei of a very red slide would turn teal.
     """
-    clear = light(dense)
-    away = light(matched) - clear
-    return never_greener(clear, clear + (away if weight is None else weight * away))
+    return never_greener(light(dense), light(matched))
 
 
 def byte_curves(

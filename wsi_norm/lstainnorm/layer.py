@@ -129,16 +129,15 @@ class LStainNorm(StainLayer):
             mean, std, usable = self.normalization.measure(x, weight, inside, group, glass)
         else:
             mean, std, usable = self._given(x, statistics)
-        preserve = self.config.background == "preserve"
-        tissue = weight if preserve else None
-        y = self.fusion(self.normalization(x, mean, std, inside, tissue, glass))
-        if self.config.spaces != (OD,):  # which has bounds and a background of its own
+        y = self.fusion(self.normalization(x, mean, std, inside, glass))
+        if self.config.spaces != (OD,):  # which has bounds of its own
             if statistics is None:
                 start, slope = shadow_range(*self.normalization.measure_rgb(x, weight, group))
             else:
                 start, slope = shadow_of(statistics)
             y = bounded(x, y, start, slope)
-            y = x + weight * (y - x) if preserve else y
+        if self.config.background == "preserve":
+            y = x + weight * (y - x)
         return torch.where(usable[:, None, None, None] & ~fill, y, x), usable
 
 

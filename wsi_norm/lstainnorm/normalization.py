@@ -143,13 +143,9 @@ class SpaceNormalization(Matching):
         mean: Tensor,
         std: Tensor,
         inside: Sequence[Tensor] | None = None,
-        weight: Tensor | None = None,
         white: Tensor | None = None,
     ) -> Tensor:
-        """Branches (B, S, 3, H, W) in [0, 1] of an image whose mean and std are (B or 1, S, 3).
-
-        For density: `weight` (B, 1, H, W) says what is tissue, None all; `white` as in `measure`.
-        """
+        """Branches (B, S, 3, H, W) in [0, 1] of an image whose mean and std are (B or 1, S, 3)."""
         inside = inside or self.convert(image)
         target, target_std = self.target_mean, self.target_std
         floor = target_std.detach() / MAX_GAIN
@@ -159,7 +155,7 @@ class SpaceNormalization(Matching):
             if space == OD:
                 dense = density(inside[index], white)
                 own = mean[:, index], std[:, index], target[index], target_std[index]
-                branches.append(recoloured(dense, curve(dense, *own), weight))
+                branches.append(recoloured(dense, curve(dense, *own)))
                 continue
             deviation = inside[index] - mean[:, index, :, None, None]
             if self.circular_hue and space == HUE[0]:

@@ -185,11 +185,11 @@ class FusedLayer(TileKernels):
         if self._kinds != (kernels.OD,):
             return super().work(statistics, white)
         per_white, tables = _per_white(white), self.tables(statistics, white)
-        clear, matched = (_to_bytes(light) for light in (tables[2:5], tables[5:]))
+        matched = (255 * tables[5:] + np.float32(0.5)).astype(np.int64)
         ramp = (kernels.CLEAR - np.arange(256) * per_white[:, None]) * kernels.RAMP
         ramp = np.maximum(ramp, self.least_weight)
         tissue = np.array([0, kernels.SOME, kernels.WHOLE])[np.digitize(ramp, [1e-6, 1 - 1e-6])]
-        packed = (matched | (clear << 8) | tissue).astype(np.uint32)
+        packed = (matched | (np.arange(256) << 8) | tissue).astype(np.uint32)
 
         def recolour(tile: UInt8, out: UInt8) -> None:
             kernels.recolour(tile, out, per_white, self.least_weight, tables, packed)
@@ -236,11 +236,6 @@ def _apply(work: Work, tile: UInt8, out: UInt8) -> None:
     work(tile, out)
     if kernels.may_hold_fill(tile) and (fill := fill_mask(tile)) is not None:
         out[fill] = tile[fill]
-
-
-def _to_bytes(light: Coefficients) -> npt.NDArray[np.int64]:
-    """What the kernels round RGB in [0, 1] to."""
-    return (255 * light.clip(0, 1) + np.float32(0.5)).astype(np.int64)
 
 
 def add_tile(pool: MomentPool, tile: UInt8, tissue: npt.NDArray[Any] | None, white: Triple) -> None:

@@ -248,30 +248,26 @@ def _hed(u, p, y):
 
 
 @_inlined
-def _od(line, tables, per_white, least_weight, y):
-    """R, G, B matched where a pixel is tissue, as on clear glass where it is none."""
-    p0, p1, p2 = per_white[0], per_white[1], per_white[2]
+def _od(line, tables, y):
+    """R, G, B matched, and no greener than on clear glass."""
     clear, matched = tables[0:3], tables[3:6]
     for x in range(LANES):
         r, g, b = line[3 * x], line[3 * x + 1], line[3 * x + 2]
-        weight = max(_tissue(F32(r), F32(g), F32(b), p0, p1, p2), least_weight)
-        c0, c1, c2 = clear[0, r], clear[1, g], clear[2, b]
-        y0 = c0 + weight * (matched[0, r] - c0)
-        y1 = c1 + weight * (matched[1, g] - c1)
-        lacking = max(min(c0 - c1, F32(0)) - (y0 - y1), F32(0))
+        y0, y1 = matched[0, r], matched[1, g]
+        lacking = max(min(clear[0, r] - clear[1, g], F32(0)) - (y0 - y1), F32(0))
         y[x] = y0 + F32(RED_PART) * lacking
         y[LANES + x] = y1 - F32(GREEN_PART) * lacking
-        y[2 * LANES + x] = c2 + weight * (matched[2, b] - c2)
+        y[2 * LANES + x] = matched[2, b]
 
 
 @_inlined
-def _branches(line, tables, kinds, coefficients, per_white, least_weight, planes, y):
+def _branches(line, tables, kinds, coefficients, planes, y):
     """The branches of a strip (eq. 9): y is (spaces, 3 LANES)."""
     if len(kinds) > 1 or kinds[0] != OD:
         _scaled(line, planes)
     for s in range(len(kinds)):
         if kinds[s] == OD:
-            _od(line, tables[2:], per_white, least_weight, y[s])
+            _od(line, tables[2:], y[s])
         elif kinds[s] == RGB:
             _rgb(planes, coefficients[s], y[s])
         elif kinds[s] == HSV:
@@ -644,8 +640,8 @@ def transform(
     shadow
         float32 (2,): luminance in bytes at which shadow begins, and how fast it deepens.
     tables
-        float32 (8, 256): linear light and log2 of a byte; for OD, R, G, B of a byte on clear glass
-        and R, G, B matched.
+        float32 (8, 256): linear light and log2 of a byte; for OD its R, G, B on clear glass, and
+        matched.
     kinds
         Tuple of RGB, LAB, HSV, HED, OD.
     coefficients
@@ -673,7 +669,7 @@ def transform(
             n, first = min(LANES, width - x0), row * width + x0
             line = _padded(pixels[3 * first : 3 * (first + n)], edge)
             part = y[row % rows, strip]
-            _branches(line, tables, kinds, coefficients, per_white, least_weight, planes, part)
+            _branches(line, tables, kinds, coefficients, planes, part)
             if how == MEAN:
                 _fuse_mean(kinds, part, weights, fused)
                 _finish(
@@ -746,8 +742,8 @@ def recolour(tile, out, per_white, least_weight, tables, packed):
     per_white, least_weight, tables
         As in `transform`.
     packed
-        uint32 (3, 256): in its lowest byte what a byte becomes in tissue, in the next what on
-        glass; above them SOME or WHOLE where its pixel is not glass.
+        uint32 (3, 256): in its lowest byte what a byte becomes in tissue, in the next what it is;
+        above them SOME or WHOLE where its pixel is not glass.
     """
     pixels, target = tile.reshape(-1), out.reshape(-1)
     reds, greens, blues = packed[0], packed[1], packed[2]
@@ -772,18 +768,15 @@ def recolour(tile, out, per_white, least_weight, tables, packed):
 @_inlined
 def _recolour(r, g, b, per_white, least_weight, tables, out):
     """One pixel: between glass and tissue, or perhaps too green."""
-    weight = _tissue(F32(r), F32(g), F32(b), per_white[0], per_white[1], per_white[2])
-    weight = max(weight, least_weight)
-    c0, c1, c2 = tables[2, r], tables[3, g], tables[4, b]
-    y0 = c0 + weight * (tables[5, r] - c0)
-    y1 = c1 + weight * (tables[6, g] - c1)
-    y2 = c2 + weight * (tables[7, b] - c2)
-    lacking = max(min(c0 - c1, F32(0)) - (y0 - y1), F32(0))
+    x0, x1, x2 = F32(r), F32(g), F32(b)
+    weight = max(_tissue(x0, x1, x2, per_white[0], per_white[1], per_white[2]), least_weight)
+    y0, y1, y2 = tables[5, r], tables[6, g], tables[7, b]
+    lacking = max(min(tables[2, r] - tables[3, g], F32(0)) - (y0 - y1), F32(0))
     y0 += F32(RED_PART) * lacking
     y1 -= F32(GREEN_PART) * lacking
-    out[0] = np.uint8(I32(F32(255) * _clip(y0) + F32(0.5)))
-    out[1] = np.uint8(I32(F32(255) * _clip(y1) + F32(0.5)))
-    out[2] = np.uint8(I32(F32(255) * _clip(y2) + F32(0.5)))
+    out[0] = np.uint8(I32(x0 + weight * (F32(255) * _clip(y0) - x0) + F32(0.5)))
+    out[1] = np.uint8(I32(x1 + weight * (F32(255) * _clip(y1) - x1) + F32(0.5)))
+    out[2] = np.uint8(I32(x2 + weight * (F32(255) * _clip(y2) - x2) + F32(0.5)))
 
 
 @_cached
