@@ -17,6 +17,7 @@ from wsi_norm import RunConfig, TileStore, run
 from wsi_norm.report import RunSummary
 
 DATA = Path(__file__).parent / "data" / "store_0.1.0.zip"
+PACKAGED_THEN = DATA.parent / "packaged_0.1.0.safetensors"
 SCHEMA = Path(__file__).parent.parent / "wsi_norm" / "store" / "schema.json"
 
 
@@ -30,6 +31,7 @@ def folder(tmp_path: Path) -> Path:
 def again(folder: Path, **settings: Any) -> RunSummary:
     """The run that made the store, or one with other settings."""
     made: dict[str, Any] = {"tile_size": 32, "mpp": 0.5, "workers": 0, "device": "cpu"}
+    made["ckpt"] = PACKAGED_THEN
     config = RunConfig(output=folder, report=False, **{**made, **settings})
     return run([folder / "synthetic.svs"], config)
 
@@ -75,6 +77,15 @@ def test_the_same_run_skips_it(folder: Path) -> None:
     assert (slide.status, slide.error) == ("skipped", None)
     assert (slide.tiles, slide.counts["edge"]) == (21, 1)
     assert summary.exit_status == 0
+    assert tree(folder) == before
+
+
+def test_the_packaged_checkpoint_of_now_is_another(folder: Path) -> None:
+    before = tree(folder)
+    (slide,) = again(folder, ckpt=None).slides
+    assert slide.status == "failed"
+    assert "model.preset: paper != single:od; model.sha256: " in slide.error
+    assert len(slide.error) < 500
     assert tree(folder) == before
 
 

@@ -170,7 +170,9 @@ class StoreMeta(Settings):
 def differences(stored: StoreMeta, wanted: Settings) -> list[str]:
     """Settings in which a store differs from what a run would write, as `key: stored != wanted`.
 
-    Versions count only while a store is unfinished: a finished one is not written to again.
+    Versions count only while a store is unfinished: a finished one is not written to again. Of a
+    model its digest counts, not what it says of its making.
     """
     versions = ("package_version", "software", "slide.reader_version") if stored.complete else ()
-    return compare.differences(stored.settings().model_dump(), wanted.model_dump(), versions)
+    ignored = ("model.provenance", *versions)
+    return compare.differences(stored.settings().model_dump(), wanted.model_dump(), ignored)
