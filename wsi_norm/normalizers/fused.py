@@ -185,14 +185,14 @@ class FusedLayer(TileKernels):
         if self._kinds != (kernels.OD,):
             return super().work(statistics, white)
         per_white, tables = _per_white(white), self.tables(statistics, white)
-        matched = (255 * tables[5:] + np.float32(0.5)).astype(np.int64)
+        matched = (255 * tables[5:] + np.float32(0.5)).astype(np.uint8)
         ramp = (kernels.CLEAR - np.arange(256) * per_white[:, None]) * kernels.RAMP
         ramp = np.maximum(ramp, self.least_weight)
-        tissue = np.array([0, kernels.SOME, kernels.WHOLE])[np.digitize(ramp, [1e-6, 1 - 1e-6])]
-        packed = (matched | (np.arange(256) << 8) | tissue).astype(np.uint32)
+        whole, glass = ((ramp > least).sum(axis=1).astype(np.int32) for least in (1 - 1e-6, 1e-6))
 
         def recolour(tile: UInt8, out: UInt8) -> None:
-            kernels.recolour(tile, out, per_white, self.least_weight, tables, packed)
+            least_weight = self.least_weight
+            kernels.recolour(tile, out, per_white, least_weight, tables, matched, whole, glass)
 
         return recolour
 

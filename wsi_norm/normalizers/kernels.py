@@ -36,8 +36,6 @@ Numbers that the layer has too are imported, never repeated. After one of them i
 this file must be touched: numba's cache knows code by its file.
 """
 PAPER, PRODUCT, MEAN = range(3)
-SOME, WHOLE = 1 << 16, 1 << 17
-"""What a byte says of its pixel: partly tissue at least; tissue."""
 COEFFICIENTS = 12
 
 _PIVOT = np.array([PIVOT.get(space, NO_PIVOT) for space in KINDS], F32)
@@ -729,11 +727,11 @@ def transform(
 
 
 @_cached
-def recolour(tile, out, per_white, least_weight, tables, packed):
+def recolour(tile, out, per_white, least_weight, tables, matched, whole, glass):
     """Normalise one tile by density alone: `transform` of the only space OD, but for its bounds.
 
-    Nearly every pixel is plain tissue or plain glass, whose bytes stand in a table; the others are
-    noted, and worked out after.
+    Nearly every pixel is plain tissue, whose bytes stand in a table; then a strip is searched for
+    others, which are worked out one by one.
 
     Parameters
     ----------
@@ -741,28 +739,39 @@ def recolour(tile, out, per_white, least_weight, tables, packed):
         uint8 (H, W, 3), C-contiguous.
     per_white, least_weight, tables
         As in `transform`.
-    packed
-        uint32 (3, 256): in its lowest byte what a byte becomes in tissue, in the next what it is;
-        above them SOME or WHOLE where its pixel is not glass.
+    matched
+        uint8 (3, 256): what a byte becomes in tissue.
+    whole, glass
+        int32 (3,): a pixel with a byte below one of the first is tissue and nothing else; one whose
+        bytes all reach the second is glass and stays.
     """
     pixels, target = tile.reshape(-1), out.reshape(-1)
-    reds, greens, blues = packed[0], packed[1], packed[2]
-    noted = np.empty(LANES, I32)
-    for start in range(0, len(pixels) // 3, LANES):
-        count = 0
-        for x in range(min(LANES, len(pixels) // 3 - start)):
-            i = 3 * (start + x)
-            red, green, blue = reds[pixels[i]], greens[pixels[i + 1]], blues[pixels[i + 2]]
-            weight = (red | green | blue) & np.uint32(SOME | WHOLE)
-            shift = np.uint32(8) if weight == 0 else np.uint32(0)
-            y0, y1, y2 = np.uint8(red >> shift), np.uint8(green >> shift), np.uint8(blue >> shift)
-            target[i], target[i + 1], target[i + 2] = y0, y1, y2
-            noted[count] = i
-            count += (weight == np.uint32(SOME)) | ((weight >= np.uint32(WHOLE)) & (y1 >= y0))
-        for n in range(count):
-            i = noted[n]
-            r, g, b = pixels[i], pixels[i + 1], pixels[i + 2]
-            _recolour(r, g, b, per_white, least_weight, tables, target[i : i + 3])
+    reds, greens, blues = matched[0], matched[1], matched[2]
+    t0, t1, t2 = whole[0], whole[1], whole[2]
+    g0, g1, g2 = glass[0], glass[1], glass[2]
+    care = np.empty(LANES, np.uint8)
+    for start in range(0, len(pixels), 3 * LANES):
+        line, result = pixels[start : start + 3 * LANES], target[start : start + 3 * LANES]
+        count = len(line) // 3
+        for x in range(count):
+            result[3 * x] = reds[line[3 * x]]
+            result[3 * x + 1] = greens[line[3 * x + 1]]
+            result[3 * x + 2] = blues[line[3 * x + 2]]
+        some = np.uint8(0)
+        for x in range(count):
+            tissue = (line[3 * x] < t0) | (line[3 * x + 1] < t1) | (line[3 * x + 2] < t2)
+            care[x] = (not tissue) | (result[3 * x + 1] >= result[3 * x])  # perhaps too green
+            some |= care[x]
+        if some == 0:
+            continue
+        for x in range(count):
+            if care[x]:
+                r, g, b = line[3 * x], line[3 * x + 1], line[3 * x + 2]
+                if r >= g0 and g >= g1 and b >= g2:
+                    result[3 * x], result[3 * x + 1], result[3 * x + 2] = r, g, b
+                else:
+                    its = result[3 * x : 3 * x + 3]
+                    _recolour(r, g, b, per_white, least_weight, tables, its)
 
 
 @_inlined
