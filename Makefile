@@ -66,9 +66,11 @@ checkpoints: train
 	done
 
 evidence: train
-	for name in mitosis nuclei nuclei_sites atypical frozen_nuclei frozen_mitosis; do \
+	for name in nuclei_sites nuclei mitosis frozen_nuclei frozen_mitosis; do \
 		$(BIN)/wsi-norm evaluate experiments/$$name.yaml --data-root "$(DATA_ROOT)" --output $(EVIDENCE)/$$name || exit; \
-	done
+		case $$name in nuclei_sites) frozen=frozen_nuclei;; mitosis) frozen=frozen_mitosis;; *) continue;; esac; \
+		mkdir -p $(EVIDENCE)/$$frozen/runs; cp -r $(EVIDENCE)/$$name/runs/none--* $(EVIDENCE)/$$name/runs/macenko--* $(EVIDENCE)/$$frozen/runs/; \
+	done # frozen networks are those that were trained before
 
 # Pictures stay in gallery/: the licences of the data forbid to pass them on.
 gallery: install

@@ -16,8 +16,10 @@ Build = Callable[[np.ndarray], Normalize]
 
 FLOOR = "cv2 Reinhard, 8-bit CIELAB (floor)"
 FLOAT_FLOOR = "cv2 Reinhard, float32 CIELAB"
-KERNEL = "wsi-norm kernel, slide statistics"
-EAGER = "wsi-norm torch eager, slide statistics"
+DENSITY = "wsi-norm density (default), kernel, slide statistics"
+KERNEL = "wsi-norm paper, kernel, slide statistics"
+EAGER = "wsi-norm paper, torch eager, slide statistics"
+COMPILED = "torch.compile of the paper's layer"
 PLAIN = "plain kornia layer, N x N softmax"
 
 MISSING = {
@@ -30,10 +32,12 @@ MISSING = {
 """Rivals that cannot be installed beside torch 2.13 and the versions of constraints.txt."""
 
 
-def ours(reference: np.ndarray, engine: str, per_slide: bool = True) -> Normalize:
+def ours(
+    reference: np.ndarray, checkpoint: str, engine: str = "kernel", per_slide: bool = True
+) -> Normalize:
     from wsi_norm import Normalizer, load_checkpoint
 
-    normalizer = Normalizer(load_checkpoint(), "cpu", engine=engine)
+    normalizer = Normalizer(load_checkpoint(checkpoint), "cpu", engine=engine)
     statistics = normalizer.measure(reference) if per_slide else None
     return lambda tile: normalizer(tile[None], statistics)[0]
 
@@ -43,7 +47,7 @@ def compiled(reference: np.ndarray) -> Normalize:
 
     from wsi_norm import Normalizer, load_checkpoint
 
-    layer = load_checkpoint().eval().requires_grad_(False)
+    layer = load_checkpoint("paper").eval().requires_grad_(False)
     statistics = Normalizer(layer, "cpu").measure(reference)
     forward = torch.compile(lambda x: layer.normalize(x, statistics)[0], dynamic=False)
     return _on_floats(forward)
@@ -55,7 +59,7 @@ def plain(reference: np.ndarray) -> Normalize:
     from benchmarks.plain import TO, PlainLayer
     from wsi_norm import load_checkpoint
 
-    target = load_checkpoint().target
+    target = load_checkpoint("paper").target
     moments = (
         {space: torch.tensor(values[space])[:, None, None] for space in TO}
         for values in (target.mean, target.std)
@@ -149,10 +153,16 @@ def _on_floats(forward: Callable[..., Any]) -> Normalize:
 CONTESTANTS: dict[str, Build] = {
     FLOOR: cv2_reinhard_8_bit,
     FLOAT_FLOOR: cv2_reinhard,
-    KERNEL: lambda reference: ours(reference, "kernel"),
-    "wsi-norm kernel, tile statistics": lambda reference: ours(reference, "kernel", False),
-    EAGER: lambda reference: ours(reference, "torch"),
-    "torch.compile of our layer": compiled,
+    DENSITY: lambda reference: ours(reference, "density"),
+    "wsi-norm density, kernel, tile statistics": lambda reference: ours(
+        reference, "density", per_slide=False
+    ),
+    KERNEL: lambda reference: ours(reference, "paper"),
+    "wsi-norm paper, kernel, tile statistics": lambda reference: ours(
+        reference, "paper", per_slide=False
+    ),
+    EAGER: lambda reference: ours(reference, "paper", "torch"),
+    COMPILED: compiled,
     PLAIN: plain,
     **{
         f"torchstain {method}, {backend}": (
@@ -167,5 +177,5 @@ CONTESTANTS: dict[str, Build] = {
     "stainx Macenko": lambda reference: stainx(reference, "Macenko"),
 }
 
-ONLY_EDGES = {"torch.compile of our layer": (256, 512)}
+ONLY_EDGES = {COMPILED: (256, 512)}
 """Compiling takes a minute a size."""

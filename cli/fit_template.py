@@ -15,7 +15,12 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".
 @click.command("fit-template")
 @click.argument("tiles", nargs=-1, required=True, type=FILE)
 @click.option("-o", "--output", required=True, type=FILE, help="Checkpoint: .safetensors or .pt.")
-@click.option("--preset", default="paper", show_default=True, help="What the layer is.")
+@click.option("--preset", default="single:od", show_default=True, help="What the layer is.")
+@click.option(
+    "--by-folder",
+    is_flag=True,
+    help="Tiles of a folder are one slide: measured together, as a run measures.",
+)
 @click.option(
     "--seed",
     default=0,
@@ -25,7 +30,12 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".
 )
 @click.option("--note", help="A line for the checkpoint's provenance: what the tiles are.")
 def command(
-    tiles: tuple[Path, ...], output: Path, preset: str, seed: int, note: str | None
+    tiles: tuple[Path, ...],
+    output: Path,
+    preset: str,
+    by_folder: bool,
+    seed: int,
+    note: str | None,
 ) -> None:
     """Make an untrained layer whose template is the tissue of TILES (image files or folders)."""
     import torch
@@ -43,8 +53,13 @@ def command(
     if preset not in PRESETS:
         raise ConfigError(f"preset {preset!r} is none of {', '.join(PRESETS)}")
     files = [file for path in tiles for file in _images(path)]
+    slides: dict[Path, list[Path]] = {}
+    for file in files:
+        slides.setdefault(file.parent if by_folder else file, []).append(file)
     try:
-        template = Template.fit((read_image(file) for file in files), within_tiles=True)
+        template = Template.fit(
+            ([read_image(file) for file in slide] for slide in slides.values()), within_tiles=True
+        )
     except ValueError as error:
         raise ConfigError(str(error)) from error
     torch.manual_seed(seed)
@@ -52,11 +67,13 @@ def command(
     provenance = {
         "training": "none: the template is that of a cohort of tiles, the weights are initial",
         "tiles": len(files),
+        **({"slides": len(slides)} if by_folder else {}),
         "seed": seed,
         **({"note": note} if note else {}),
     }
     save_checkpoint(layer, output, provenance)
-    say(f"{output}: {preset}, template of {len(files)} tiles")
+    of = f" of {len(slides)} slides" if by_folder else ""
+    say(f"{output}: {preset}, template of {len(files)} tiles{of}")
 
 
 def _images(path: Path) -> list[Path]:

@@ -5,6 +5,7 @@ Arrays in, numbers out; on bytes, because bytes are what slides hold and what a 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -48,10 +49,10 @@ def white_level(pixels: Rgb, tissue: Mask | None = None) -> Floats:
     return neutral_white(pixels) if level is None else level
 
 
-def white_of_tiles(tiles: Rgb) -> Floats:
-    """`white_level` of tiles, uint8 (N, H, W, 3), of one slide; fill in them does not count."""
+def white_of_tiles(tiles: Rgb | Sequence[Rgb]) -> Floats:
+    """`white_level` of tiles (H, W, 3) of one slide, of any sizes; fill in them does not count."""
     fills = [fill_mask(tile) for tile in tiles]
-    if all(fill is None for fill in fills):
+    if isinstance(tiles, np.ndarray) and all(fill is None for fill in fills):
         return white_level(tiles)
     kept = [t if f is None else t[~f] for t, f in zip(tiles, fills, strict=True)]
     return white_level(np.concatenate([pixels.reshape(-1, 3) for pixels in kept]))

@@ -46,7 +46,7 @@ def test_little_has_to_be_said(tmp_path: Path) -> None:
     config = train_config(write(tmp_path, PLAIN))
     assert config.output == Path("trained")
     assert config.data.index == Path("index.csv")
-    assert (config.normalizer.kind, config.normalizer.preset) == ("lstainnorm", "paper")
+    assert (config.normalizer.kind, config.normalizer.preset) == ("lstainnorm", "single:od")
     assert config.normalizer.statistics == "slide"
     assert config.recipe.epochs >= 1
     assert train_config(write(tmp_path, MASKS)).task == "segmentation"

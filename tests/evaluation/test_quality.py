@@ -386,8 +386,9 @@ def test_interruptions_are_not_swallowed() -> None:
         robustness(stop)
 
 
-def test_the_packaged_layer_is_robust() -> None:
-    found = robustness(wsi_norm.load_checkpoint())
+@pytest.mark.parametrize("name", ["density", "paper"])
+def test_a_packaged_layer_is_robust(name: str) -> None:
+    found = robustness(wsi_norm.load_checkpoint(name))
     assert set(found.values()) == {"ok"}, found
 
 

@@ -221,3 +221,16 @@ def test_padding_is_no_tissue() -> None:
     got, expected = Template.fit(padded), Template.fit(tiles[:, :50])
     for space in (*SPACES, "od"):  # some dark pixels beside it pass for the rim of the padding
         np.testing.assert_allclose(got.mean[space], expected.mean[space], rtol=0.03)
+
+
+def test_a_list_of_tiles_is_one_slide() -> None:
+    """Whatever their sizes: as one tall tile of the same pixels."""
+    tiles = with_glass(stained(4), 5)
+    tiles[1:, 5:] //= 2
+    tall = [np.concatenate(tiles[:2]), np.concatenate(tiles[2:])]
+    slides = [[tiles[0], tiles[1, :12], tiles[1, 12:]], list(tiles[2:])]
+    for within in (False, True):
+        got, expected = (Template.fit(x, within_tiles=within) for x in (slides, tall))
+        for space in (*SPACES, "od"):
+            np.testing.assert_allclose(got.mean[space], expected.mean[space], rtol=1e-5)
+            np.testing.assert_allclose(got.std[space], expected.std[space], rtol=1e-5)

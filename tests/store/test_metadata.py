@@ -181,10 +181,6 @@ def test_settings_are_what_decides_the_bytes(meta: StoreMeta) -> None:
         (("slide", "reader"), "tiffslide", "slide.reader: openslide != tiffslide"),
         (("slide", "sha256_first_mib"), "9", f"slide.sha256_first_mib: {'0' * 64} != 9"),
         (("model", "sha256"), "9", f"model.sha256: {'1' * 64} != 9"),
-        (
-            ("model", "provenance", "figures", "psnr"),
-            2.0,
-        ),
     ],
 )
 def test_differences_are_named(

@@ -94,7 +94,9 @@ class NormalizerConfig(Group):
     kind: Annotated[str, BeforeValidator(_present_name), Chosen(NORMALIZERS)] = Field(
         default="lstainnorm", description="the learned layer, a classic one, or none"
     )
-    preset: str = Field(default="paper", description="paper, product, mean, single:lab ...")
+    preset: str = Field(
+        default="single:od", description="single:od (density), paper, product, mean, single:lab ..."
+    )
     spaces: tuple[str, ...] = Field(default=("rgb", "lab", "hsv"), description="colour spaces")
     statistics: StatisticsMode = Field(default="slide", description="whose mean and std")
     background: Background = Field(default="preserve", description="whether glass keeps its colour")

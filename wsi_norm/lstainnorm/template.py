@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -37,7 +37,9 @@ class Template:
                 raise ValueError(f"the template of {space} holds NaN or infinity")
 
     @classmethod
-    def fit(cls, tiles: UInt8 | Iterable[UInt8], *, within_tiles: bool = False) -> Template:
+    def fit(
+        cls, tiles: UInt8 | Iterable[UInt8 | Sequence[UInt8]], *, within_tiles: bool = False
+    ) -> Template:
         """Mean and std over the tissue pixels of tiles, all pixels pooled.
 
         Density is measured tile by tile, for each has its own white: the target is the mean of the
@@ -47,7 +49,8 @@ class Template:
         ----------
         tiles
             uint8 (N, H, W, 3), or an iterable of such arrays (or of single (H, W, 3) tiles), which
-            may differ in size and are read once.
+            may differ in size and are read once. A list of (H, W, 3) tiles in it is one slide:
+            they are measured together, as if they were one tile.
         within_tiles
             Let std be that within tiles: without the differences between them, which would make a
             target of tiles from many slides more colourful than any slide.
@@ -59,13 +62,14 @@ class Template:
         """
         pool = MomentPool()
         own: list[MomentPool] = []
-        for batch in [tiles] if isinstance(tiles, np.ndarray) else tiles:
-            for tile in as_batch(batch):
-                pixels, white = to_float(tile[None]), white_of_tiles(tile[None])
+        for slide in _slides(tiles):
+            white = white_of_tiles(slide)
+            own.append(MomentPool(white=triple(white)))
+            for tile in slide:
+                pixels = to_float(tile[None])
                 weight = tissue_weight(pixels, torch.from_numpy(white).float()[:, None, None])
                 weight = weight.masked_fill(fill_of(pixels), 0)
                 pool.add(pixels, weight)
-                own.append(MomentPool(white=triple(white)))
                 own[-1].add(pixels, weight)
         if not pool.usable:
             raise ValueError("cannot fit a template: the tiles hold (almost) no tissue")
@@ -146,6 +150,15 @@ def shadow_of(statistics: Statistics) -> tuple[Tensor, Tensor]:
         return torch.zeros(1), torch.zeros(1)
     mean, std = (torch.tensor([m["rgb"]]).double() for m in (statistics.mean, statistics.std))
     return shadow_range(mean, std)
+
+
+def _slides(tiles: UInt8 | Iterable[UInt8 | Sequence[UInt8]]) -> Iterator[Sequence[UInt8]]:
+    """What is measured together: a tile, or a list of them."""
+    for batch in [tiles] if isinstance(tiles, np.ndarray) else tiles:
+        if isinstance(batch, np.ndarray):
+            yield from ([tile] for tile in as_batch(batch))
+        else:
+            yield [tile for one in batch for tile in as_batch(one)]
 
 
 def _typical(pools: Sequence[MomentPool]) -> tuple[dict[Space, Triple], dict[Space, Triple]]:

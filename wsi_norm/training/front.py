@@ -212,7 +212,7 @@ def cohort_template(
 
 def _cohort(
     tiles: LabelledTiles, statistics: str, seed: int, front: Front | None
-) -> Iterable[UInt8]:
+) -> Iterable[UInt8 | list[UInt8]]:
     random = np.random.default_rng([seed, 2])
     groups: Sequence[int] = random.permutation(len(tiles.groups))[:TEMPLATE_GROUPS].tolist()
     for group in groups:
@@ -222,7 +222,7 @@ def _cohort(
             batch = to_float(np.stack(images))
             images = list(to_bytes(front.eval()(batch, torch.zeros(len(images), dtype=torch.long))))
         if statistics == "slide":
-            yield np.concatenate(images)
+            yield images
         else:
             yield from images
 
