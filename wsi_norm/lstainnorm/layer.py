@@ -43,7 +43,7 @@ class LStainNorm(StainLayer):
     Parameters
     ----------
     preset
-        "paper", "product", "mean" or "single:rgb|lab|hsv|hed" (see docs/layer.md); the authors'
+        "paper", "product", "mean" or "single:rgb|lab|hsv|hed|od" (see docs/layer.md); the authors'
         own code is `from_reference`.
     spaces
         Colour spaces; for "single:*" the preset names it.

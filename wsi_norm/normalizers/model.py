@@ -23,7 +23,7 @@ class Model:
     normalizer
         A name of NORMALIZERS.
     path, template
-        The checkpoint (None: the packaged one); the template of an authors' one, which lacks it.
+        The checkpoint (None: the default one); the template of an authors' one, which lacks it.
     target
         Image that a classic normaliser aims at, a file or uint8 (H, W, 3); None: what is built in.
     statistics, background
