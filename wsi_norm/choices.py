@@ -20,6 +20,10 @@ Background = Literal["preserve", "normalize"]
 ColourCheck = Literal["refuse", "warn"]
 """What becomes of a slide that looks like fluorescence, or whose glass is not neutral."""
 
+CHECKPOINTS = ("density", "paper")
+"""Checkpoints inside the package: a name that can stand where a file can; the first is the
+default."""
+
 DEVICE = re.compile(r"auto|cpu|cuda(?::(\d+))?")
 """Where to compute; "auto" is the first CUDA device, else the CPU."""
 

@@ -321,6 +321,11 @@ def test_every_path_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert absolute.model_dump(exclude=others) == config.model_dump(exclude=others)
 
 
+def test_the_name_of_a_packaged_checkpoint_is_no_path() -> None:
+    assert RunConfig(ckpt="paper").absolute().ckpt == Path("paper")
+    assert RunConfig(ckpt="own.pt").absolute().ckpt == Path("own.pt").absolute()
+
+
 # --- bad files
 
 

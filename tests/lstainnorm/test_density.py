@@ -204,3 +204,5 @@ def test_bounds_that_hold_are_told_with_their_figures() -> None:
     (line,) = doubts(target, (0.0, 0.0, 0.0), target, spread)
     assert "nuclei" in line
     assert "bounded to 4, 4, 4" in line
+    (line,) = doubts(target, spread, (-0.1, 0.7, 0.4), spread)
+    assert "multiplied by 0.0" in line

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from wsi_norm.report.colour import channels, strips, swatch
+from wsi_norm.report.colour import channels, scale_of, strips, swatch
 
 STATISTICS: dict[str, Any] = {
     "mean": {"lab": [50.0, 30.0, -70.0], "rgb": [0.5, -0.1, 1.2]},
@@ -53,3 +53,22 @@ def test_swatch() -> None:
     assert swatch({"mean": {"rgb": [1, 0, 0]}, "std": {"rgb": [1, 1, 1]}}) == "#ff0000"
     assert swatch(TARGET) is None
     assert swatch(None) is None
+
+
+def test_a_target_of_density_is_drawn_as_density() -> None:
+    """From the median up: its band does not lie around the mark."""
+    target = {"mean": {"od": [0.25, 0.75, 0.5]}, "std": {"od": [0.5, 0.75, 3.0]}}
+    own = {"mean": {"od": [0.5, 1.0, 0.5]}, "std": {"od": [1.0, 1.0, 0.5]}}
+    slide = {key: {**STATISTICS[key], **own[key]} for key in ("mean", "std")}
+    assert scale_of(target).space == "od"
+    assert scale_of(TARGET).space == scale_of(None).space == "lab"
+    red, green, blue = channels(slide, target)
+    assert (red.name, red.slide.left, red.slide.at, red.slide.width) == ("red", 20, 20, 40)
+    assert green.target is not None
+    assert (green.target.left, green.target.width) == (30, 30)
+    assert blue.target is not None
+    assert (blue.target.left, blue.target.width) == (20, 80)
+    assert channels(STATISTICS, target) == ()
+    drawn = strips([(1, "a", (red, green, blue)), (2, "b", (red, green, blue))], target)
+    assert [(strip.low, strip.high) for strip in drawn] == [(0, 2.5)] * 3
+    assert swatch(target) == "#c7789b"

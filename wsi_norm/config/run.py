@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import Field, field_validator, model_validator
 
 from wsi_norm.choices import (
+    CHECKPOINTS,
     CODECS,
     NORMALIZERS,
     READERS,
@@ -204,8 +205,15 @@ class RunConfig(Group):
         return self
 
     def absolute(self) -> Self:
-        """The same with absolute paths: workers may have another working directory."""
-        paths = {name: value for name, value in self if isinstance(value, Path)}
+        """The same with absolute paths: workers may have another working directory.
+
+        Names of packaged checkpoints are no paths.
+        """
+        paths = {
+            name: value
+            for name, value in self
+            if isinstance(value, Path) and not (name == "ckpt" and str(value) in CHECKPOINTS)
+        }
         return self.model_copy(update={name: path.absolute() for name, path in paths.items()})
 
 

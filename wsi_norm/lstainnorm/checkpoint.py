@@ -21,6 +21,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from wsi_norm.choices import CHECKPOINTS
 from wsi_norm.errors import CheckpointError
 from wsi_norm.location import write_whole
 from wsi_norm.lstainnorm.base import LayerConfig, StainLayer
@@ -33,10 +34,10 @@ FORMAT = "wsi-norm-checkpoint-1"
 KEY = "wsi_norm"
 """Where both formats keep the facts, as one JSON text: equal layers are equal files."""
 
-PACKAGED = {name: Path(__file__).parent / f"{name}.safetensors" for name in ("density", "paper")}
+PACKAGED = {name: Path(__file__).parent / f"{name}.safetensors" for name in CHECKPOINTS}
 """The checkpoints inside the package, by the names that stand for them."""
 
-DEFAULT = "density"
+DEFAULT = CHECKPOINTS[0]
 
 
 class Checkpoint(NamedTuple):

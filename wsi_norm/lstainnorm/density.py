@@ -154,7 +154,7 @@ def doubts(
         ("nuclei", "there may be hardly any, or nothing else", spread, target_spread, NUCLEI_GAIN),
     )
     for part, guess, own, aim, bounds in parts:
-        asked = np.array(aim) / np.maximum(own, LEAST_SPREAD)
+        asked = np.maximum(aim, LEAST_SPREAD) / np.maximum(own, LEAST_SPREAD)
         got = _gain(torch.tensor(aim).double(), torch.tensor(own).double(), bounds).numpy()
         if (np.abs(np.log(got / asked)) > np.log(NOTABLE)).any():
             there, here = (", ".join(f"{gain:.2g}" for gain in gains) for gains in (asked, got))

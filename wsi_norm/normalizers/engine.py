@@ -147,8 +147,9 @@ class Normalizer:
         """See `StainNormalizer.doubts`: whether bounds of density held."""
         if OD not in self.layer.config.spaces:
             return []
+        (location,), (spread,) = statistics.rows((OD,))
         target = self.target
-        return doubts(statistics.mean[OD], statistics.std[OD], target.mean[OD], target.std[OD])
+        return doubts(location, spread, target.mean[OD], target.std[OD])
 
     def _pool(self, tiles: UInt8, tissue: Bools | None, white: Triple) -> MomentPool:
         circular = self.layer.config.circular_hue

@@ -1,13 +1,58 @@
-"""Measured colour against the template's, as places on the axes of CIELAB."""
+"""Measured colour against the target's, as places on axes: of CIELAB, or of density."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-AXES = (("L*", 0.0, 100.0), ("a*", -60.0, 60.0), ("b*", -60.0, 60.0))
-"""Channel, and the range that is drawn: the same everywhere, so that slides can be compared."""
+
+@dataclass(frozen=True)
+class Scale:
+    """What is drawn of a colour space.
+
+    Attributes
+    ----------
+    space
+        Name in statistics and targets.
+    title, mark, band
+        Of the table; what a mark and the band around or beside it mean.
+    axes
+        Channel, and the range that is drawn: the same everywhere, so that slides can be compared.
+    sign
+        Between mean and std in words; a band lies on both sides of its mark, or ("+") above it.
+    digits
+        Of the numbers.
+    """
+
+    space: str
+    title: str
+    mark: str
+    band: str
+    axes: tuple[tuple[str, float, float], ...]
+    sign: str
+    digits: int
+
+
+CIELAB = Scale(
+    "lab",
+    "Colour of the tissue in CIELAB, mean ± std",
+    "mean",
+    "mean ± std",
+    (("L*", 0.0, 100.0), ("a*", -60.0, 60.0), ("b*", -60.0, 60.0)),
+    "±",
+    1,
+)
+DENSITY = Scale(
+    "od",
+    "Density of the tissue: median (stroma) + up to the 95th percentile (nuclei)",
+    "median density",
+    "median up to 95th percentile",
+    (("red", 0.0, 2.5), ("green", 0.0, 2.5), ("blue", 0.0, 2.5)),
+    "+",
+    2,
+)
 
 Moments = Mapping[str, Any]
 """`mean` and `std`, each per colour space: a slide's statistics, or a target."""
@@ -58,13 +103,21 @@ class Strip:
     dots: tuple[Dot, ...]
 
 
+def scale_of(target: Moments | None) -> Scale:
+    """CIELAB, unless a target is of density and not of CIELAB."""
+    mean = target["mean"] if target else {}
+    return DENSITY if DENSITY.space in mean and CIELAB.space not in mean else CIELAB
+
+
 def channels(statistics: Moments | None, target: Moments | None) -> tuple[Channel, ...]:
-    """L*, a* and b* of a slide beside the target; empty if the slide was not measured."""
-    slide, aim = _spans(statistics), _spans(target)
+    """The channels of a slide beside the target; empty if the slide was not measured."""
+    scale = scale_of(target)
+    slide, aim = _spans(statistics, scale), _spans(target, scale)
     if slide is None:
         return ()
     return tuple(
-        Channel(name, slide[i], aim[i] if aim else None) for i, (name, _, _) in enumerate(AXES)
+        Channel(name, slide[i], aim[i] if aim else None)
+        for i, (name, _, _) in enumerate(scale.axes)
     )
 
 
@@ -75,18 +128,23 @@ def strips(
     measured = [(index, name, own) for index, name, own in slides if own]
     if len(measured) < 2:
         return ()
-    aim = _spans(target)
+    scale = scale_of(target)
+    aim = _spans(target, scale)
     return tuple(
         Strip(name, low, high, aim[i] if aim else None, tuple(_dots(measured, i)))
-        for i, (name, low, high) in enumerate(AXES)
+        for i, (name, low, high) in enumerate(scale.axes)
     )
 
 
 def swatch(moments: Moments | None) -> str | None:
-    """Mean colour as `#rrggbb`; None without one."""
-    if not moments or "rgb" not in moments["mean"]:
+    """Mean colour as `#rrggbb`, that of stroma where only density is known; None without one."""
+    mean = moments["mean"] if moments else {}
+    if "rgb" in mean:
+        rgb = mean["rgb"]
+    elif DENSITY.space in mean:
+        rgb = [math.exp(-value) for value in mean[DENSITY.space]]
+    else:
         return None
-    rgb = moments["mean"]["rgb"]
     return "#" + "".join(f"{round(255 * min(max(value, 0.0), 1.0)):02x}" for value in rgb)
 
 
@@ -96,16 +154,18 @@ def _dots(measured: Iterable[tuple[int, str, Sequence[Channel]]], channel: int) 
         yield Dot(index, name, span.mean, span.at, round(15 + 70 * (index * GOLDEN % 1), 1))
 
 
-def _spans(moments: Moments | None) -> list[Span] | None:
-    """One per channel; None where CIELAB was not measured."""
-    if not moments or "lab" not in moments["mean"]:
+def _spans(moments: Moments | None, scale: Scale) -> list[Span] | None:
+    """One per channel; None where the space was not measured."""
+    if not moments or scale.space not in moments["mean"]:
         return None
-    lab = moments["mean"]["lab"], moments["std"]["lab"]
-    return [_span(*channel) for channel in zip(*lab, AXES, strict=True)]
+    own = moments["mean"][scale.space], moments["std"][scale.space]
+    below = scale.sign == "±"
+    return [_span(*channel, below) for channel in zip(*own, scale.axes, strict=True)]
 
 
-def _span(mean: float, std: float, axis: tuple[str, float, float]) -> Span:
-    left, at, right = (_percent(value, axis) for value in (mean - std, mean, mean + std))
+def _span(mean: float, std: float, axis: tuple[str, float, float], below: bool) -> Span:
+    ends = (mean - std if below else mean, mean, mean + std)
+    left, at, right = (_percent(value, axis) for value in ends)
     return Span(mean, std, at, left, round(right - left, 1))
 
 

@@ -12,7 +12,7 @@ import jinja2
 
 from wsi_norm.location import write_text
 from wsi_norm.report import words
-from wsi_norm.report.colour import Channel, Moments, channels, strips, swatch
+from wsi_norm.report.colour import Channel, Moments, channels, scale_of, strips, swatch
 from wsi_norm.report.facts import StoreFacts, read_store
 from wsi_norm.report.pictures import Shelf
 from wsi_norm.report.results import RunSummary, SlideResult, Status
@@ -145,6 +145,7 @@ def write_html(summary: RunSummary, path: Path) -> Path:
         ),
         target=target,
         target_swatch=swatch(target),
+        scale=scale_of(target),
         positions_shown=POSITIONS_SHOWN,
         pictures_from="'self' file:" if many else "data:",
     )
