@@ -63,7 +63,7 @@ def test_a_target_of_density_is_drawn_as_density() -> None:
     assert scale_of(target).space == "od"
     assert scale_of(TARGET).space == scale_of(None).space == "lab"
     red, green, blue = channels(slide, target)
-    assert (red.name, red.slide.left, red.slide.at, red.slide.width) == ("red", 20, 20, 40)
+    assert (red.name, red.slide.left, red.slide.at, red.slide.width) == ("R", 20, 20, 40)
     assert green.target is not None
     assert (green.target.left, green.target.width) == (30, 30)
     assert blue.target is not None

@@ -49,7 +49,7 @@ DENSITY = Scale(
     "Density of the tissue: median (stroma) + up to the 95th percentile (nuclei)",
     "median density",
     "median up to 95th percentile",
-    (("red", 0.0, 2.5), ("green", 0.0, 2.5), ("blue", 0.0, 2.5)),
+    (("R", 0.0, 2.5), ("G", 0.0, 2.5), ("B", 0.0, 2.5)),
     "+",
     2,
 )
