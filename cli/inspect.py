@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.option("--template", type=FILE, help="Of an authors' state dict.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def command(model: Path | None, template: Path | None, as_json: bool) -> None:
-    """Show preset, template, provenance and sha256 of MODEL (a file, or a packaged one: density, paper)."""
+    """Show preset, template, provenance and sha256 of MODEL: a file, density (if none) or paper."""
     from wsi_norm.config import read_yaml
     from wsi_norm.lstainnorm.checkpoint import DEFAULT, open_checkpoint
     from wsi_norm.lstainnorm.learned import moves, space_weights

@@ -169,7 +169,7 @@ def by_density(
 
 
 def no_greener(before: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Red and green meet where green would lead as it did not, so that luminance does not change."""
+    """Red and green meet where green would lead as it did not; luminance stays."""
     y = y.copy()
     for at in np.ndindex(y.shape[:2]):
         allowed, greener = max(before[at][1] - before[at][0], 0), y[at][1] - y[at][0]
