@@ -11,7 +11,6 @@ from tests.builders import SLIDE, TEMPLATE, density_by_numpy
 from wsi_norm.lstainnorm import LStainNorm, Statistics, Template
 from wsi_norm.lstainnorm.density import (
     NUCLEI_GAIN,
-    STROMA_GAIN,
     byte_curves,
     counts_of,
     curve,
@@ -76,7 +75,7 @@ def test_without_tissue_the_statistics_are_zero() -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(own=THREE, spread=THREE, target=THREE, target_spread=THREE)
-def test_the_curve_leaves_glass_rises_and_amplifies_within_bounds(
+def test_the_curve_never_falls_and_amplifies_within_bounds(
     own: tuple, spread: tuple, target: tuple, target_spread: tuple
 ) -> None:
     """Whatever is measured: one stain, no nuclei, nuclei alone, nothing at all."""
@@ -84,12 +83,12 @@ def test_the_curve_leaves_glass_rises_and_amplifies_within_bounds(
     moments = (torch.tensor([m], dtype=torch.float64) for m in (own, spread))
     aims = (torch.tensor(m, dtype=torch.float64) for m in (target, target_spread))
     there = curve(dense, *moments, *aims)
-    assert (there[..., 0] == 0).all()
+    assert (there >= 0).all()
     slope = there.diff(dim=-1) / dense.diff(dim=-1)
-    least = min(STROMA_GAIN[0], NUCLEI_GAIN[0])
-    most = max(STROMA_GAIN[1], NUCLEI_GAIN[1])
-    assert (slope >= least - 1e-9).all()
-    assert (slope <= most + 1e-9).all()
+    assert (slope >= -1e-9).all()
+    assert (slope <= NUCLEI_GAIN[1] + 1e-9).all()
+    paler = dense[0, 0, 0, 1:] <= torch.tensor(own).min()
+    assert (slope[..., paler] <= 1 + 1e-9).all()
 
 
 def test_stroma_and_nuclei_become_the_targets_and_beyond_them_differences_stay() -> None:
@@ -111,33 +110,19 @@ def test_the_bytes_curves_are_those_of_the_definition(
 ) -> None:
     target, target_spread = np.array([0.3, 0.8, 0.4]), np.array([0.6, 0.7, 0.5])
     matched, clear = byte_curves(white, np.array(own), np.array(spread), target, target_spread)
-    gains = np.clip(target / np.maximum(own, 1e-4), 0.2, 5)
-    gains = np.clip(gains, np.median(gains) / 2, np.median(gains) * 2)
-    steepers = np.clip(target_spread / np.maximum(spread, 1e-4), 0.2, 4)
-    steepers = np.clip(steepers, np.median(steepers) / 2, np.median(steepers) * 2)
+    gains = np.clip(target_spread / np.maximum(spread, 1e-4), 0.2, 4)
     for c in range(3):
         light = np.maximum(np.arange(256), 1) / 255
         dense = np.maximum(0, -np.log(light / white[c]))
         np.testing.assert_allclose(clear[c], 0.95 * np.exp(-dense), atol=1e-12)
-        gain, steeper = gains[c], steepers[c]
         ends = own[c], own[c] + spread[c]
         there = [
-            gain * min(d, ends[0])
-            + steeper * min(max(d - ends[0], 0), spread[c])
+            max(target[c] - own[c] + min(d, ends[0]), 0)
+            + gains[c] * min(max(d - ends[0], 0), spread[c])
             + max(d - ends[1], 0)
             for d in dense
         ]
         np.testing.assert_allclose(matched[c], 0.95 * np.exp(-np.array(there)), atol=1e-12)
-
-
-def test_one_channel_alone_is_not_amplified() -> None:
-    """A lake of blood absorbs hardly any red: its stroma must not turn blue for that."""
-    own = torch.tensor([[0.09, 1.15, 0.85]]).double()
-    target = torch.tensor([0.28, 0.78, 0.44]).double()
-    there = curve(own.T[None, :, :, None], own, own, target, target)[0, :, 0, 0]
-    gains = target / own[0]
-    expected = torch.stack([2 * gains[1], gains[1], gains[2]]) * own[0]
-    torch.testing.assert_close(there, expected)
 
 
 def single(background: str = "normalize") -> LStainNorm:
@@ -195,14 +180,13 @@ def test_a_template_without_density_is_refused() -> None:
         LStainNorm("single:od", template=Template({"rgb": (0, 0, 0)}, {"rgb": (1, 1, 1)}))
 
 
-def test_bounds_that_hold_are_told_with_their_figures() -> None:
+def test_what_is_unlike_the_target_is_told_with_its_figures() -> None:
     target, spread = TEMPLATE.mean["od"], TEMPLATE.std["od"]
     assert doubts(target, spread, target, spread) == []
+    assert doubts((0.1, 1.9, 0.5), spread, target, spread) == []  # 2.7 and 0.4 times
     (line,) = doubts((0.02, 0.4, 0.2), spread, target, spread)
-    assert "stroma" in line
-    assert "multiplied by 14, 1.9, 2.1; bounded to 4.3, 1.9, 2.2" in line
-    (line,) = doubts(target, (0.0, 0.0, 0.0), target, spread)
-    assert "nuclei" in line
-    assert "bounded to 4, 4, 4" in line
+    assert "stroma absorbs red, green and blue 14, 1.9, 2.1 times" in line
+    (line,) = doubts(target, (0.1, 0.7, 0.4), target, spread)
+    assert "nuclei stand out from stroma by 6.4, 1.1, 1 times" in line
     (line,) = doubts(target, spread, (-0.1, 0.7, 0.4), spread)
-    assert "multiplied by 0.0" in line
+    assert "stroma" in line

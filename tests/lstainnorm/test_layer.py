@@ -155,16 +155,20 @@ def by_density(
     aim: np.ndarray,
     its_spread: np.ndarray,
 ) -> np.ndarray:
-    """Stroma to stroma, nuclei to nuclei, beyond them as it was; glass stays, and what is pale."""
+    """Stroma to stroma, nuclei to nuclei; paler and denser than these, differences stay."""
     dense = np.maximum(-np.log(np.maximum(rgb, 1 / 255) / statistics.white), 0)
     own, spread = (np.array(m["od"]) for m in (statistics.mean, statistics.std))
-    gain, steeper = np.clip(aim / own, 0.2, 5), np.clip(its_spread / spread, 0.2, 4)
-    gain, steeper = (np.clip(g, np.median(g) / 2, np.median(g) * 2) for g in (gain, steeper))
+    gain = np.clip(its_spread / spread, 0.2, 4)
     there = np.empty_like(dense)
     for c in range(3):
-        knots = [0, own[c], own[c] + spread[c], own[c] + spread[c] + 9]
-        rise = np.diff(knots) * [gain[c], steeper[c], 1]
-        there[..., c] = np.interp(dense[..., c], knots, [0, *rise.cumsum()])
+        knots = [own[c] - 9, own[c], own[c] + spread[c], own[c] + spread[c] + 9]
+        values = [
+            aim[c] - 9,
+            aim[c],
+            aim[c] + gain[c] * spread[c],
+            aim[c] + gain[c] * spread[c] + 9,
+        ]
+        there[..., c] = np.maximum(np.interp(dense[..., c], knots, values), 0)
     return no_greener(0.95 * np.exp(-dense), 0.95 * np.exp(-there))
 
 

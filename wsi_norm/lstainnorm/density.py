@@ -6,11 +6,14 @@ Optical density is taken relative to the slide's own glass, channel by channel:
 
 Over tissue, where d exceeds LEAST_DENSITY in some channel, the median s stands for stroma and the
 95th percentile n for nuclei. Of S and N, those of the target, a curve of three straight parts is
-made, which is monotone and leaves glass where it is:
+made, which never falls:
 
-    d' = a d                        up to s, a = S / s
-         a s + b (d - s)            up to n, b = (N - S) / (n - s)
-         a s + b (n - s) + (d - n)  beyond: folds, pigment and ink keep what they differ by
+    d' = S - (s - d), at least 0    up to s
+         S + b (d - s)              up to n, b = (N - S) / (n - s)
+         S + b (n - s) + (d - n)    beyond
+
+So stroma becomes the target's, nuclei stand out from it as the target's do, and what is paler or
+denser (folds, pigment, ink) keeps what it differs by: its contrast and its noise do not grow.
 
 A layer keeps s as the "mean" of the space `od` and n - s as its "std".
 """
@@ -38,15 +41,11 @@ LEAST_DENSITY = 0.1
 STRONG = 0.95
 """Quantile of the tissue's densities that stands for nuclei."""
 
-STROMA_GAIN, NUCLEI_GAIN = (0.2, 5.0), (0.2, 4.0)
-"""Bounds of a and b: a slide with one stain, or hardly any nuclei, is no reason to go further."""
+NUCLEI_GAIN = (0.2, 4.0)
+"""Bounds of b: a slide with hardly any nuclei, or nothing else, is no reason to go further."""
 
-MOST_TWIST = 2.0
-"""The channels' gains differ from the middle one by this factor at most: where blood or mucin is
-most of the tissue, its colour is brought nearer to stroma's, but stroma's does not become blue."""
-
-NOTABLE = 1.1
-"""A gain that a bound changes by less is not worth a word."""
+UNLIKE = 3.0
+"""Stroma that absorbs so many times more or less than the target's is worth a warning."""
 
 LEAST_SPREAD = 1e-4
 
@@ -131,14 +130,15 @@ def curve(
     dense: Tensor, location: Tensor, spread: Tensor, target: Tensor, target_spread: Tensor
 ) -> Tensor:
     """Matched densities (B, 3, H, W); own location and spread (B or 1, 3), the target's (3,)."""
-    gain = _gain(target, location, STROMA_GAIN)
-    steeper = _gain(target_spread, spread, NUCLEI_GAIN)
-    location, spread, gain, steeper = (
-        x[..., None, None] for x in (location, spread, gain, steeper)
-    )
+    shift, gain = target - location, _gain(spread, target_spread)
+    location, spread, shift, gain = (x[..., None, None] for x in (location, spread, shift, gain))
     above = (dense - location).clamp_min(0)
-    stroma, nuclei = torch.minimum(dense, location), torch.minimum(above, spread)
-    return gain * stroma + steeper * nuclei + (above - nuclei)
+    nuclei = torch.minimum(above, spread)
+    return (torch.minimum(dense, location) + shift).clamp_min(0) + gain * nuclei + (above - nuclei)
+
+
+def _gain(spread: Tensor, target_spread: Tensor) -> Tensor:
+    return (target_spread / spread.clamp_min(LEAST_SPREAD)).clamp(*NUCLEI_GAIN)
 
 
 def doubts(
@@ -147,29 +147,28 @@ def doubts(
     target: Sequence[float],
     target_spread: Sequence[float],
 ) -> list[str]:
-    """Where a slide is so unlike the target that the bounds hold: a line for stroma, for nuclei."""
+    """Where a slide is unlike the target: a line for stroma, one for nuclei."""
     lines = []
-    parts = (
-        ("stroma", "its tissue may have one stain only", location, target, STROMA_GAIN),
-        ("nuclei", "there may be hardly any, or nothing else", spread, target_spread, NUCLEI_GAIN),
+    stroma, nuclei = (
+        np.maximum(aim, LEAST_SPREAD) / np.maximum(own, LEAST_SPREAD)
+        for aim, own in ((target, location), (target_spread, spread))
     )
-    for part, guess, own, aim, bounds in parts:
-        asked = np.maximum(aim, LEAST_SPREAD) / np.maximum(own, LEAST_SPREAD)
-        got = _gain(torch.tensor(aim).double(), torch.tensor(own).double(), bounds).numpy()
-        if (np.abs(np.log(got / asked)) > np.log(NOTABLE)).any():
-            there, here = (", ".join(f"{gain:.2g}" for gain in gains) for gains in (asked, got))
-            lines.append(
-                f"colours unlike the target's: for the density of {part} to become the target's, "
-                f"red, green and blue would be multiplied by {there}; bounded to {here} ({guess})"
-            )
+    if (np.abs(np.log(stroma)) > np.log(UNLIKE)).any():
+        lines.append(
+            "colours unlike the target's: its stroma absorbs red, green and blue "
+            f"{_listed(stroma)} times as much as this slide's (which may have one stain only)"
+        )
+    if (nuclei < NUCLEI_GAIN[0]).any() or (nuclei > NUCLEI_GAIN[1]).any():
+        lines.append(
+            "colours unlike the target's: its nuclei stand out from stroma by "
+            f"{_listed(nuclei)} times as much in red, green and blue as this slide's (which may "
+            "have hardly any, or nothing else); bounded"
+        )
     return lines
 
 
-def _gain(target: Tensor, own: Tensor, bounds: tuple[float, float]) -> Tensor:
-    """Target over own (..., 3), within bounds, and no channel too far from the others."""
-    gain = (target / own.clamp_min(LEAST_SPREAD)).clamp(*bounds)
-    middle = gain.median(dim=-1, keepdim=True).values
-    return torch.minimum(torch.maximum(gain, middle / MOST_TWIST), middle * MOST_TWIST)
+def _listed(values: Floats) -> str:
+    return ", ".join(f"{value:.2g}" for value in values)
 
 
 def light(dense: Tensor) -> Tensor:
