@@ -155,20 +155,13 @@ def by_density(
     aim: np.ndarray,
     its_spread: np.ndarray,
 ) -> np.ndarray:
-    """Stroma to stroma, nuclei to nuclei; paler and denser than these, differences stay."""
+    """Stroma to stroma, nuclei to nuclei, the pale by as much as it holds of stroma's density."""
     dense = np.maximum(-np.log(np.maximum(rgb, 1 / 255) / statistics.white), 0)
     own, spread = (np.array(m["od"]) for m in (statistics.mean, statistics.std))
+    amount = np.minimum(dense.sum(axis=-1, keepdims=True) / own.sum(), 1)
     gain = np.clip(its_spread / spread, 0.2, 4)
-    there = np.empty_like(dense)
-    for c in range(3):
-        knots = [own[c] - 9, own[c], own[c] + spread[c], own[c] + spread[c] + 9]
-        values = [
-            aim[c] - 9,
-            aim[c],
-            aim[c] + gain[c] * spread[c],
-            aim[c] + gain[c] * spread[c] + 9,
-        ]
-        there[..., c] = np.maximum(np.interp(dense[..., c], knots, values), 0)
+    nuclei = np.clip(dense - own, 0, spread)
+    there = np.maximum(dense + amount * (aim - own) + (gain - 1) * nuclei, 0)
     return no_greener(0.95 * np.exp(-dense), 0.95 * np.exp(-there))
 
 

@@ -5,15 +5,15 @@ Optical density is taken relative to the slide's own glass, channel by channel:
     d = max(0, -ln(max(x, 1/255) / white))
 
 Over tissue, where d exceeds LEAST_DENSITY in some channel, the median s stands for stroma and the
-95th percentile n for nuclei. Of S and N, those of the target, a curve of three straight parts is
-made, which never falls:
+95th percentile n for nuclei. With S and N, those of the target, a pixel becomes
 
-    d' = S - (s - d), at least 0    up to s
-         S + b (d - s)              up to n, b = (N - S) / (n - s)
-         S + b (n - s) + (d - n)    beyond
+    d' = d + t (S - s) + (b - 1) min(max(d - s, 0), n - s)      at least 0
+    t  = min(1, sum of d over channels / sum of s)              b = (N - S) / (n - s)
 
-So stroma becomes the target's, nuclei stand out from it as the target's do, and what is paler or
-denser (folds, pigment, ink) keeps what it differs by: its contrast and its noise do not grow.
+So stroma becomes the target's, and nuclei stand out from it as the target's do. What is paler is
+shifted by as much as it holds of stroma's density: glass stays, and no channel's noise grows, not
+even where stroma hardly absorbs. What is denser than nuclei (folds, pigment, ink) keeps what it
+differs by.
 
 A layer keeps s as the "mean" of the space `od` and n - s as its "std".
 """
@@ -126,15 +126,16 @@ def byte_densities(white: Sequence[float]) -> Floats:
     return dense
 
 
-def curve(
+def matched_density(
     dense: Tensor, location: Tensor, spread: Tensor, target: Tensor, target_spread: Tensor
 ) -> Tensor:
     """Matched densities (B, 3, H, W); own location and spread (B or 1, 3), the target's (3,)."""
-    shift, gain = target - location, _gain(spread, target_spread)
-    location, spread, shift, gain = (x[..., None, None] for x in (location, spread, shift, gain))
-    above = (dense - location).clamp_min(0)
-    nuclei = torch.minimum(above, spread)
-    return (torch.minimum(dense, location) + shift).clamp_min(0) + gain * nuclei + (above - nuclei)
+    stroma = location.sum(-1).clamp_min(LEAST_SPREAD)[:, None, None, None]
+    amount = (dense.sum(1, keepdim=True) / stroma).clamp_max(1)
+    shift, more = target - location, _gain(spread, target_spread) - 1
+    location, spread, shift, more = (x[..., None, None] for x in (location, spread, shift, more))
+    nuclei = torch.minimum((dense - location).clamp_min(0), spread)
+    return (dense + amount * shift + more * nuclei).clamp_min(0)
 
 
 def _gain(spread: Tensor, target_spread: Tensor) -> Tensor:
@@ -183,16 +184,3 @@ def recoloured(dense: Tensor, matched: Tensor) -> Tensor:
     pixel becomes greener than red that was not. Purple nuclei of a very red slide would turn teal.
     """
     return never_greener(light(dense), light(matched))
-
-
-def byte_curves(
-    white: Sequence[float], location: Floats, spread: Floats, target: Floats, target_spread: Floats
-) -> Floats:
-    """RGB of every byte in every channel, matched and as it is relative to glass: (2, 3, 256)."""
-    dense = torch.from_numpy(byte_densities(white))[None, :, :, None]
-    own, its_spread, aim, its = (
-        torch.from_numpy(x) for x in (location, spread, target, target_spread)
-    )
-    matched = curve(dense, own[None], its_spread[None], aim, its)
-    both = light(torch.cat([matched, dense]))[..., 0]
-    return np.asarray(both.numpy(), np.float64)

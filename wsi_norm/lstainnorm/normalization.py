@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from wsi_norm.colorspace import CONVERSIONS, HUE, Space
-from wsi_norm.lstainnorm.density import OD, curve, density, measure_density, recoloured
+from wsi_norm.lstainnorm.density import OD, density, matched_density, measure_density, recoloured
 from wsi_norm.lstainnorm.moments import (
     EPS,
     MIN_TISSUE_SHARE,
@@ -155,7 +155,7 @@ class SpaceNormalization(Matching):
             if space == OD:
                 dense = density(inside[index], white)
                 own = mean[:, index], std[:, index], target[index], target_std[index]
-                branches.append(recoloured(dense, curve(dense, *own)))
+                branches.append(recoloured(dense, matched_density(dense, *own)))
                 continue
             deviation = inside[index] - mean[:, index, :, None, None]
             if self.circular_hue and space == HUE[0]:

@@ -48,8 +48,7 @@ MOST_PIXELS = 1 << 20
 """Of more pixels every n-th is taken: eigenvectors and percentiles need no more."""
 
 _LOG2_BYTE = np.log2(np.maximum(np.arange(256), 1) / 255).astype(np.float32)
-_TABLES = np.zeros((8, 256), np.float32)
-_TABLES[1] = _LOG2_BYTE
+_TABLES = np.stack([np.zeros(256, np.float32), _LOG2_BYTE])
 
 
 def macenko(model: Model, device: str, batch_size: int | None) -> Macenko:
@@ -156,14 +155,14 @@ class Macenko(TileKernels):
         except ValueError:
             return None
 
-    def coefficients(self, statistics: Statistics) -> Coefficients:
+    def coefficients(self, statistics: Statistics, white: Triple) -> Coefficients:
         """See `TileKernels`: log2 RGB -> densities -> amounts -> the target's densities."""
         own = np.array(statistics.own["stains"]), np.array(statistics.own["strongest"])
         gain = np.minimum(self._strongest / np.maximum(own[1], 1e-6), MAX_GAIN)
         change = self._stains.T @ np.diag(gain) @ np.linalg.pinv(own[0].T)
-        white = np.log2(statistics.white)
+        clear = np.log2(white)
         row = np.zeros((1, kernels.COEFFICIENTS))
-        row[0, :9], row[0, 9:12] = change.ravel(), white - change @ white
+        row[0, :9], row[0, 9:12] = change.ravel(), clear - change @ clear
         return row.astype(np.float32)
 
     def warm_up(self) -> None:

@@ -17,7 +17,7 @@ from wsi_norm.colorspace import DARKEST, DENSITY_TO_STAIN, HUE, SPACES, STAIN_TO
 from wsi_norm.glass import fill_mask, white_of_tiles
 from wsi_norm.lstainnorm import LStainNorm, StainLayer, Statistics
 from wsi_norm.lstainnorm.attention import chebyshev
-from wsi_norm.lstainnorm.density import LEAST_DENSITY, OD, byte_curves
+from wsi_norm.lstainnorm.density import LEAST_DENSITY, LEAST_SPREAD, NUCLEI_GAIN, OD
 from wsi_norm.lstainnorm.fusion import (
     MIN_WEIGHT,
     MeanFusion,
@@ -41,8 +41,7 @@ Work = Callable[[UInt8, UInt8], None]
 
 _BYTE = np.arange(256) / 255
 _LINEAR = np.where(_BYTE > 0.04045, ((_BYTE + 0.055) / 1.055) ** 2.4, _BYTE / 12.92)
-TABLES = np.zeros((8, 256), np.float32)
-TABLES[:2] = _LINEAR, np.log2(np.maximum(_BYTE, DARKEST))
+TABLES = np.stack([_LINEAR, np.log2(np.maximum(_BYTE, DARKEST))]).astype(np.float32)
 MEASURED: tuple[Space, ...] = tuple(space for space in SPACES if space in KINDS)
 _SEXTANTS = 3 / math.pi
 _KNOWN_LAYOUT: list[Literal["C", "W"]] = ["C", "W"]
@@ -61,7 +60,7 @@ class TileKernels(ABC):
     fusion
         As `kernels.transform` takes it.
     tables
-        float32 (8, 256), as `kernels.transform` takes them.
+        float32 (2, 256): linear light and log2 of a byte.
     """
 
     background: Background
@@ -79,12 +78,8 @@ class TileKernels(ABC):
         vars(self).update(state, _memory=threading.local())
 
     @abstractmethod
-    def coefficients(self, statistics: Statistics) -> Coefficients:
+    def coefficients(self, statistics: Statistics, white: Triple) -> Coefficients:
         """What the kernels multiply and add, float32 (branches, COEFFICIENTS)."""
-
-    def tables(self, statistics: Statistics, white: Triple) -> Coefficients:
-        """What the kernels look bytes up in, float32 (8, 256)."""
-        return self._tables
 
     @abstractmethod
     def measure_tile(self, tile: UInt8, white: Triple) -> Statistics | None:
@@ -112,8 +107,8 @@ class TileKernels(ABC):
 
     def work(self, statistics: Statistics, white: Triple) -> Work:
         """What is done to each tile of a slide; what follows from its statistics is done once."""
-        per_white, shadow = _per_white(white), shadow_in_bytes(statistics)
-        tables, coefficients = self.tables(statistics, white), self.coefficients(statistics)
+        per_white, shadow = _per_white(white), self.shadow(statistics)
+        coefficients = self.coefficients(statistics, white)
 
         def transform(tile: UInt8, out: UInt8) -> None:
             kernels.transform(
@@ -122,7 +117,7 @@ class TileKernels(ABC):
                 per_white,
                 self.least_weight,
                 shadow,
-                tables,
+                self._tables,
                 self._kinds,
                 coefficients,
                 self._fusion,
@@ -130,6 +125,11 @@ class TileKernels(ABC):
             )
 
         return transform
+
+    def shadow(self, statistics: Statistics) -> Coefficients:
+        """How matching is bounded, as `kernels.transform` takes it."""
+        start, slope = (float(x) for x in shadow_of(statistics))
+        return np.array([255 * start, slope / 255, 1], np.float32)
 
     @property
     def least_weight(self) -> np.float32:
@@ -180,35 +180,13 @@ class FusedLayer(TileKernels):
             return None
         return Statistics(*pool.moments(), white, pool.tissue_pixels)
 
-    def work(self, statistics: Statistics, white: Triple) -> Work:
-        """See `TileKernels`; density alone is a matter of tables."""
-        if self._kinds != (kernels.OD,):
-            return super().work(statistics, white)
-        per_white, tables = _per_white(white), self.tables(statistics, white)
-        matched = (255 * tables[5:] + np.float32(0.5)).astype(np.uint8)
-        ramp = (kernels.CLEAR - np.arange(256) * per_white[:, None]) * kernels.RAMP
-        ramp = np.maximum(ramp, self.least_weight)
-        whole, glass = ((ramp > least).sum(axis=1).astype(np.int32) for least in (1 - 1e-6, 1e-6))
+    def shadow(self, statistics: Statistics) -> Coefficients:
+        """See `TileKernels`; density alone has bounds of its own."""
+        if self._kinds == (kernels.OD,):
+            return np.zeros(3, np.float32)
+        return super().shadow(statistics)
 
-        def recolour(tile: UInt8, out: UInt8) -> None:
-            least_weight = self.least_weight
-            kernels.recolour(tile, out, per_white, least_weight, tables, matched, whole, glass)
-
-        return recolour
-
-    def tables(self, statistics: Statistics, white: Triple) -> Coefficients:
-        """See `TileKernels`."""
-        if OD not in self.layer.config.spaces:
-            return self._tables
-        place = self.layer.config.spaces.index(OD)
-        location, spread = (np.array(rows[0]) for rows in statistics.rows((OD,)))
-        target, target_spread = self._target[place], self._target_std[place]
-        matched, clear = byte_curves(white, location, spread, target, target_spread)
-        tables = self._tables.copy()
-        tables[2:5], tables[5:] = clear, matched
-        return tables
-
-    def coefficients(self, statistics: Statistics) -> Coefficients:
+    def coefficients(self, statistics: Statistics, white: Triple) -> Coefficients:
         """See `TileKernels`."""
         config = self.layer.config
         mean, std = (np.array(rows, np.float64) for rows in statistics.rows(config.spaces))
@@ -218,6 +196,9 @@ class FusedLayer(TileKernels):
         for row, space, g, c, m, t in zip(
             rows, config.spaces, gain, shift, mean, self._target, strict=True
         ):
+            if space == OD:
+                row[:] = self._density(statistics, white)
+                continue
             if space == "hed":  # log2 RGB -> stains -> matched -> log2 RGB
                 row[:9] = (DENSITY_TO_STAIN @ np.diag(g) @ STAIN_TO_DENSITY).T.ravel()
                 row[9:12] = c @ STAIN_TO_DENSITY * math.log2(DARKEST)
@@ -229,6 +210,16 @@ class FusedLayer(TileKernels):
                 period = 6 if config.circular_hue else 0
                 row[3], row[6], row[7] = t[0] * _SEXTANTS, m[0] * _SEXTANTS, period
         return rows.astype(np.float32)
+
+    def _density(self, statistics: Statistics, white: Triple) -> Floats:
+        """The coefficients of `kernels._od`: densities are of log2 there."""
+        place = self.layer.config.spaces.index(OD)
+        own, spread = (np.array(rows[0]) for rows in statistics.rows((OD,)))
+        more = np.clip(self._target_std[place] / np.maximum(spread, LEAST_SPREAD), *NUCLEI_GAIN) - 1
+        of_log = np.concatenate([own, spread]) / math.log(2)
+        shift = (self._target[place] - own) / math.log(2)
+        amount = math.log(2) / max(own.sum(), LEAST_SPREAD)
+        return np.concatenate([np.log2(white), of_log, more, shift, 1 / np.array(white), [amount]])
 
 
 def _apply(work: Work, tile: UInt8, out: UInt8) -> None:
@@ -269,12 +260,6 @@ def pool_of(
 def mean_fusion(weights: npt.NDArray[Any]) -> Any:
     """The argument `fusion` of `kernels.transform` for branches averaged with these weights."""
     return _arguments(kernels.MEAN, first=np.asarray(weights) / np.sum(weights))
-
-
-def shadow_in_bytes(statistics: Statistics) -> npt.NDArray[np.float32]:
-    """Where shadow begins and how fast it deepens, for bytes."""
-    start, slope = (float(x) for x in shadow_of(statistics))
-    return np.array([255 * start, slope / 255], np.float32)
 
 
 def _per_white(white: Triple) -> npt.NDArray[np.float32]:

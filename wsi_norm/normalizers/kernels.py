@@ -5,8 +5,8 @@ pixels that stay in the L1 cache; every inner loop runs over one strip of fixed 
 branch, so that LLVM turns it into vector instructions. Only the branches of eq. 9 (`y`) go through
 memory, for attention needs all tokens before the first pixel can be fused.
 
-A space is given by its number and six to eleven coefficients (see `fused.py`), the spaces together
-as a tuple: its length is a constant of the compiled code.
+A space is given by its number and up to COEFFICIENTS coefficients (see `fused.py`), the spaces
+together as a tuple: its length is a constant of the compiled code.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from wsi_norm.colorspace import DARKEST, DENSITY_TO_STAIN, Space
-from wsi_norm.glass import BLACK, FILL_PX, GLASS_ABSORPTION, TISSUE_ABSORPTION
+from wsi_norm.colorspace import DARKEST, DENSITY_TO_STAIN, LEAST_LIGHT, Space
+from wsi_norm.glass import BLACK, FILL_PX, GLASS_ABSORPTION, TISSUE_ABSORPTION, USUAL_WHITE
 from wsi_norm.lstainnorm.background import GREEN_PART, LEAST_LUMINANCE, LUMINANCE, RED_PART
 from wsi_norm.lstainnorm.fusion import MIN_WEIGHT, TOKEN_PX
 from wsi_norm.lstainnorm.moments import EPS, NO_PIVOT, PIVOT
@@ -36,12 +36,12 @@ Numbers that the layer has too are imported, never repeated. After one of them i
 this file must be touched: numba's cache knows code by its file.
 """
 PAPER, PRODUCT, MEAN = range(3)
-COEFFICIENTS = 12
+COEFFICIENTS = 19
 
 _PIVOT = np.array([PIVOT.get(space, NO_PIVOT) for space in KINDS], F32)
 _W = LUMINANCE
-CLEAR = 1 - GLASS_ABSORPTION
-RAMP = 1 / (TISSUE_ABSORPTION - GLASS_ABSORPTION)
+_CLEAR = 1 - GLASS_ABSORPTION
+_RAMP = 1 / (TISSUE_ABSORPTION - GLASS_ABSORPTION)
 
 _STAIN = (DENSITY_TO_STAIN / np.log2(DARKEST)).astype(F32)
 """Stain amounts of log2 of RGB."""
@@ -246,26 +246,39 @@ def _hed(u, p, y):
 
 
 @_inlined
-def _od(line, tables, y):
-    """R, G, B matched, and no greener than on clear glass."""
-    clear, matched = tables[0:3], tables[3:6]
-    for x in range(LANES):
-        r, g, b = line[3 * x], line[3 * x + 1], line[3 * x + 2]
-        y0, y1 = matched[0, r], matched[1, g]
-        lacking = max(min(clear[0, r] - clear[1, g], F32(0)) - (y0 - y1), F32(0))
-        y[x] = y0 + F32(RED_PART) * lacking
-        y[LANES + x] = y1 - F32(GREEN_PART) * lacking
-        y[2 * LANES + x] = matched[2, b]
+def _od(x, u, p, y):
+    """From RGB and its log2, which all densities are of here.
+
+    p holds by channel: log2 of white, stroma, how far nuclei lie above it, their gain less 1, the
+    shift, 1 / white; and at last 1 / the sum of stroma.
+    """
+    darkest = F32(np.log2(LEAST_LIGHT))
+    for i in range(LANES):
+        d0 = max(p[0] - max(u[i], darkest), F32(0))
+        d1 = max(p[1] - max(u[LANES + i], darkest), F32(0))
+        d2 = max(p[2] - max(u[2 * LANES + i], darkest), F32(0))
+        amount = min((d0 + d1 + d2) * p[18], F32(1))
+        d0 += amount * p[12] + p[9] * min(max(d0 - p[3], F32(0)), p[6])
+        d1 += amount * p[13] + p[10] * min(max(d1 - p[4], F32(0)), p[7])
+        d2 += amount * p[14] + p[11] * min(max(d2 - p[5], F32(0)), p[8])
+        y0 = F32(USUAL_WHITE) * _exp2(-max(d0, F32(0)))
+        y1 = F32(USUAL_WHITE) * _exp2(-max(d1, F32(0)))
+        red = F32(USUAL_WHITE) * min(max(x[i], F32(LEAST_LIGHT)) * p[15], F32(1))
+        green = F32(USUAL_WHITE) * min(max(x[LANES + i], F32(LEAST_LIGHT)) * p[16], F32(1))
+        lacking = max(min(red - green, F32(0)) - (y0 - y1), F32(0))
+        y[i] = y0 + F32(RED_PART) * lacking
+        y[LANES + i] = y1 - F32(GREEN_PART) * lacking
+        y[2 * LANES + i] = F32(USUAL_WHITE) * _exp2(-max(d2, F32(0)))
 
 
 @_inlined
 def _branches(line, tables, kinds, coefficients, planes, y):
     """The branches of a strip (eq. 9): y is (spaces, 3 LANES)."""
-    if len(kinds) > 1 or kinds[0] != OD:
-        _scaled(line, planes)
+    _scaled(line, planes)
     for s in range(len(kinds)):
         if kinds[s] == OD:
-            _od(line, tables[2:], y[s])
+            _looked_up(line, tables[1], planes[3 * LANES :])
+            _od(planes, planes[3 * LANES :], coefficients[s], y[s])
         elif kinds[s] == RGB:
             _rgb(planes, coefficients[s], y[s])
         elif kinds[s] == HSV:
@@ -425,7 +438,7 @@ def _fuse_mean(kinds, y, weights, fused):
 
 @_inlined
 def _tissue(r, g, b, p0, p1, p2):
-    ramp = _clip((F32(CLEAR) - min(r * p0, min(g * p1, b * p2))) * F32(RAMP))
+    ramp = _clip((F32(_CLEAR) - min(r * p0, min(g * p1, b * p2))) * F32(_RAMP))
     return ramp * ramp * (F32(3) - F32(2) * ramp)
 
 
@@ -448,7 +461,7 @@ def _finish(line, fused, per_white, least_weight, shadow, out, edge):
         y0 += depth * (min(r * ratio, F32(255)) - y0)
         y1 += depth * (min(g * ratio, F32(255)) - y1)
         y2 += depth * (min(b * ratio, F32(255)) - y2)
-        lacking = max(min(r - g, F32(0)) - (y0 - y1), F32(0))
+        lacking = shadow[2] * max(min(r - g, F32(0)) - (y0 - y1), F32(0))
         y0 += F32(RED_PART) * lacking
         y1 -= F32(GREEN_PART) * lacking
         weight = max(_tissue(r, g, b, p0, p1, p2), least_weight)
@@ -636,10 +649,10 @@ def transform(
     least_weight
         0 preserves the background, 1 normalises it.
     shadow
-        float32 (2,): luminance in bytes at which shadow begins, and how fast it deepens.
+        float32 (3,): luminance in bytes at which shadow begins, how fast it deepens, and whether
+        (1 or 0) what was not greener than red is kept from becoming it.
     tables
-        float32 (8, 256): linear light and log2 of a byte; for OD its R, G, B on clear glass, and
-        matched.
+        float32 (2, 256): linear light and log2 of a byte.
     kinds
         Tuple of RGB, LAB, HSV, HED, OD.
     coefficients
@@ -724,68 +737,6 @@ def transform(
                 target[3 * first : 3 * (first + n)],
                 result,
             )
-
-
-@_cached
-def recolour(tile, out, per_white, least_weight, tables, matched, whole, glass):
-    """Normalise one tile by density alone: `transform` of the only space OD, but for its bounds.
-
-    Nearly every pixel is plain tissue, whose bytes stand in a table; then a strip is searched for
-    others, which are worked out one by one.
-
-    Parameters
-    ----------
-    tile, out
-        uint8 (H, W, 3), C-contiguous.
-    per_white, least_weight, tables
-        As in `transform`.
-    matched
-        uint8 (3, 256): what a byte becomes in tissue.
-    whole, glass
-        int32 (3,): a pixel with a byte below one of the first is tissue and nothing else; one whose
-        bytes all reach the second is glass and stays.
-    """
-    pixels, target = tile.reshape(-1), out.reshape(-1)
-    reds, greens, blues = matched[0], matched[1], matched[2]
-    t0, t1, t2 = whole[0], whole[1], whole[2]
-    g0, g1, g2 = glass[0], glass[1], glass[2]
-    care = np.empty(LANES, np.uint8)
-    for start in range(0, len(pixels), 3 * LANES):
-        line, result = pixels[start : start + 3 * LANES], target[start : start + 3 * LANES]
-        count = len(line) // 3
-        for x in range(count):
-            result[3 * x] = reds[line[3 * x]]
-            result[3 * x + 1] = greens[line[3 * x + 1]]
-            result[3 * x + 2] = blues[line[3 * x + 2]]
-        some = np.uint8(0)
-        for x in range(count):
-            tissue = (line[3 * x] < t0) | (line[3 * x + 1] < t1) | (line[3 * x + 2] < t2)
-            care[x] = (not tissue) | (result[3 * x + 1] >= result[3 * x])  # perhaps too green
-            some |= care[x]
-        if some == 0:
-            continue
-        for x in range(count):
-            if care[x]:
-                r, g, b = line[3 * x], line[3 * x + 1], line[3 * x + 2]
-                if r >= g0 and g >= g1 and b >= g2:
-                    result[3 * x], result[3 * x + 1], result[3 * x + 2] = r, g, b
-                else:
-                    its = result[3 * x : 3 * x + 3]
-                    _recolour(r, g, b, per_white, least_weight, tables, its)
-
-
-@_inlined
-def _recolour(r, g, b, per_white, least_weight, tables, out):
-    """One pixel: between glass and tissue, or perhaps too green."""
-    x0, x1, x2 = F32(r), F32(g), F32(b)
-    weight = max(_tissue(x0, x1, x2, per_white[0], per_white[1], per_white[2]), least_weight)
-    y0, y1, y2 = tables[5, r], tables[6, g], tables[7, b]
-    lacking = max(min(tables[2, r] - tables[3, g], F32(0)) - (y0 - y1), F32(0))
-    y0 += F32(RED_PART) * lacking
-    y1 -= F32(GREEN_PART) * lacking
-    out[0] = np.uint8(I32(x0 + weight * (F32(255) * _clip(y0) - x0) + F32(0.5)))
-    out[1] = np.uint8(I32(x1 + weight * (F32(255) * _clip(y1) - x1) + F32(0.5)))
-    out[2] = np.uint8(I32(x2 + weight * (F32(255) * _clip(y2) - x2) + F32(0.5)))
 
 
 @_cached
