@@ -99,7 +99,7 @@ def test_whatever_is_measured_it_is_the_definition_and_bounded(
 ) -> None:
     """One stain, no nuclei, nuclei alone, nothing at all: glass stays, denser never gets paler."""
     statistics = own, spread, target, target_spread
-    here = torch.tensor([(0, 0, 0), pixel, own, more * np.array(own)], dtype=torch.float64)
+    here = torch.from_numpy(np.stack([np.zeros(3), pixel, own, more * np.array(own)]))
     there = matched(here, *statistics)
     assert (there[0] == 0).all()
     expected = [naive(d, *statistics) for d in here.tolist()]
