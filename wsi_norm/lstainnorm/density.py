@@ -44,7 +44,7 @@ STRONG = 0.95
 NUCLEI_GAIN = (0.2, 4.0)
 """Bounds of b: a slide with hardly any nuclei, or nothing else, is no reason to go further."""
 
-UNLIKE = 3.0
+UNLIKE = 5.0
 """Stroma that absorbs so many times more or less than the target's is worth a warning."""
 
 LEAST_SPREAD = 1e-4
