@@ -11,6 +11,7 @@ from PIL import Image
 
 from tests.builders import exit_status
 from wsi_norm import TileStore, load_checkpoint
+from wsi_norm.lstainnorm import Template
 from wsi_norm.lstainnorm.checkpoint import open_checkpoint
 
 
@@ -36,6 +37,30 @@ def test_inspect_the_packaged_checkpoints(capsys: pytest.CaptureFixture[str]) ->
     assert (facts["checkpoint"], facts["preset"]) == ("density", "single:od")
     assert facts["sha256"] == open_checkpoint().sha256
     assert facts["template"] == load_checkpoint().template.to_dict()
+
+
+def test_fit_template_by_folder_measures_slide_by_slide(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    slides = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        slides.append(
+            [
+                rng.normal(level, 12, (40, 48, 3)).clip(0, 255)
+                for level in ((90, 60, 120), (190, 130, 170))
+            ]
+        )
+        for number, tile in enumerate(slides[-1]):
+            Image.fromarray(tile.astype(np.uint8)).save(tmp_path / name / f"{number}.png")
+    out = tmp_path / "model.safetensors"
+    assert exit_status("fit-template", tmp_path, "--by-folder", "-o", out) == 0
+    tiles = [[tile.astype(np.uint8) for tile in slide] for slide in slides]
+    expected = Template.fit(tiles, within_tiles=True)
+    got = load_checkpoint(out)
+    np.testing.assert_allclose(got.target.std["od"], expected.std["od"], rtol=1e-6)
+    alone = Template.fit([tile for slide in tiles for tile in slide], within_tiles=True)
+    assert got.target.std["od"][0] > 2 * alone.std["od"][0]
+    assert (got.provenance["tiles"], got.provenance["slides"]) == (4, 2)
 
 
 @pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
