@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from wsi_norm.machine import available_cores, memory_bytes
+from wsi_norm.machine import available_cores
 
 PACKAGES = """
 wsi-norm torch kornia numba numpy zarr simplejpeg dask distributed openslide-python openslide-bin
@@ -35,7 +35,7 @@ def facts() -> dict[str, Any]:
     return {
         "cpu": _cpu_model(),
         "cores": available_cores(),
-        "ram_gib": round(memory_bytes() / 2**30, 1),
+        "ram_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "system": platform.system(),
         "python": platform.python_version(),
         "versions": _versions(),

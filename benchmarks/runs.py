@@ -14,10 +14,10 @@ import torch
 from benchmarks.machine import Clock
 from benchmarks.slides import MPP_UM
 from wsi_norm.config import run_config
+from wsi_norm.machine import peak_memory_bytes
 from wsi_norm.normalizers.model import Model
 from wsi_norm.pipeline import Prepared, ShardResult, SlideJob, estimate
 from wsi_norm.pipeline.kept import kept_normalizer, kept_slide, kept_store
-from wsi_norm.pipeline.shards import peak_memory_bytes
 from wsi_norm.pipeline.tiles import read_tiles
 from wsi_norm.runner import Event, ShardWritten, SlidePlanned
 from wsi_norm.runner.checks import check_output, checked_model
