@@ -78,7 +78,8 @@ def naive(d: list, own: tuple, spread: tuple, target: tuple, target_spread: tupl
     for c in range(3):
         gain = min(max(target_spread[c] / max(spread[c], 1e-4), 0.2), 4)
         nuclei = min(max(d[c] - own[c], 0), spread[c])
-        there.append(max(d[c] + amount * (target[c] - own[c]) + (gain - 1) * nuclei, 0))
+        shift = min(target[c] - own[c], 2 * max(sum(own), 1e-4))
+        there.append(max(d[c] + amount * shift + (gain - 1) * nuclei, 0))
     return there
 
 
@@ -122,6 +123,19 @@ def test_noise_of_a_channel_that_hardly_absorbs_does_not_grow() -> None:
     here = torch.tensor([own, (0.03, 0.4, 0.2), (0.01, 0.4, 0.2)], dtype=torch.float64)
     there = matched(here, own, spread, target, spread)
     assert (there[:, 0].diff().abs() <= 1.5 * here[:, 0].diff().abs()).all()
+
+
+def test_noise_of_a_slide_that_is_hardly_stained_grows_threefold_at_most() -> None:
+    """Its stroma would have to become eight times as dense."""
+    own, target, spread = (0.02, 0.1, 0.05), (0.28, 0.78, 0.44), (0.4, 0.6, 0.3)
+    noise = 0.2 * np.random.default_rng(0).random((500, 3)) * own
+    here = torch.from_numpy(noise + np.multiply(0.6, own))
+    there = matched(here, own, spread, target, spread)
+    for c in range(3):
+        nudged = here.clone()
+        nudged[:, c] += 1e-4
+        rise = (matched(nudged, own, spread, target, spread) - there)[:, c]
+        assert (rise <= 3e-4 + 1e-9).all()
 
 
 def test_stroma_and_nuclei_become_the_targets_and_beyond_them_differences_stay() -> None:

@@ -177,7 +177,8 @@ def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot read it: {error.strerror or error}") from error
+        hint = f"; packaged are {', '.join(CHECKPOINTS)}" if not path.suffix else ""
+        raise CheckpointError(f"{path}: cannot read it: {error.strerror or error}{hint}") from error
 
 
 def _parse(path: Path, data: bytes) -> tuple[Any, dict[str, Tensor]]:

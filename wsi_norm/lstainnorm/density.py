@@ -1,4 +1,4 @@
-"""Density: how stroma and nuclei of a slide absorb light, and the curve that matches them.
+"""Density: how stroma and nuclei of a slide absorb light, and how they are matched.
 
 Optical density is taken relative to the slide's own glass, channel by channel:
 
@@ -11,9 +11,9 @@ Over tissue, where d exceeds LEAST_DENSITY in some channel, the median s stands 
     t  = min(1, sum of d over channels / sum of s)              b = (N - S) / (n - s)
 
 So stroma becomes the target's, and nuclei stand out from it as the target's do. What is paler is
-shifted by as much as it holds of stroma's density: glass stays, and no channel's noise grows, not
-even where stroma hardly absorbs. What is denser than nuclei (folds, pigment, ink) keeps what it
-differs by.
+shifted by as much as it holds of stroma's density: glass stays, and S - s is bounded (STEEPEST), so
+that on a very pale slide noise does not become colour. What is denser than nuclei (folds, pigment,
+ink) keeps what it differs by.
 
 A layer keeps s as the "mean" of the space `od` and n - s as its "std".
 """
@@ -43,6 +43,9 @@ STRONG = 0.95
 
 NUCLEI_GAIN = (0.2, 4.0)
 """Bounds of b: a slide with hardly any nuclei, or nothing else, is no reason to go further."""
+
+STEEPEST = 2.0
+"""Bound of S - s over the sum of s: below stroma, a channel's noise grows threefold at most."""
 
 UNLIKE = 5.0
 """Stroma that absorbs so many times more or less than the target's is worth a warning."""
@@ -130,9 +133,10 @@ def matched_density(
     dense: Tensor, location: Tensor, spread: Tensor, target: Tensor, target_spread: Tensor
 ) -> Tensor:
     """Matched densities (B, 3, H, W); own location and spread (B or 1, 3), the target's (3,)."""
-    stroma = location.sum(-1).clamp_min(LEAST_SPREAD)[:, None, None, None]
-    amount = (dense.sum(1, keepdim=True) / stroma).clamp_max(1)
-    shift, more = target - location, _gain(spread, target_spread) - 1
+    stroma = location.sum(-1, keepdim=True).clamp_min(LEAST_SPREAD)
+    amount = (dense.sum(1, keepdim=True) / stroma[..., None, None]).clamp_max(1)
+    shift = torch.minimum(target - location, STEEPEST * stroma)
+    more = _gain(spread, target_spread) - 1
     location, spread, shift, more = (x[..., None, None] for x in (location, spread, shift, more))
     nuclei = torch.minimum((dense - location).clamp_min(0), spread)
     return (dense + amount * shift + more * nuclei).clamp_min(0)
@@ -180,7 +184,7 @@ def light(dense: Tensor) -> Tensor:
 def recoloured(dense: Tensor, matched: Tensor) -> Tensor:
     """RGB of matched densities, (B, 3, H, W).
 
-    What a curve per channel does to colours that the statistics do not speak of has a bound: no
-    pixel becomes greener than red that was not. Purple nuclei of a very red slide would turn teal.
+    What matching does to colours that the statistics do not speak of has a bound: no pixel becomes
+    greener than red that was not. Purple nuclei of a very red slide would turn teal.
     """
     return never_greener(light(dense), light(matched))

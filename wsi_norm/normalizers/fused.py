@@ -17,7 +17,7 @@ from wsi_norm.colorspace import DARKEST, DENSITY_TO_STAIN, HUE, SPACES, STAIN_TO
 from wsi_norm.glass import fill_mask, white_of_tiles
 from wsi_norm.lstainnorm import LStainNorm, StainLayer, Statistics
 from wsi_norm.lstainnorm.attention import chebyshev
-from wsi_norm.lstainnorm.density import LEAST_DENSITY, LEAST_SPREAD, NUCLEI_GAIN, OD
+from wsi_norm.lstainnorm.density import LEAST_DENSITY, LEAST_SPREAD, NUCLEI_GAIN, OD, STEEPEST
 from wsi_norm.lstainnorm.fusion import (
     MIN_WEIGHT,
     MeanFusion,
@@ -217,8 +217,9 @@ class FusedLayer(TileKernels):
         own, spread = (np.array(rows[0]) for rows in statistics.rows((OD,)))
         more = np.clip(self._target_std[place] / np.maximum(spread, LEAST_SPREAD), *NUCLEI_GAIN) - 1
         of_log = np.concatenate([own, spread]) / math.log(2)
-        shift = (self._target[place] - own) / math.log(2)
-        amount = math.log(2) / max(own.sum(), LEAST_SPREAD)
+        stroma = max(own.sum(), LEAST_SPREAD)
+        shift = np.minimum(self._target[place] - own, STEEPEST * stroma) / math.log(2)
+        amount = math.log(2) / stroma
         return np.concatenate([np.log2(white), of_log, more, shift, 1 / np.array(white), [amount]])
 
 
