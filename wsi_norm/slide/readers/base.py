@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -141,6 +141,41 @@ def positive_number(value: Any) -> float | None:
     except (TypeError, ValueError):
         return None
     return number if math.isfinite(number) and number > 0 else None
+
+
+class TileGrid(Protocol):
+    """How the tiles of a level lie: their size, and how many are in a row."""
+
+    @property
+    def width(self) -> int:
+        """In px."""
+        ...
+
+    @property
+    def height(self) -> int:
+        """In px."""
+        ...
+
+    @property
+    def across(self) -> int:
+        """Tiles in a row."""
+        ...
+
+
+Tiles = TypeVar("Tiles", bound=TileGrid)
+
+
+def pasted(tiles: Tiles, box: Box, tile_of: Callable[[Tiles, int], RGB]) -> RGB:
+    """The pixels of a box, from the tiles that it touches; `tile_of` gives one by its number."""
+    pixels = np.empty((box.height, box.width, 3), np.uint8)
+    for row in range(box.top // tiles.height, (box.bottom - 1) // tiles.height + 1):
+        for column in range(box.left // tiles.width, (box.right - 1) // tiles.width + 1):
+            tile = tile_of(tiles, row * tiles.across + column)
+            y, x = row * tiles.height - box.top, column * tiles.width - box.left
+            part = tile[max(-y, 0) : box.height - y, max(-x, 0) : box.width - x]
+            y, x = max(y, 0), max(x, 0)
+            pixels[y : y + part.shape[0], x : x + part.shape[1]] = part
+    return pixels
 
 
 def on_white(image: Image.Image) -> RGB:

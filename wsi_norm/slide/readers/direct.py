@@ -25,6 +25,7 @@ from wsi_norm.slide.readers.base import (
     TIFFFILE_ERRORS,
     Declined,
     closed_on_failure,
+    pasted,
     translated,
 )
 from wsi_norm.slide.readers.openslide import PAGED, OpenSlideReader
@@ -95,7 +96,7 @@ class DirectReader(OpenSlideReader):
         page = self._pages.get(level.index)
         if page is not None:
             try:
-                return self._paste(page, Box(left, top, left + width, top + height))
+                return pasted(page, Box(left, top, left + width, top + height), self._tile)
             except ReadError:
                 pass  # OpenSlide is to say what that means
         return super().read(level, left, top, width, height)
@@ -108,23 +109,11 @@ class DirectReader(OpenSlideReader):
 
     def _is_openslides(self, page: _Page, box: Box, level: Level) -> bool:
         try:
-            pixels = self._paste(page, box)
+            pixels = pasted(page, box, self._tile)
             expected = super().read(level, box.left, box.top, box.width, box.height)
         except ReadError:
             return False
         return np.array_equal(pixels, expected)
-
-    def _paste(self, page: _Page, box: Box) -> RGB:
-        """The pixels of a box, from the tiles that it touches."""
-        pixels = np.empty((box.height, box.width, 3), np.uint8)
-        for row in range(box.top // page.height, (box.bottom - 1) // page.height + 1):
-            for column in range(box.left // page.width, (box.right - 1) // page.width + 1):
-                tile = self._tile(page, row * page.across + column)
-                y, x = row * page.height - box.top, column * page.width - box.left
-                part = tile[max(-y, 0) : box.height - y, max(-x, 0) : box.width - x]
-                y, x = max(y, 0), max(x, 0)
-                pixels[y : y + part.shape[0], x : x + part.shape[1]] = part
-        return pixels
 
 
 def _decoded(file: int, page: _Page, index: int) -> RGB:

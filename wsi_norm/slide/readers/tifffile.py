@@ -30,6 +30,7 @@ from wsi_norm.slide.readers.base import (
     Refused,
     closed_on_failure,
     on_white,
+    pasted,
     translated,
 )
 from wsi_norm.slide.readers.pages import SlidePages, orientation, statement, unspecified_samples
@@ -130,22 +131,10 @@ class TifffileReader:
             box = Box(box.left, height - box.bottom, box.right, height - box.top)
         if transposed:
             box = Box(box.top, box.left, box.bottom, box.right)
-        pixels = self._paste(tiles, box)
+        pixels = pasted(tiles, box, self._tile)
         pixels = pixels.swapaxes(0, 1) if transposed else pixels
         pixels = pixels[:, ::-1] if mirrored else pixels
         return np.ascontiguousarray(pixels[::-1] if upside_down else pixels)
-
-    def _paste(self, tiles: _Tiles, box: Box) -> RGB:
-        """The pixels of a box, from the tiles that it touches."""
-        pixels = np.empty((box.height, box.width, 3), np.uint8)
-        for row in range(box.top // tiles.height, (box.bottom - 1) // tiles.height + 1):
-            for column in range(box.left // tiles.width, (box.right - 1) // tiles.width + 1):
-                tile = self._tile(tiles, row * tiles.across + column)
-                y, x = row * tiles.height - box.top, column * tiles.width - box.left
-                part = tile[max(-y, 0) : box.height - y, max(-x, 0) : box.width - x]
-                y, x = max(y, 0), max(x, 0)
-                pixels[y : y + part.shape[0], x : x + part.shape[1]] = part
-        return pixels
 
 
 class _Tiles:
