@@ -6,8 +6,10 @@ is a change here. So far only paths are written to; slides are read from URLs, t
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -28,13 +30,17 @@ def location(name: str | Location | os.PathLike[str]) -> Location:
     Raises
     ------
     ConfigError
-        The URL's protocol is none that fsspec knows.
+        The URL's protocol is none that fsspec knows, or it is no name of a file.
     """
     text = str(name)
+    if "\0" in text:
+        raise ConfigError(f"{text}: no name of a file: it holds a byte of 0")
     if "://" not in text:
         return Path(text)
     try:
-        return UPath(text)
+        place = UPath(text)
+        str(place)  # which parses it
+        return place
     except ValueError as error:
         raise ConfigError(f"{text}: {error}; check the part before '://'") from error
 
@@ -67,6 +73,18 @@ def stamp(place: Path) -> Stamp | None:
 def read_bytes(place: Path) -> bytes:
     """A whole object."""
     return place.read_bytes()
+
+
+def read_bounded(place: Path, most: int) -> bytes:
+    """A whole file of at most `most` bytes. OSError also for more, and for what may never end."""
+    mode = place.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OSError(errno.EINVAL, "a pipe or a device, not a file")
+    with place.open("rb") as stream:
+        data = stream.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"larger than {most >> 10:,} KiB, the most there should be")
+    return data
 
 
 def read_tail(place: Path, length: int) -> tuple[int, bytes]:

@@ -124,7 +124,6 @@ def polygons_mask(
     Row by row, so time grows with points plus rows that edges cross. Pillow fills the outline's
     pixels, too, wherever their centres lie; scikit-image tests every pixel against every point.
     """
-
     owners = [
         (number, ring, HOLE if place else 1)
         for number, polygon in enumerate(polygons)
@@ -220,8 +219,8 @@ class _Edges(NamedTuple):
 def _filled(edges: _Edges, polygon: Ints, count: Ints, rows: range, width: int) -> Mask:
     """Some rows of the mask; of each ring, its polygon and what being inside it counts."""
     low, high = np.sort([edges.starts[:, 1], edges.ends[:, 1]], axis=0)
-    # In a row through its end an edge counts either if it lies below, or if it lies above. Inside is
-    # what is so by one of them: with that which lies on an edge.
+    # In a row through its end an edge counts either if it lies below, or if it lies above. Inside
+    # is what is so by one of them: with that which lies on an edge.
     crossed = [
         np.clip(span, rows.start, rows.stop).astype(np.int64)
         for span in ((np.ceil(low), np.ceil(high)), (np.floor(low) + 1, np.floor(high) + 1))
@@ -232,7 +231,10 @@ def _filled(edges: _Edges, polygon: Ints, count: Ints, rows: range, width: int) 
         parts = [_filled(edges.near(half), polygon, count, half, width) for half in halves]
         return np.concatenate(parts)
     spans = [_on_points(edges, rows, width)]
-    spans += [_inside(edges, *crossed[on], bool(on), rows, width) for on in (0, 1)]
+    spans += [
+        _inside(edges, first, last, bool(on), rows, width)
+        for on, (first, last) in enumerate(crossed)
+    ]
     ring, row, left, right = np.concatenate(spans, axis=1)
     across = width + 1
     at = (polygon[ring] * len(rows) + row) * across
@@ -252,8 +254,8 @@ def _inside(
 ) -> npt.NDArray[np.int64]:
     """Ring, row, first column and that after the last one: (4, n), between its edges.
 
-    Edges count from row `first` to the one before `last`. A pixel on its ring's edge is right of it,
-    or left if it counts as `on`.
+    Edges count from row `first` to the one before `last`. A pixel on its ring's edge is right of
+    it, or left if it counts as `on`.
     """
     rows_of = last - first
     edge = np.repeat(np.arange(len(first)), rows_of)
@@ -274,7 +276,7 @@ def _first_column(starts: Floats, ends: Floats, row: Ints, on: bool, width: int)
     near = np.rint(x0 + (row - y0) / (y1 - y0) * (x1 - x0)).clip(-1, width)
     beyond = ((x1 - near) * (y0 - row) - (x0 - near) * (y1 - row)) / (y0 - y1)
     column = near + (beyond >= 0 if on else beyond > 0)
-    return np.clip(column, 0, width).astype(np.int64)
+    return np.asarray(np.clip(column, 0, width), np.int64)
 
 
 def _on_points(edges: _Edges, rows: range, width: int) -> npt.NDArray[np.int64]:
