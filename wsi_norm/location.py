@@ -76,15 +76,19 @@ def read_bytes(place: Path) -> bytes:
 
 
 def read_bounded(place: Path, most: int) -> bytes:
-    """A whole file of at most `most` bytes. OSError also for more, and for what may never end."""
-    mode = place.stat().st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise OSError(errno.EINVAL, "a pipe or a device, not a file")
+    """A whole file, after `check_file`."""
+    check_file(place, most)
     with place.open("rb") as stream:
-        data = stream.read(most + 1)
-    if len(data) > most:
-        raise OSError(errno.EFBIG, f"larger than {most >> 10:,} KiB, the most there should be")
-    return data
+        return stream.read(most)
+
+
+def check_file(place: Path, most: int) -> None:
+    """OSError for more than `most` bytes, and for a pipe or a device, which may never end."""
+    status = place.stat()
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        raise OSError(errno.EINVAL, "a pipe or a device, not a file")
+    if status.st_size > most:
+        raise OSError(errno.EFBIG, f"larger than {most / (1 << 20):g} MiB, the most it may be")
 
 
 def read_tail(place: Path, length: int) -> tuple[int, bytes]:
