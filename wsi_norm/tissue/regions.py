@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from wsi_norm.errors import ConfigError
 from wsi_norm.geometry import Box
+from wsi_norm.location import read_bounded
 
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -25,6 +26,8 @@ VERTEX = 1e-12
 """How near to a point of a ring a pixel's centre counts as on it."""
 HOLE = 1 << 32
 """What lies in a hole counts more than any number of rings around it."""
+MOST_CROSSINGS = 1 << 24
+"""Of edges and rows: ten seconds. There are several times fewer pixels in a mask."""
 AT_ONCE = 1 << 20
 """Crossings of edges and rows that are drawn at a time: 100 MB."""
 
@@ -65,7 +68,19 @@ class Regions(NamedTuple):
 def regions_mask(
     regions: Regions, shape: tuple[int, int], downsample_xy: tuple[float, float]
 ) -> Mask:
-    """Draw regions as bool (h, w), True where tissue counts; see `polygons_mask`."""
+    """Draw regions as bool (h, w), True where tissue counts; see `polygons_mask`.
+
+    Raises `ConfigError` if outlines go up and down over the mask so often that it would take long.
+    """
+    polygons = (*regions.wanted, *regions.ignored)
+    rings = [ring for polygon in polygons for ring in (polygon.exterior, *polygon.holes)]
+    height = shape[0] * downsample_xy[1]
+    climbs = sum(float(np.abs(np.diff(np.clip(ring[:, 1], 0, height))).sum()) for ring in rings)
+    if climbs / downsample_xy[1] > MOST_CROSSINGS:
+        raise ConfigError(
+            f"{regions.path}: its outlines cross the slide {climbs / height:.0f} times; "
+            "simplify them"
+        )
     inside = np.ones(shape, dtype=np.bool_)
     if regions.wanted:
         inside = polygons_mask(regions.wanted, shape, downsample_xy)
@@ -149,7 +164,7 @@ def read_geojson(path: str | Path) -> Regions:
     Raises `ConfigError` if the file is missing, not JSON, holds a damaged polygon, or none.
     """
     try:
-        document = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        document = json.loads(read_bounded(Path(path), LARGEST_FILE_BYTES).decode("utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot read the region file: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
@@ -157,12 +172,14 @@ def read_geojson(path: str | Path) -> Regions:
     found: tuple[list[Polygon], list[Polygon]] = [], []
     by_qupath = False
     for number, (rings, properties) in enumerate(_polygons(document), 1):
-        if not (isinstance(rings, list) and rings and all(map(_is_ring, rings))):
+        drawn = [_ring(points) for points in rings] if isinstance(rings, list) else []
+        sound = [ring for ring in drawn if ring is not None]
+        if not sound or len(sound) < len(drawn):
             raise ConfigError(
                 f"{path}: polygon {number} of this GeoJSON file is damaged: "
                 "a ring needs 3 or more points of x and y in level-0 px"
             )
-        exterior, *holes = (np.array([point[:2] for point in ring], float) for ring in rings)
+        exterior, *holes = sound
         found[_is_ignored(properties)].append(Polygon(exterior, tuple(holes)))
         by_qupath = by_qupath or not QUPATH_PROPERTIES.isdisjoint(properties)
     wanted, ignored = found
@@ -323,15 +340,17 @@ def _is_ignored(properties: Mapping[str, Any]) -> bool:
     return isinstance(first, str) and first.casefold().startswith(IGNORED)
 
 
-def _is_ring(points: Any) -> bool:
-    return isinstance(points, list) and len(points) >= 3 and all(map(_is_point, points))
-
-
-def _is_point(point: Any) -> bool:
-    """Whether x and y are finite numbers; a height may follow them."""
-    return (
-        isinstance(point, list)
-        and len(point) >= 2
-        and all(type(value) in (int, float) for value in point[:2])
-        and all(abs(value) < FARTHEST_PX for value in point[:2])
-    )
+def _ring(points: Any) -> Floats | None:
+    """A ring, float64 (n, 2); None if it is none: x and y are finite, a height may follow them."""
+    if not isinstance(points, list) or len(points) < 3:
+        return None
+    if not all(isinstance(point, list) and len(point) >= 2 for point in points):
+        return None
+    x, y = ([point[axis] for point in points] for axis in (0, 1))
+    if not {*map(type, x), *map(type, y)} <= {int, float}:
+        return None
+    try:
+        ring = np.array([x, y], float).T
+    except OverflowError:
+        return None
+    return ring if bool((np.abs(ring) < FARTHEST_PX).all()) else None
