@@ -73,7 +73,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
     try:
         data = _constructed(text)
     except RecursionError as error:
-        raise ConfigError(f"{file}: not settings: lists in lists without end") from error
+        raise ConfigError(f"{file}: not YAML: too deeply nested") from error
     except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:
         raise ConfigError(f"{file}: not YAML: {' '.join(str(error).split())}") from error
     if data is None:

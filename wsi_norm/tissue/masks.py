@@ -83,8 +83,7 @@ def read_mask_image(path: str | Path, shape: Size, slide_size: Size) -> Mask:
 
 
 def _read_plain(path: str | Path, shape: Size, slide_size: Size) -> Mask:
-    # Its warning of large images says no more than the error of still larger ones.
-    with warnings.catch_warnings(action="ignore"), _decoding(path):
+    with _decoding(path):
         image = Image.open(path)
     with image:
         _check_shape(path, image.size, slide_size)
@@ -194,7 +193,9 @@ def _alike(size: Size, other: Size) -> bool:
 def _decoding(path: str | Path) -> Iterator[None]:
     """Around calls of Pillow and tifffile: what they raise on damaged images, in one line."""
     try:
-        yield
+        # Pillow's warning of large images says no more than the error of still larger ones.
+        with warnings.catch_warnings(action="ignore"):
+            yield
     except Image.DecompressionBombError as error:
         raise ConfigError(
             f"{path}: too large for a mask of its format; save it as a tiled TIFF, or smaller: "
