@@ -297,7 +297,7 @@ POLYGONS = st.lists(
 )
 
 
-@given(POLYGONS, st.sampled_from([(1.0, 1.0), (2.0, 4.0), (14.0, 14.0), (3.3, 7.1)]))
+@given(POLYGONS, st.sampled_from([(1.0, 1.0), (2.0, 4.0), (0.5, 8.0)]))
 @pytest.mark.parametrize("at_once", [4, 1 << 20])
 def test_any_rings_cover_the_pixels_that_scikit_image_finds(at_once, polygons, downsample):
     """Crossing themselves and each other, with points and edges on pixels' centres."""
