@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from wsi_norm.config import EvaluateConfig, evaluate_config
+from wsi_norm.text import shown
 
 from .main import FILE, dashes
 from .options import options_of
-from .output import on_terminal, say
+from .output import on_terminal, say, say_lines
 from .train import data_root_option, needs_training_extra
 
 if TYPE_CHECKING:
@@ -47,10 +48,10 @@ def command(
 
         def show(done: int, total: int, trial: Trial) -> None:
             bar.total = total
-            bar.set_postfix_str(trial.name, refresh=False)
+            bar.set_postfix_str(shown(trial.name), refresh=False)
             bar.update(done - bar.n)
 
         evaluate(settings, data_root, show)
     if not quiet:
-        say((settings.output / "tables.md").read_text(encoding="utf-8"))
+        say_lines((settings.output / "tables.md").read_text(encoding="utf-8"))
     say(f"{settings.output}: tables.md, summary.csv, scores.csv, predictions.csv.gz, figures")

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from wsi_norm.text import shown
+
 from .main import FILE
-from .output import say
+from .output import say_styled
 
 if TYPE_CHECKING:
     from wsi_norm.lstainnorm import StainLayer, Template
@@ -37,11 +39,13 @@ def command(model: Path | None, template: Path | None, as_json: bool) -> None:
         "space_weights": space_weights(layer),
         "provenance": layer.provenance,
     }
-    say(json.dumps(facts, indent=1) if as_json else _text(layer, facts))
+    say_styled(json.dumps(facts, indent=1) if as_json else _text(layer, facts))
 
 
 def _text(layer: StainLayer, facts: dict[str, Any]) -> str:
-    lines = [f"{key:12} {facts[key]}" for key in ("checkpoint", "sha256", "preset", "spaces")]
+    lines = [
+        shown(f"{key:12} {facts[key]}") for key in ("checkpoint", "sha256", "preset", "spaces")
+    ]
     lines += [f"{key:12} {facts[key]}" for key in ("statistics", "background", "parameters")]
     lines += ["", *_template_lines("template", layer.template)]
     if facts["target"] != facts["template"]:
@@ -50,7 +54,7 @@ def _text(layer: StainLayer, facts: dict[str, Any]) -> str:
     if len(layer.config.spaces) > 1:
         shares = ", ".join(f"{s} {w:.3f}" for s, w in facts["space_weights"].items())
         lines += ["", f"share of each space: {shares}"]
-    return "\n".join([*lines, "", "provenance", *_provenance_lines(layer.provenance)])
+    return "\n".join([*lines, "", "provenance", *map(shown, _provenance_lines(layer.provenance))])
 
 
 def _move_lines(layer: StainLayer) -> list[str]:

@@ -13,7 +13,7 @@ import click
 from wsi_norm.errors import WsiNormError
 from wsi_norm.machine import interrupt_on_signals
 
-from .output import say
+from .output import say, say_lines
 
 COMMANDS = {
     "run": "Normalise slides into zarr stores.",
@@ -91,7 +91,7 @@ def main(arguments: list[str] | None = None) -> None:
         status = EXIT_INTERRUPTED
     except WsiNormError as error:
         if verbose:
-            traceback.print_exc()
+            say_lines(traceback.format_exc(), err=True)
         say(f"error: {error}", err=True)
         status = EXIT_USAGE
     sys.exit(status if isinstance(status, int) else 0)

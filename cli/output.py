@@ -9,13 +9,30 @@ import sys
 
 import click
 
+from wsi_norm.text import shown
+
 
 def say(text: str, err: bool = False) -> None:
-    """Print a line on stdout or stderr.
+    """Print a line on stdout or stderr; what would steer a terminal is shown escaped.
 
     A closed pipe or a full disk under it ends the printing, not the work: the stream takes nothing
     more, and a full disk is named once on stderr.
     """
+    _echo(shown(text), err)
+
+
+def say_lines(text: str, err: bool = False) -> None:
+    """As `say`, line by line."""
+    for line in text.splitlines():
+        say(line, err)
+
+
+def say_styled(text: str) -> None:
+    """Print lines on stdout with the colours in them; foreign text in them is `shown` before."""
+    _echo(text)
+
+
+def _echo(text: str, err: bool = False) -> None:
     try:
         click.echo(text, err=err)
     except OSError as error:

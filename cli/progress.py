@@ -22,6 +22,7 @@ from wsi_norm.runner import (
     WaitingForWorkers,
 )
 from wsi_norm.stages import Stage
+from wsi_norm.text import shown
 
 from .output import on_terminal, say
 
@@ -67,9 +68,9 @@ class Progress:
                 self._line("waiting for the first worker (see the scheduler, or the queue of jobs)")
             case SlidePlanned(name=name, tiles=tiles):
                 self._bar.total = (self._bar.total or 0) + tiles
-                self._bar.set_description_str(name, refresh=True)
+                self._bar.set_description_str(shown(name), refresh=True)
             case ShardWritten(name=name, tiles=tiles):
-                self._bar.set_description_str(name, refresh=False)
+                self._bar.set_description_str(shown(name), refresh=False)
                 self._bar.update(tiles)
             case SlideResult() as slide:
                 self._slide(slide)
@@ -78,7 +79,8 @@ class Progress:
         if slide.error and slide.status != "interrupted":
             self._line(f"error: {slide.error}")
         if self._verbose and slide.traceback:
-            self._line(slide.traceback)
+            for line in slide.traceback.splitlines():
+                self._line(line)
         if not self._quiet:
             for warning in slide.warnings:
                 self._line(f"warning: {slide.slide}: {warning}")
@@ -103,12 +105,12 @@ class Progress:
 
 def print_summary(summary: RunSummary, output: Path) -> None:
     """A line per slide and a line for the run, on stdout."""
-    width = max(len(slide.name) for slide in summary.slides)
+    width = max(len(shown(slide.name)) for slide in summary.slides)
     for slide in summary.slides:
         notes = ", ".join(f"{tiles} {flag.label}" for flag, tiles in slide.flagged.items() if tiles)
         detail = f" ({notes})" if notes else ""
         rate = f", {slide.tiles_per_second:.1f} tiles/s" if slide.tiles_written else ""
-        say(f"{slide.name:{width}}  {slide.status:8} {slide.tiles:>7} tiles{detail}{rate}")
+        say(f"{shown(slide.name):{width}}  {slide.status:8} {slide.tiles:>7} tiles{detail}{rate}")
     wall = summary.spent.wall
     stages = ", ".join(f"{stage} {wall.get(stage, 0.0):.1f} s" for stage in Stage)
     say(
@@ -120,11 +122,11 @@ def print_summary(summary: RunSummary, output: Path) -> None:
 
 def print_plan(summary: RunSummary, output: Path) -> None:
     """What a run would do, per slide and in all, against the free disk space."""
-    width = max(len(slide.name) for slide in summary.slides)
+    width = max(len(shown(slide.name)) for slide in summary.slides)
     for slide in summary.slides:
         if slide.status == "planned":
             say(
-                f"{slide.name:{width}}  {slide.tiles:>7} tiles  "
+                f"{shown(slide.name):{width}}  {slide.tiles:>7} tiles  "
                 f"{(slide.expected_bytes or 0) / 1e6:>9.1f} MB  "
                 f"{slide.expected_seconds or 0:>7.0f} s of one worker"
             )

@@ -11,7 +11,7 @@ from wsi_norm.config import RunConfig, run_config
 
 from .main import FILE, dashes
 from .options import SettingsCommand, options_of
-from .output import say
+from .output import say_lines
 
 OPTIONS = [name for name in RunConfig.model_fields if name != "slides"]  # these are the arguments
 
@@ -52,5 +52,5 @@ def command(
     if not quiet:
         (print_plan if settings.dry_run else print_summary)(summary, settings.output)
         if settings.profile and not settings.dry_run:
-            say(profile_table(summary))
+            say_lines(profile_table(summary))
     return summary.exit_status

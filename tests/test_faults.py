@@ -153,3 +153,31 @@ def test_dicom_objects_that_are_no_slides_are_said_and_kept_in_the_report(
     (passed_over,) = json.loads((tmp_path / "out" / "run.json").read_text())["passed_over"]
     assert "annotations.dcm (Comprehensive SR Storage)" in passed_over
     assert f"warning: {passed_over}" in capfd.readouterr().err
+
+
+STEERING = "\x1b]0;owned\x07=1\nerror: forged\x1b[2J.svs"
+SHOWN = r"\x1b]0;owned\x07=1\nerror: forged\x1b[2J.svs"
+
+
+def test_a_name_steers_neither_terminal_nor_report_nor_spreadsheet(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Escape sequences, line breaks, formulas; run.json has the names as they are."""
+    names = [STEERING, "=1+1.svs", "<b>.svs"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"")
+    assert status(*(tmp_path / name for name in names), "-o", tmp_path / "out") == 1
+    shown = "".join(capfd.readouterr())
+    table = (tmp_path / "out/slides.csv").read_text("utf-8")
+    page = (tmp_path / "out/report.html").read_text("utf-8")
+    assert SHOWN in shown
+    assert SHOWN in page
+    for text in (shown, table, page):
+        assert "\x1b" not in text
+        assert "\x07" not in text
+        assert not any(line.startswith("error: forged") for line in text.splitlines())
+    assert "<b>.svs" not in page
+    assert len(table.splitlines()) == 1 + len(names)
+    assert any(line.startswith("'=1+1,") for line in table.splitlines())
+    told = json.loads((tmp_path / "out/run.json").read_text("utf-8"))
+    assert [Path(slide["slide"]).name for slide in told["slides"]] == names

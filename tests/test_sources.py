@@ -511,3 +511,17 @@ def test_unreadable_tables(table: Path, folder: Path) -> None:
 def test_a_newline_inside_quotes_belongs_to_the_cell(table: Path) -> None:
     found = read(table, 'wsi,stain\nb.svs,"H\n&E"\nc.ndpi,HE\n')
     assert [source.name for source in found] == ["b", "c"]
+
+
+@pytest.mark.parametrize("mpp", ["0", "-0.5", "inf", "1e999"])
+def test_an_mpp_that_no_slide_has(tmp_path: Path, mpp: str) -> None:
+    table = tmp_path / "slides.csv"
+    table.write_text(f"wsi,mpp\na.svs,{mpp}\n")
+    with pytest.raises(ConfigError, match=rf"line 2: mpp '{mpp}' is no size of a pixel"):
+        find_slides([], table)
+
+
+@pytest.mark.parametrize("name", ["a\0b.svs", "http://[::1/a.svs"])
+def test_what_can_be_no_name_of_a_file(name: str) -> None:
+    with pytest.raises(ConfigError):
+        find_slides([name])

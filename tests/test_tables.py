@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import os
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsi_norm.errors import ConfigError
-from wsi_norm.tables import Row, misspelt, read_table
+from wsi_norm.tables import Row, guarded, misspelt, read_table
 
 EXPECTED = "names of columns, then a row each"
 
@@ -121,8 +123,15 @@ def test_a_name_with_a_hash_can_be_quoted(path: Path) -> None:
         ),
         (b"\nimage,label\na.png\n", "line 3 has 1 fields but line 2 names 2 columns"),
         ("image,label\nä.png,0\n".encode("latin-1"), "not UTF-8 (invalid continuation byte); "),
-        (b'image,label\n"a.png,0\n', "cannot read the table: unexpected end of data"),
-        (b'image,label\n"a"b,0\n', "cannot read the table: ',' expected after '\"'"),
+        (b'image\n"a.png\nb.png\nc.png"\n', "line 2: its quoted field runs on to line 4"),
+        (b'image,note\na,"x\nb,y\nc,z"\n', "line 2: its quoted field runs on to line 4"),
+        (b'image,label,note\na,"0,x\nb,0",y\n', "line 2: its quoted field runs on to line 3"),
+        (b'image,note\n"a,x\nb",y\n', "line 2: its quoted field runs on to line 3"),
+        (b"image,label\na.png,0\nb\0.png,0\n", "line 3 holds a byte of 0; save it as CSV UTF-8"),
+        (b"image," * 30_000 + b"label\n", "line 1 is too long to hold names of columns"),
+        (b"image\n" + b"a" * 200_000, "line 2: field larger than field limit (131072)"),
+        (b'image,label\n"a.png,0\n', "line 2: unexpected end of data; close its quotes"),
+        (b'image,label\n"a"b,0\n', "line 2: ',' expected after '\"'; close its quotes"),
     ],
 )
 def test_a_table_that_is_none(path: Path, content: bytes, expected: str) -> None:
@@ -174,3 +183,29 @@ def test_one_slip_is_always_found(name: str, place: int, letter: str) -> None:
     swapped = before + after[:1] + at + after[1:]
     for slip in (before + after, before + letter + after, before + letter + at + after, swapped):
         assert slip == name or misspelt(slip, KNOWN) == name
+
+
+FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", " =1", "'=1", "''=1", "\uff1d1"]
+
+
+@pytest.mark.parametrize("text", [*FORMULAS, "a=b", "'a", "a-b", "'", ""])
+def test_no_spreadsheet_works_out_what_is_guarded_and_we_read_it_back(
+    path: Path, text: str
+) -> None:
+    cell = guarded(text)
+    assert cell.lstrip()[:1] not in tuple("=+-@\uff1d")
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["name", "x"], [cell, "1"]])
+    assert read_table(path, EXPECTED).rows[0].fields["name"] == text
+
+
+@given(st.text(min_size=1))
+def test_what_is_guarded_is_one_line(text: str) -> None:
+    cell = guarded(text)
+    assert len(cell.splitlines()) == 1
+    assert not any(ord(c) < 32 or 127 <= ord(c) < 160 for c in cell)
+
+
+def test_a_pipe_is_no_table(path: Path) -> None:
+    os.mkfifo(path)
+    assert "a pipe or a device" in refusal(path)

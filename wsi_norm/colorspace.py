@@ -76,6 +76,16 @@ def _mix(image: Tensor, matrix: npt.NDArray[np.float64]) -> Tensor:
     return torch.einsum("...ihw,io->...ohw", image, weights)
 
 
+_STAINS = [float(np.abs(column).sum()) for column in DENSITY_TO_STAIN.T]
+RANGES: dict[Space, tuple[tuple[float, float], ...]] = {
+    "rgb": ((0.0, 1.0),) * 3,
+    "lab": ((0.0, 100.0), (-128.0, 128.0), (-128.0, 128.0)),
+    "hsv": ((-math.pi, math.tau), (0.0, 1.0), (0.0, 1.0)),
+    "hed": tuple((-most, most) for most in _STAINS),
+    "od": ((0.0, -math.log(LEAST_LIGHT)),) * 3,
+}
+"""Where the channels of sRGB's colours lie; a mean of hue may be counted from either side."""
+
 CONVERSIONS: dict[Space, Conversion] = {
     "rgb": Conversion(_same, _same, ("R", "G", "B")),
     "lab": Conversion(rgb_to_lab, _lab_to_rgb_unclipped, ("L*", "a*", "b*")),

@@ -12,9 +12,15 @@ WsiNormError
 └── StoreError                       a zarr store is incomplete, damaged or of other settings
 """
 
+from wsi_norm.text import shown
+
 
 class WsiNormError(Exception):
     """Base of every error raised on purpose; its text is one line for a user."""
+
+    def __str__(self) -> str:
+        """The line; names in it hold no line breaks and steer no terminal."""
+        return shown(super().__str__())
 
 
 class ConfigError(WsiNormError, ValueError):

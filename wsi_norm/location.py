@@ -6,8 +6,11 @@ is a change here. So far only paths are written to; slides are read from URLs, t
 
 from __future__ import annotations
 
+import errno
+import math
 import os
 import shutil
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -28,13 +31,17 @@ def location(name: str | Location | os.PathLike[str]) -> Location:
     Raises
     ------
     ConfigError
-        The URL's protocol is none that fsspec knows.
+        The URL's protocol is none that fsspec knows, or it is no name of a file.
     """
     text = str(name)
+    if "\0" in text:
+        raise ConfigError(f"{text}: no name of a file: it holds a byte of 0")
     if "://" not in text:
         return Path(text)
     try:
-        return UPath(text)
+        place = UPath(text)
+        str(place)  # which parses it
+        return place
     except ValueError as error:
         raise ConfigError(f"{text}: {error}; check the part before '://'") from error
 
@@ -67,6 +74,23 @@ def stamp(place: Path) -> Stamp | None:
 def read_bytes(place: Path) -> bytes:
     """A whole object."""
     return place.read_bytes()
+
+
+def read_bounded(place: Path, most: int) -> bytes:
+    """A whole file, after `check_file`."""
+    check_file(place, most)
+    with place.open("rb") as stream:
+        return stream.read(most)
+
+
+def check_file(place: Path, most: float = math.inf) -> None:
+    """OSError for more than `most` bytes, and for a pipe or a device, which may never end."""
+    status = place.stat()
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        raise OSError(errno.EINVAL, "a pipe or a device, not a file", str(place))
+    if status.st_size > most:
+        size = f"larger than {most / (1 << 20):g} MiB, the most it may be"
+        raise OSError(errno.EFBIG, size, str(place))
 
 
 def read_tail(place: Path, length: int) -> tuple[int, bytes]:

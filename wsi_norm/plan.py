@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from wsi_norm.config import RunConfig
 from wsi_norm.errors import ColourError, ConfigError, ResolutionError, SlideError
 from wsi_norm.geometry import Box, Tile, TileGrid, compact_order
 from wsi_norm.glass import glass_level, neutral_white
+from wsi_norm.location import check_file
 from wsi_norm.slide import Overview, Slide
 from wsi_norm.sources import SlideSource
 
@@ -126,10 +128,16 @@ def regions_sha256(source: SlideSource, config: RunConfig) -> str | None:
     if not paths:
         return None
     try:
-        digests = [hashlib.sha256(path.read_bytes()).digest() for path in paths]
+        digests = [_digest(path) for path in paths]
     except OSError as error:
         raise ConfigError(f"{error.filename}: cannot read the region: {error.strerror}") from error
     return hashlib.sha256(b"".join(digests)).hexdigest()
+
+
+def _digest(path: Path) -> bytes:
+    check_file(path)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _tissue_shares(

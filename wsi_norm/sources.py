@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -319,6 +320,9 @@ def _beside(table: Path, name: str) -> str:
 
 def _number(table: Path, where: str, text: str) -> float:
     try:
-        return float(text.replace(",", "."))  # a decimal comma, as half of Europe writes it
+        number = float(text.replace(",", "."))  # a decimal comma, as half of Europe writes it
     except ValueError as error:
         raise ConfigError(f"{table}: {where}: mpp {text!r} is not a number") from error
+    if not 0 < number < math.inf:
+        raise ConfigError(f"{table}: {where}: mpp {text!r} is no size of a pixel, in um")
+    return number

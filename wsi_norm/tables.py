@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from wsi_norm.errors import ConfigError
+from wsi_norm.location import read_bounded
+from wsi_norm.text import shown
 
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _STATED_SEPARATOR = re.compile('"?sep=(.)"?', re.IGNORECASE)
 """First line of a table, by which a spreadsheet knows its separator."""
 _COMMENT = "#"
+_FORMULA = re.compile(r"'*\s*[=+\-@\uFF1D\uFF0B\uFF0D\uFF20]")
+"""Begins what spreadsheets work out as a formula, or that with apostrophes before it."""
+
+LARGEST_BYTES = 1 << 28
+"""Of a table: a million rows and more."""
 
 _ABBREVIATION = 3
 """Letters that the beginning of a name must have to be taken for the name."""
@@ -52,18 +61,20 @@ def read_table(path: Path, expected: str) -> Table:
     Raises
     ------
     ConfigError
-        It cannot be read, has no rows, names a column twice, or a row has more or fewer fields
-        than the first line.
+        It cannot be read, has no rows, names a column twice, a row has more or fewer fields than
+        the first line, or a quote that is not closed makes one of several rows.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            separator, written = _separated(list(_uncommented(file)))
-        lines = [(number, line) for number, line in _cells(written, separator) if any(line)]
+        text = read_bounded(path, LARGEST_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 ({error.reason}); save it as CSV UTF-8") from error
-    except (OSError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigError(f"{path}: cannot read the table: {reason}") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read the table: {error.strerror}") from error
+    if "\0" in text:
+        number = text.count("\n", 0, text.index("\0")) + 1
+        raise ConfigError(f"{path}: line {number} holds a byte of 0; save it as CSV UTF-8")
+    separator, written = _separated(path, list(_uncommented(io.StringIO(text, newline=""))))
+    lines = [cells for cells in _cells(path, written, separator) if any(cells[1])]
     if not lines:
         raise ConfigError(f"{path}: an empty file; expected {expected}")
     (first, header), *rest = lines
@@ -79,6 +90,15 @@ def read_table(path: Path, expected: str) -> Table:
             )
     rows = [Row(f"line {number}", dict(zip(header, line, strict=True))) for number, line in rest]
     return Table(path, header, rows)
+
+
+def guarded(text: str) -> str:
+    """A text for a cell that no spreadsheet takes for a formula; `read_table` gives it back.
+
+    One line (see `shown`), with an apostrophe before what would begin a formula.
+    """
+    text = shown(text)
+    return f"'{text}" if _FORMULA.match(text) else text
 
 
 def misspelt(name: str, known: Collection[str]) -> str | None:
@@ -103,7 +123,7 @@ def _uncommented(lines: Iterable[str]) -> Iterator[str]:
             yield line
 
 
-def _separated(lines: list[str]) -> tuple[str, list[str]]:
+def _separated(path: Path, lines: list[str]) -> tuple[str, list[str]]:
     """What separates cells, and the lines without that which says so.
 
     What is stated, else whatever parts the first line into the most cells.
@@ -112,23 +132,45 @@ def _separated(lines: list[str]) -> tuple[str, list[str]]:
         text = line.strip("\r\n")
         if stated := _STATED_SEPARATOR.fullmatch(text):
             return stated[1], [*lines[:number], "\n", *lines[number + 1 :]]
+        if len(text) > csv.field_size_limit():
+            raise ConfigError(f"{path}: line {number + 1} is too long to hold names of columns")
         if text.strip():
             return max(_SEPARATORS, key=lambda s: len(next(csv.reader([text], delimiter=s)))), lines
     return ",", lines
 
 
-def _cells(lines: Iterable[str], separator: str) -> Iterator[tuple[int, list[str]]]:
+def _cells(path: Path, lines: Iterable[str], separator: str) -> Iterator[tuple[int, list[str]]]:
     """Cells of each row, and the line it begins on."""
     reader = csv.reader(lines, delimiter=separator, skipinitialspace=True, strict=True)
     begins = 1
-    for line in reader:
-        yield begins, [cell.strip() for cell in line]
-        begins = reader.line_num + 1
+    try:
+        for line in reader:
+            if reader.line_num > begins and _swallowed(line, separator):
+                raise csv.Error(f"its quoted field runs on to line {reader.line_num}")
+            yield begins, [_unguarded(cell.strip()) for cell in line]
+            begins = reader.line_num + 1
+    except csv.Error as error:
+        raise ConfigError(
+            f"{path}: line {begins}: {error}; close its quotes, or take them out (a quote inside "
+            "a quoted field is written twice)"
+        ) from error
+
+
+def _swallowed(line: Sequence[str], separator: str) -> bool:
+    """Whether a quote that was not closed made a cell of rows: with their separators in it."""
+    broken = [cell for cell in line if "\n" in cell or "\r" in cell]
+    return bool(broken) and (len(line) == 1 or any(separator in cell for cell in broken))
+
+
+def _unguarded(cell: str) -> str:
+    """A cell without what `guarded` put before it."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def _check_header(path: Path, number: int, header: Sequence[str]) -> None:
+    counts = Counter(header)
     for name in header:
-        if name and header.count(name) > 1:
+        if name and counts[name] > 1:
             raise ConfigError(
                 f"{path}: line {number} names {name!r} twice; it holds the columns' names"
             )

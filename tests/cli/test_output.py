@@ -71,3 +71,10 @@ def test_a_finished_run_stays_one(slide_path: Path, tmp_path: Path, stderr_too: 
     assert (tmp_path / "run.json").exists()
     if not stderr_too:
         assert [line.split()[0] for line in done.stderr.splitlines()] == ["[1/1]", "cannot"]
+
+
+def test_a_line_is_one_line_that_steers_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    say("a\x1b[2Jb\x9b1m\nerror: c\rd\u202ee\u2028f\x07\x7f ä 漢")
+    assert capsys.readouterr().out == (
+        r"a\x1b[2Jb\x9b1m\nerror: c\rd\u202ee\u2028f\x07\x7f ä 漢" + "\n"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -80,3 +81,46 @@ def test_read_yaml(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(ConfigError, match="cannot read the file"):
         read_yaml(tmp_path / "none.yaml")
+
+
+LAUGHS = "a0: &a0 [x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10)
+)
+MERGED = "a0: &a0 {x: 1}\n" + "".join(
+    f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}\n" for n in range(1, 10)
+)
+
+
+@pytest.mark.parametrize("text", [LAUGHS, MERGED, "a: &a [*a]\n", "a: &a {b: *a}\n"])
+def test_aliases_that_stand_for_too_much_are_refused(tmp_path: Path, text: str) -> None:
+    """A billion laughs, and what holds itself: merging keys (`<<`) would unfold them."""
+    file = tmp_path / "s.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=r"s\.yaml: not YAML: its aliases stand for more than"):
+        read_yaml(file)
+
+
+def test_aliases_of_settings_are_followed(tmp_path: Path) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text("base: &base {mpp: 0.5, tile_size: 256}\nfine: {<<: *base, mpp: 0.25}\n")
+    assert read_yaml(file)["fine"] == {"mpp": 0.25, "tile_size": 256}
+
+
+@pytest.mark.parametrize("text", ["!!int ''", "!!bool x", "!!timestamp x", "9" * 5000])
+def test_values_that_are_not_of_their_tag(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text(f"a: {text}")
+    with pytest.raises(ConfigError, match="not YAML") as caught:
+        read_yaml(file)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pipe_and_a_flood_are_no_settings(tmp_path: Path) -> None:
+    """Neither is waited for, nor read to its end."""
+    pipe, flood = tmp_path / "pipe", tmp_path / "flood"
+    os.mkfifo(pipe)
+    with flood.open("wb") as file:
+        file.truncate(1 << 20)
+    for path, reason in ((pipe, "a pipe or a device"), (flood, "larger than 0.25 MiB")):
+        with pytest.raises(ConfigError, match=f"{path}: cannot read the file: {reason}"):
+            read_yaml(path)

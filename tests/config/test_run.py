@@ -347,7 +347,7 @@ def test_bad_yaml(tmp_path: Path, text: str) -> None:
     assert "not YAML" in refusal(write(tmp_path, text))
 
 
-@pytest.mark.parametrize("text", ["- mpp\n", "just words\n", "3\n", "1: 2\n", "&a [*a]\n"])
+@pytest.mark.parametrize("text", ["- mpp\n", "just words\n", "3\n", "1: 2\n"])
 def test_not_a_mapping(tmp_path: Path, text: str) -> None:
     assert "expected 'key: value' lines" in refusal(write(tmp_path, text))
 

@@ -145,12 +145,12 @@ def test_domains_are_columns_and_seeds_are_averaged() -> None:
 
 
 def test_csv_keeps_every_digit(tmp_path: Path) -> None:
-    frame = SUMMARY.assign(mean=np.pi / 4, sd=NAN, method="a, b\n\u00b5")
+    frame = SUMMARY.assign(mean=np.pi / 4, sd=NAN, method="=a, b\n\u00b5")
     path = write_csv(frame, tmp_path / "summary.csv")
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == list(frame.columns)
-    assert [own["method"] for own in rows] == ["a, b\n\u00b5"] * 6
+    assert [own["method"] for own in rows] == ["'=a, b\\n\u00b5"] * 6
     assert {own["sd"] for own in rows} == {""}
     for column in ("mean", "difference", "high"):
         assert [float(own[column]) for own in rows] == frame[column].tolist()

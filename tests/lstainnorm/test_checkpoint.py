@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -553,3 +554,119 @@ def test_permissions_are_those_of_any_other_file(tmp_path: Path, suffix: str, um
     assert path.stat().st_mode & 0o777 == 0o666 & ~umask
     assert [file.name for file in path.parent.iterdir()] == [path.name]
     load_checkpoint(path)
+
+
+# --- numbers from outside
+
+TEMPLATE_STD, TEMPLATE_MEAN = "normalization.template_std", "normalization.template_mean"
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, 1e-45, 300.0, 1e30, 1e38])
+def test_a_template_that_no_tissue_has(tmp_path: Path, value: float) -> None:
+    for name in (TEMPLATE_STD, TEMPLATE_MEAN):
+        bad = state()
+        bad[name][0, 1] = value if name == TEMPLATE_STD else -abs(value) - 0.1
+        message = refusal(written(tmp_path / "bad.safetensors", bad))
+        assert message.startswith("no usable checkpoint: its template has mean ")
+        assert "for G of rgb; a mean lies in 0 to 1, a std above 0 and up to 1" in message
+
+
+@pytest.mark.parametrize("name", sorted({*state()} - {TEMPLATE_MEAN, TEMPLATE_STD}))
+@pytest.mark.parametrize("value", [-1e30])
+def test_weights_that_no_training_gives(tmp_path: Path, name: str, value: float) -> None:
+    bad = state()
+    bad[name].view(-1)[0] = value
+    refusal(written(tmp_path / "bad.safetensors", bad))
+
+
+def test_attention_that_would_need_gigabytes(tmp_path: Path) -> None:
+    bad = state()
+    for part in ("query", "key"):
+        bad[f"fusion.attention.{part}_weight"].fill_(300.0)
+    assert "attention's weights" in refusal(written(tmp_path / "bad.safetensors", bad))
+
+
+def test_weights_that_divide_by_zero(tmp_path: Path) -> None:
+    layer = trained("reference")
+    with torch.no_grad():
+        layer.fusion.scale.zero_()
+        layer.fusion.shift.zero_()
+    save_checkpoint(layer, tmp_path / "bad.safetensors")
+    assert "turns colours into NaN" in refusal(tmp_path / "bad.safetensors")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_floats_are_read(tmp_path: Path, dtype: torch.dtype) -> None:
+    rounded = {name: value.to(dtype) for name, value in state().items()}
+    layer = load_checkpoint(written(tmp_path / "layer.safetensors", rounded))
+    assert all(torch.equal(layer.state_dict()[n], v.float()) for n, v in rounded.items())
+
+
+ODD: dict[str, Callable[[Tensor], Tensor]] = {
+    "int": lambda x: x.to(torch.int64),
+    "bool": lambda x: x > 0,
+    "complex": lambda x: x.to(torch.complex64),
+    "float8": lambda x: x.to(torch.float8_e4m3fn),
+    "meta": lambda x: x.to("meta"),
+    "sparse": lambda x: x.to_sparse(),
+    "a view of 10**12 numbers": lambda x: x.view(-1)[:1].expand(10**12),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_what_are_no_plain_floats(tmp_path: Path, kind: str) -> None:
+    bad = state()
+    bad["fusion.scale"] = ODD[kind](bad["fusion.scale"])
+    refusal(written(tmp_path / "bad.pt", bad))
+
+
+def framed(header: object, data: bytes = b"", length: int | None = None) -> bytes:
+    text = json.dumps(header).encode()
+    return (len(text) if length is None else length).to_bytes(8, "little") + text + data
+
+
+def tensor(shape: list[int], begin: int, end: int) -> dict[str, object]:
+    return {"a": {"dtype": "F32", "shape": shape, "data_offsets": [begin, end]}}
+
+
+LIES = {
+    "no header": framed({}, length=0),
+    "a header longer than the file": framed(tensor([1], 0, 4), b"1234", length=1 << 26),
+    "a header of all there is": framed(tensor([1], 0, 4), b"1234", length=(1 << 64) - 1),
+    "numbers that overflow": framed(tensor([1 << 62], 0, 4), b"1234"),
+    "negative": framed(tensor([-1], 0, 4), b"1234"),
+    "data that is not there": framed(tensor([1 << 40], 0, 1 << 42), b"1234"),
+    "backwards": framed(tensor([1], 4, 0), b"1234"),
+    "facts without end": framed(
+        {"__metadata__": {KEY: "[" * 100_000}, **tensor([1], 0, 4)}, b"1234"
+    ),
+    "facts of megabytes": framed(
+        {"__metadata__": {KEY: json.dumps("x" * (1 << 21))}, **tensor([1], 0, 4)}, b"1234"
+    ),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_headers_that_lie(tmp_path: Path, lie: str) -> None:
+    path = tmp_path / "lie.safetensors"
+    path.write_bytes(LIES[lie])
+    refusal(path)
+
+
+def test_files_that_unfold_or_never_end(tmp_path: Path, saved: dict[str, bytes]) -> None:
+    """A sparse file of gigabytes, a zip that is compressed, a pipe: none is read to its end."""
+    sparse, packed, pipe = (tmp_path / name for name in ("s.safetensors", "p.pt", "pipe"))
+    size = 1 << 32
+    with sparse.open("wb") as file:
+        file.write(framed(tensor([size // 4], 0, size)))
+        file.truncate(file.tell() + size)
+    with (
+        zipfile.ZipFile(io.BytesIO(saved[".pt"])) as whole,
+        zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        for name in whole.namelist():
+            archive.writestr(name, whole.read(name) + bytes(1 << 20))
+    os.mkfifo(pipe)
+    assert "larger than 512 MiB" in refusal(sparse)
+    assert "it is compressed" in refusal(packed)
+    assert "a pipe or a device" in refusal(pipe)

@@ -18,6 +18,8 @@ from wsi_norm.report import (
     write_json,
     write_report,
 )
+from wsi_norm.tables import read_table
+from wsi_norm.text import shown
 
 MakeSummary = Callable[..., RunSummary]
 
@@ -74,7 +76,7 @@ def test_csv_has_a_row_per_slide(
     rows = read_csv(path)
     assert [tuple(row) for row in rows] == [CSV_COLUMNS] * 3
     first, second, third = rows
-    assert first["name"] == good.name
+    assert first["name"] == shown(good.name)
     assert first["warnings"] == "one; two; three"
     assert first["error"] == ""
     assert first["seconds_reading"] == "1.235"
@@ -83,6 +85,16 @@ def test_csv_has_a_row_per_slide(
     assert second["error"] == damaged.error
     assert (third["status"], third["error"], third["tiles"]) == ("failed", failed.error, "0")
     assert "Traceback" not in path.read_text("utf-8")
+
+
+def test_csv_holds_no_formulas(tmp_path: Path, failed: SlideResult) -> None:
+    """Neither in names nor in messages; `read_table` gives the name back."""
+    bad = replace(failed, name="=cmd|' /C calc'!A0", slide="@x", error="-2+3", store="\t=1")
+    path = write_csv([bad], tmp_path / "slides.csv")
+    (row,) = read_csv(path)
+    assert (row["name"], row["slide"], row["error"]) == ("'=cmd|' /C calc'!A0", "'@x", "'-2+3")
+    assert row["store"] == "\\t=1"
+    assert read_table(path, "slides").rows[0].fields["name"] == bad.name
 
 
 def test_csv_of_no_slides_has_a_header(tmp_path: Path) -> None:

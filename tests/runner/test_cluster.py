@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from distributed import Client, LocalCluster
@@ -80,6 +81,15 @@ def test_a_scheduler_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> No
         pass
 
 
+def test_a_scheduler_that_wants_a_certificate() -> None:
+    """Where dask's configuration names none, that is one line."""
+    with (
+        pytest.raises(ConfigError, match=r"tls://127.0.0.1:9: no dask scheduler answers there"),
+        workers(RunConfig(scheduler="tls://127.0.0.1:9")),
+    ):
+        pass
+
+
 def test_a_cluster_can_be_described(slide_path: Path, tmp_path: Path) -> None:
     file = tmp_path / "cluster.yaml"
     file.write_text(
@@ -106,3 +116,18 @@ def test_a_wrong_description(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words) as caught:
         described_cluster(file)
     assert str(file) in str(caught.value)
+
+
+def listening() -> set[str]:
+    """Addresses at which this process and those it started take connections."""
+    own = psutil.Process()
+    connections = [c for p in (own, *own.children(recursive=True)) for c in p.net_connections()]
+    return {str(c.laddr.ip) for c in connections if c.status == psutil.CONN_LISTEN}
+
+
+def test_nothing_listens_but_to_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reaches dask's ports can run code; neither its pages nor a GPU's workers are open."""
+    before = listening()
+    monkeypatch.setattr("wsi_norm.runner.cluster.gpu_threads", lambda gpus: 1)
+    with local_cluster(RunConfig(workers=1, device="cpu")), gpu_cluster((0,)):
+        assert listening() - before <= {"127.0.0.1"}

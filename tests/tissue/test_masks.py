@@ -1,5 +1,7 @@
 """Mask images of every kind, size and shape, good and damaged."""
 
+import os
+
 import numpy as np
 import pytest
 import tifffile
@@ -257,3 +259,22 @@ def test_damage_is_one_line_or_nothing(tmp_path, suffix):
     for message in messages:
         assert message.startswith(f"{path}: ")
         assert "\n" not in message
+
+
+@pytest.mark.parametrize(("tag", "value"), [("ImageWidth", 10**9), ("TileWidth", 16)])
+def test_a_header_that_claims_other_tiles_than_there_are(tmp_path, tag, value):
+    """It would be a mask with nothing in it, or gigabytes."""
+    path = tmp_path / "lies.tif"
+    tifffile.imwrite(path, np.ones((256, 256), np.uint8), tile=(64, 64))
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        tiff.pages[0].tags[tag].overwrite(value)
+    width = value if tag == "ImageWidth" else 256
+    with pytest.raises(ConfigError, match=r"lies\.tif: damaged: .* there are 16; copy it again"):
+        read_mask_image(path, (8, 8), (width, 256))
+
+
+def test_a_pipe_is_no_mask(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(ConfigError, match="cannot read the mask image: a pipe or a device"):
+        read_mask_image(pipe, (8, 8), (8, 8))

@@ -1,10 +1,14 @@
 """Polygons against ray casting; GeoJSON, good and damaged; where regions lie on a slide."""
 
 import json
+import os
 from itertools import pairwise
 
 import numpy as np
 import pytest
+import skimage
+from hypothesis import given
+from hypothesis import strategies as st
 
 from wsi_norm.errors import ConfigError
 from wsi_norm.geometry import Box
@@ -263,3 +267,73 @@ def test_who_wrote_a_file(tmp_path):
     ):
         path = written(tmp_path / "r.geojson", classified(square(0, 0), **properties))
         assert read_geojson(path).by_qupath is by_qupath
+
+
+# --- drawing
+
+
+def drawn_by_scikit_image(polygons, shape, downsample) -> np.ndarray:
+    """Every pixel against every point, as scikit-image does it."""
+
+    def ring_mask(ring):
+        mask = np.zeros(shape, bool)
+        x, y = (ring / np.asarray(downsample) - 0.5).T
+        mask[skimage.draw.polygon(y, x, shape)] = True
+        return mask
+
+    whole = np.zeros(shape, bool)
+    for polygon in polygons:
+        one = ring_mask(polygon.exterior)
+        for hole in polygon.holes:
+            one &= ~ring_mask(hole)
+        whole |= one
+    return whole
+
+
+POINTS = st.tuples(st.integers(-30, 90), st.integers(-30, 90))
+RINGS = st.lists(POINTS, min_size=3, max_size=9).map(lambda points: np.array(points, float))
+POLYGONS = st.lists(
+    st.builds(Polygon, RINGS, st.lists(RINGS, max_size=2).map(tuple)), min_size=1, max_size=3
+)
+
+
+@given(POLYGONS, st.sampled_from([(1.0, 1.0), (2.0, 4.0), (0.5, 8.0)]))
+@pytest.mark.parametrize("at_once", [4, 1 << 20])
+def test_any_rings_cover_the_pixels_that_scikit_image_finds(at_once, polygons, downsample):
+    """Crossing themselves and each other, with points and edges on pixels' centres."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("wsi_norm.tissue.regions.AT_ONCE", at_once)
+        got = polygons_mask(polygons, (17, 23), downsample)
+    np.testing.assert_array_equal(got, drawn_by_scikit_image(polygons, (17, 23), downsample))
+
+
+def circle(points: int) -> np.ndarray:
+    angle = np.arange(points) * (2 * np.pi / points)
+    return 10_000 + 9000 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+
+
+@pytest.mark.timeout(20)
+def test_a_region_of_a_million_points_has_the_area_of_what_it_outlines():
+    """A second; every point against every pixel would be days."""
+    ring = Polygon(circle(1_000_000), (circle(1000) / 2 + 5000,))
+    mask = polygons_mask([ring], (1400, 1850), (14.0, 14.0))
+    area = np.pi * 9000**2 * (1 - 1 / 4) / 14**2
+    assert abs(mask.sum() / area - 1) < 1e-3
+
+
+@pytest.mark.timeout(20)
+def test_outlines_that_cross_a_slide_without_end_are_refused():
+    rows = 14 * 1400
+    ring = np.stack([np.linspace(0, 25_000, 100_000), np.arange(100_000) % 2 * rows], axis=1)
+    with pytest.raises(ConfigError, match=r"r\.geojson: its outlines cross the slide 99999 times"):
+        regions_mask(Regions("r.geojson", (Polygon(ring),)), (1400, 1850), (14.0, 14.0))
+
+
+def test_a_pipe_and_a_flood_are_no_regions(tmp_path):
+    pipe, flood = tmp_path / "pipe", tmp_path / "flood"
+    os.mkfifo(pipe)
+    with flood.open("wb") as file:
+        file.truncate((1 << 28) + 1)
+    for path, reason in ((pipe, "a pipe or a device"), (flood, "larger than 256 MiB")):
+        with pytest.raises(ConfigError, match=reason):
+            read_geojson(path)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -150,3 +153,27 @@ def test_random_weights_are_not_frozen(settings: Make) -> None:
     assert not own.training
     assert not any(parameter.requires_grad for parameter in own.parameters())
     assert network_of(settings(), ("a", "b"), 32).training
+
+
+def test_files_that_claim_more_than_they_hold(tmp_path: Path) -> None:
+    """A sparse file of gigabytes is mapped, and refused by its shapes; a pipe is not waited for."""
+    network = nn.Linear(2, 3)
+    sparse, pipe = tmp_path / "sparse.safetensors", tmp_path / "pipe"
+    header = {"weight": {"dtype": "F32", "shape": [1 << 30], "data_offsets": [0, 1 << 32]}}
+    text = json.dumps(header).encode()
+    with sparse.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(file.tell() + (1 << 32))
+    os.mkfifo(pipe)
+    for path, reason in ((sparse, "first: weight is"), (pipe, "a pipe or a device")):
+        with pytest.raises(ConfigError, match=re.escape(reason)) as caught:
+            load_into(network, path)
+        assert "\n" not in str(caught.value)
+
+
+def test_tensors_without_plain_numbers(tmp_path: Path) -> None:
+    network, path = nn.Linear(2, 3), tmp_path / "w.pt"
+    for odd in (torch.ones(3, device="meta"), torch.ones(3).to_sparse()):
+        torch.save(network.state_dict() | {"bias": odd}, path)
+        with pytest.raises(ConfigError, match="bias holds no plain numbers"):
+            load_into(network, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -11,6 +12,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from wsi_norm.errors import ConfigError
+from wsi_norm.location import read_bounded
+
+LARGEST_BYTES = 1 << 18
+"""Of a file of settings; ten times any that people write."""
+MOST_VALUES = 100_000
+"""In a file of settings, with what its aliases (`*name`) stand for."""
 
 
 class Group(BaseModel):
@@ -58,16 +65,46 @@ def validated(
 def read_yaml(file: Path) -> dict[str, Any]:
     """A YAML mapping; ConfigError with the file's name for anything else."""
     try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: cannot read the file: {error}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        text = read_bounded(file, LARGEST_BYTES).decode("utf-8")
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot read the file: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: cannot read the file: not UTF-8 ({error.reason})") from error
+    try:
+        data = _constructed(text)
+    except RecursionError as error:
+        raise ConfigError(f"{file}: not YAML: too deeply nested") from error
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:
         raise ConfigError(f"{file}: not YAML: {' '.join(str(error).split())}") from error
     if data is None:
         return {}
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         raise ConfigError(f"{file}: expected 'key: value' lines")
     return data
+
+
+def _constructed(text: str) -> Any:
+    """What `yaml.safe_load` makes of a text, unless aliases make it endless."""
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _values(node, {}) > MOST_VALUES:
+            raise ValueError(f"its aliases stand for more than {MOST_VALUES:,} values")
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _values(node: yaml.Node, known: dict[int, float]) -> float:
+    """How many values a node holds, aliases followed; infinity if it holds itself."""
+    if id(node) not in known:
+        known[id(node)] = math.inf
+        inside = node.value if isinstance(node, yaml.CollectionNode) else ()
+        parts = (part for entry in inside for part in (entry if type(entry) is tuple else (entry,)))
+        known[id(node)] = 1 + sum(_values(part, known) for part in parts)
+    return known[id(node)]
 
 
 def first_problem(error: ValidationError) -> str:

@@ -11,6 +11,8 @@ from typing import Any
 import pandas as pd
 
 from wsi_norm.errors import ConfigError
+from wsi_norm.tables import guarded
+from wsi_norm.text import shown
 
 BETTER, WORSE = "▲", "▼"
 """After a difference whose interval leaves out 0."""
@@ -98,8 +100,12 @@ def domain_table(scores: pd.DataFrame, metrics: str | Sequence[str] | None = Non
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> Path:
-    """Write a row per row, every digit, empty where there is no value; OSError if that fails."""
-    frame.to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
+    """Write a row per row, every digit, empty where there is no value; OSError if that fails.
+
+    Text is safe in a spreadsheet.
+    """
+    safe = frame.map(lambda value: guarded(value) if isinstance(value, str) else value)
+    safe.to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
     return path
 
 
@@ -168,4 +174,4 @@ def _join(*parts: str) -> str:
 
 def _escape(text: str) -> str:
     """Text that stays in its cell and is shown as it is."""
-    return re.sub(r"([\\|*`<])", r"\\\1", " ".join(str(text).split()))
+    return re.sub(r"([\\|*`<])", r"\\\1", shown(" ".join(str(text).split())))

@@ -11,10 +11,10 @@ import io
 import json
 import pickle
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
 
 import safetensors
 import safetensors.torch
@@ -22,15 +22,18 @@ import torch
 from torch import Tensor
 
 from wsi_norm.choices import CHECKPOINTS
+from wsi_norm.colorspace import CONVERSIONS, RANGES
 from wsi_norm.errors import CheckpointError
-from wsi_norm.location import write_whole
+from wsi_norm.location import check_file, read_bounded, write_whole
 from wsi_norm.lstainnorm.base import LayerConfig, StainLayer
+from wsi_norm.lstainnorm.fusion import ColourAttention
 from wsi_norm.lstainnorm.layer import make_layer
 from wsi_norm.lstainnorm.moments import triple
 from wsi_norm.lstainnorm.reference import ReferenceLayer
 from wsi_norm.lstainnorm.template import Template
 
 FORMAT = "wsi-norm-checkpoint-1"
+ZIP = b"PK"
 KEY = "wsi_norm"
 """Where both formats keep the facts, as one JSON text: equal layers are equal files."""
 
@@ -38,6 +41,26 @@ PACKAGED = {name: Path(__file__).parent / f"{name}.safetensors" for name in CHEC
 """The checkpoints inside the package, by the names that stand for them."""
 
 DEFAULT = CHECKPOINTS[0]
+
+LARGEST_BYTES = 1 << 29
+"""Of a checkpoint; a layer is a few kilobytes, but the authors' files hold a network beside it."""
+LARGEST_NETWORK_BYTES = 1 << 34
+"""Of the weights of a network."""
+MOST_NUMBERS = 1 << 28
+"""In the tensors of a checkpoint, which may be views of less."""
+PLAIN = frozenset(
+    {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.bool}
+    | {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
+)
+"""Types of the numbers in a checkpoint; those of a layer are floats."""
+MOST_FACTS = 1 << 20
+"""Letters of the facts in a checkpoint."""
+LEAST_STD = 1e-6
+"""Of a template, as a share of what the channel spans."""
+LARGEST_WEIGHT = 1e4
+"""Weights begin around 1 and are trained by a few units; beyond this, numbers overflow."""
+MOST_NODES = 1024
+"""Of the attention; weights ask for them, time grows with them, memory with their square."""
 
 
 class Checkpoint(NamedTuple):
@@ -111,14 +134,13 @@ def open_checkpoint(
     Raises
     ------
     CheckpointError
-        The file is missing, damaged, of another format, or would run code when unpickled.
+        The file is missing, damaged, of another format, or would run code when unpickled; or its
+        numbers are none that a template or a layer can have.
     """
     path = PACKAGED.get(str(path or DEFAULT)) or Path(str(path))
     data = _bytes(path)
     facts, state = _parse(path, data)
-    bad = [name for name, value in state.items() if not bool(value.isfinite().all())]
-    if bad:
-        raise CheckpointError(f"{path}: damaged checkpoint: {bad[0]} holds NaN or infinity")
+    _check_tensors(path, state)
     if facts is None and "mu_lab" in state:
         layer: StainLayer = _reference(path, state, template)
     elif not isinstance(facts, dict) or facts.get("format") != FORMAT:
@@ -133,6 +155,10 @@ def open_checkpoint(
             layer = _build(facts, state)
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise CheckpointError(f"{path}: damaged checkpoint: {_one_line(error)}") from error
+    try:
+        _check_numbers(layer)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: no usable checkpoint: {error}") from error
     return Checkpoint(layer.eval(), hashlib.sha256(data).hexdigest())
 
 
@@ -144,11 +170,75 @@ def load_weights(path: str | Path) -> Any:
     CheckpointError
         It is missing or damaged, or would run code.
     """
-    return _unpickled(Path(path), _bytes(Path(path)))
+    path = Path(path)
+    try:
+        check_file(path, LARGEST_NETWORK_BYTES)
+        with path.open("rb") as file:
+            mapped = file.read(2) == ZIP  # only what is used of it is read, then
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot read it: {error.strerror}") from error
+    return _unpickled(path, path, mapped)
+
+
+def is_plain(value: Tensor) -> bool:
+    """Whether a tensor holds its numbers as they are: dense, here, of a usual type."""
+    odd = value.is_nested or value.is_meta or value.is_quantized
+    return not odd and value.layout == torch.strided and value.dtype in PLAIN
+
+
+def _check_tensors(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Tensors of finite numbers, and no more of them than there can be."""
+    if sum(value.numel() for value in state.values()) > MOST_NUMBERS:
+        raise CheckpointError(f"{path}: damaged checkpoint: it claims too many numbers for a layer")
+    for name, value in state.items():
+        if not is_plain(value):
+            raise CheckpointError(f"{path}: {name} holds no plain numbers; save it as floats")
+        if not bool(value.isfinite().all()):
+            raise CheckpointError(f"{path}: damaged checkpoint: {name} holds NaN or infinity")
+
+
+def _check_numbers(layer: StainLayer) -> None:
+    """ValueError, with the one that is at fault, if these are no numbers of a layer at work."""
+    template, target = layer.template, layer.target
+    for space in layer.config.spaces:
+        for k, channel in enumerate(CONVERSIONS[space].channels):
+            low, high = RANGES[space][k]
+            width = high - low
+            mean, std = template.mean[space][k], template.std[space][k]
+            if not (low <= mean <= high and LEAST_STD * width <= std <= width):
+                raise ValueError(
+                    f"its template has mean {mean:g} and std {std:g} for {channel} of {space}; a "
+                    f"mean lies in {low:g} to {high:g}, a std above 0 and up to {width:g}"
+                )
+            mean, std = target.mean[space][k], target.std[space][k]
+            if not (low - width <= mean <= high + width and abs(std) <= 4 * width):
+                raise ValueError(
+                    f"what it learned aims at mean {mean:g} and std {std:g} for {channel} of "
+                    f"{space}, far from any colour; train it anew"
+                )
+    for name, parameter in layer.named_parameters():
+        value = parameter.detach()
+        if bool((value.abs() > LARGEST_WEIGHT).any()):
+            raise ValueError(
+                f"{name} holds {float(value.abs().max()):g}; weights beyond {LARGEST_WEIGHT:g} "
+                "are not those of a layer that was trained"
+            )
+    attention = getattr(layer.fusion, "attention", None)
+    if isinstance(attention, ColourAttention) and attention.nodes() > MOST_NODES:
+        raise ValueError(
+            "its attention's weights are too large to be computed with; train it anew, with a "
+            "lower layer_learning_rate"
+        )
+    with torch.no_grad():
+        colours = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+        if not bool(layer.eval()(colours).isfinite().all()):
+            raise ValueError("it turns colours into NaN or infinity; train it anew")
 
 
 def _build(facts: Mapping[str, Any], state: Mapping[str, Tensor]) -> StainLayer:
     config = LayerConfig.from_dict(facts["config"])
+    if other := [name for name, value in state.items() if not value.is_floating_point()]:
+        raise ValueError(f"{other[0]} holds {state[other[0]].dtype}, no floats")
     rows = [state[f"normalization.template_{name}"].tolist() for name in ("mean", "std")]
     mean, std = (
         {space: triple(row) for space, row in zip(config.spaces, values, strict=True)}
@@ -175,7 +265,7 @@ def _reference(
 
 def _bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_bounded(path, LARGEST_BYTES)
     except OSError as error:
         hint = f"; packaged are {', '.join(CHECKPOINTS)}" if not path.suffix else ""
         raise CheckpointError(f"{path}: cannot read it: {error.strerror or error}{hint}") from error
@@ -185,8 +275,8 @@ def _parse(path: Path, data: bytes) -> tuple[Any, dict[str, Tensor]]:
     """(facts, state) of a file in either format; facts are None in a bare state dict."""
     if data[8:9] == b"{":
         return _safetensors(path, data)
-    if data.startswith((b"PK", b"\x80")):
-        return _split(path, _unpickled(path, data))
+    if data.startswith((ZIP, b"\x80")):
+        return _split(path, _unpickled(path, io.BytesIO(data)))
     if not data:
         raise _damaged(path, EOFError("the file is empty"))
     raise CheckpointError(f"{path}: neither .safetensors nor .pt, going by its first bytes")
@@ -196,15 +286,16 @@ def _safetensors(path: Path, data: bytes) -> tuple[Any, dict[str, Tensor]]:
     try:
         state = safetensors.torch.load(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    except (safetensors.SafetensorError, ValueError, RuntimeError) as error:
+    except (safetensors.SafetensorError, ValueError, RuntimeError, MemoryError) as error:
         raise _damaged(path, error) from error
     return _facts(path, header.get("__metadata__", {}).get(KEY)), state
 
 
-def _unpickled(path: Path, data: bytes) -> Any:
+def _unpickled(path: Path, source: Path | io.BytesIO, mapped: bool = False) -> Any:
     try:
+        _check_archive(source)
         with warnings.catch_warnings(action="ignore"):
-            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            return torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path}: refused: loading it would run code from the file; "
@@ -218,9 +309,21 @@ def _unpickled(path: Path, data: bytes) -> Any:
         LookupError,
         TypeError,
         AttributeError,
-        BadZipFile,
+        MemoryError,
+        zipfile.BadZipFile,
     ) as error:
         raise _damaged(path, error) from error
+
+
+def _check_archive(source: Path | io.BytesIO) -> None:
+    """ValueError for a zip that unfolds to more than it is; what torch writes does not."""
+    if zipfile.is_zipfile(source):
+        size = source.stat().st_size if isinstance(source, Path) else source.getbuffer().nbytes
+        with zipfile.ZipFile(source) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > size:
+                raise ValueError("it is compressed")
+    if isinstance(source, io.BytesIO):
+        source.seek(0)
 
 
 def _split(path: Path, data: Any) -> tuple[Any, dict[str, Tensor]]:
@@ -237,8 +340,10 @@ def _split(path: Path, data: Any) -> tuple[Any, dict[str, Tensor]]:
 
 def _facts(path: Path, text: str | None) -> Any:
     try:
+        if text is not None and len(text) > MOST_FACTS:
+            raise ValueError(f"{len(text):,} letters of facts")
         return None if text is None else json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _damaged(path, error) from error
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from wsi_norm.location import write_text
 from wsi_norm.report.html import write_html
 from wsi_norm.report.results import COUNTED, TIMED, RunSummary, SlideResult
+from wsi_norm.tables import guarded
 
 CSV_COLUMNS = (
     "name",
@@ -89,7 +90,7 @@ def profile_table(summary: RunSummary) -> str:
 
 
 def write_csv(slides: Sequence[SlideResult], path: Path) -> Path:
-    """A row per slide, for people."""
+    """A row per slide, for people: safe in a spreadsheet. `run.json` has every name as it is."""
     table = io.StringIO(newline="")
     writer = csv.DictWriter(table, CSV_COLUMNS)
     writer.writeheader()
@@ -99,6 +100,10 @@ def write_csv(slides: Sequence[SlideResult], path: Path) -> Path:
 
 def _row(slide: SlideResult) -> dict[str, Any]:
     row = {**slide.columns(), "warnings": "; ".join(slide.warnings)}
-    return {
-        key: round(row[key], 3) if isinstance(row[key], float) else row[key] for key in CSV_COLUMNS
-    }
+    return {key: _cell(row[key]) for key in CSV_COLUMNS}
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, str):
+        return guarded(value)
+    return round(value, 3) if isinstance(value, float) else value

@@ -18,6 +18,7 @@ from wsi_norm.report.pictures import Shelf
 from wsi_norm.report.results import RunSummary, SlideResult, Status
 from wsi_norm.stages import Stage
 from wsi_norm.store import TileFlag
+from wsi_norm.text import shown
 
 POSITIONS_SHOWN = 20
 
@@ -168,6 +169,7 @@ def _template() -> jinja2.Template:
         loader=jinja2.PackageLoader("wsi_norm", "report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=lambda value: shown(value) if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from wsi_norm.report.results import RunSummary, SlideResult, Status
+from wsi_norm.text import shown
 
 STATUSES: Mapping[Status, tuple[str, str]] = {
     "failed": ("✕", "no result"),
@@ -44,7 +45,9 @@ def verdict(summary: RunSummary) -> str:
 def message(slide: SlideResult) -> str:
     """What a slide suffers from, in one line, without the path that stands beside it."""
     text = slide.error or "; ".join(slide.warnings) or STATUSES[slide.status][1]
-    return text.removeprefix(f"{slide.slide}: ").removeprefix(f"{slide.store}: ")
+    for path in (slide.slide, slide.store):
+        text = text.removeprefix(f"{path}: ").removeprefix(f"{shown(path)}: ")
+    return text
 
 
 def split_cause(text: str) -> tuple[str, str]:

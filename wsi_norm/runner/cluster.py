@@ -11,6 +11,7 @@ from typing import Any
 
 import dask
 from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster, Status
+from distributed.security import Security
 
 from wsi_norm.config import RunConfig, read_yaml
 from wsi_norm.errors import ConfigError
@@ -24,6 +25,9 @@ from wsi_norm.machine import (
 from wsi_norm.runner.processes import ended
 
 CONNECT_SECONDS = 30
+
+LOOPBACK = "127.0.0.1"
+"""Where what is started here listens: whoever reaches dask's ports can run code."""
 
 PRELOAD = ["wsi_norm.pipeline"]
 """What worker processes import as they start: seconds that all of them take at the same time."""
@@ -68,7 +72,7 @@ def workers(config: RunConfig) -> Iterator[Client]:
                 address = stack.enter_context(local_cluster(config))
         try:
             client = stack.enter_context(Client(address, timeout=CONNECT_SECONDS))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError) as error:  # TypeError: no certificate is set
             raise ConfigError(f"{address}: no dask scheduler answers there: {error}") from error
         yield client
 
@@ -126,7 +130,7 @@ def local_cluster(config: RunConfig) -> LocalCluster:
         n_workers=number,
         threads_per_worker=gpu_threads(1) if gpu else 1,
         worker_class=WatchedNanny,
-        dashboard_address=":0",
+        dashboard_address=f"{LOOPBACK}:0",
         silence_logs=logging.CRITICAL,
         preload=PRELOAD,
     )
@@ -134,12 +138,15 @@ def local_cluster(config: RunConfig) -> LocalCluster:
 
 def gpu_cluster(gpus: tuple[int, ...]) -> SpecCluster:
     """One worker process per GPU, which sees that GPU alone."""
+    protocol = "tls" if Security().require_encryption else "tcp"
     return SpecCluster(
         workers={
             f"gpu-{index}": {
                 "cls": WatchedNanny,
                 "options": {
                     "nthreads": gpu_threads(len(gpus)),
+                    "host": LOOPBACK,
+                    "protocol": protocol,
                     "env": {"CUDA_VISIBLE_DEVICES": str(index)},
                     "dashboard": False,
                     "silence_logs": logging.CRITICAL,
@@ -148,7 +155,14 @@ def gpu_cluster(gpus: tuple[int, ...]) -> SpecCluster:
             }
             for index in gpus
         },
-        scheduler={"cls": Scheduler, "options": {"dashboard_address": ":0"}},
+        scheduler={
+            "cls": Scheduler,
+            "options": {
+                "host": LOOPBACK,
+                "protocol": protocol,
+                "dashboard_address": f"{LOOPBACK}:0",
+            },
+        },
         silence_logs=logging.CRITICAL,
     )
 

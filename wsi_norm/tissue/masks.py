@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import struct
 import warnings
 from collections.abc import Iterator
@@ -15,6 +17,9 @@ import tifffile
 from PIL import Image
 
 from wsi_norm.errors import ConfigError
+from wsi_norm.location import check_file
+
+logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what is wrong, an error says
 
 Mask = npt.NDArray[np.bool_]
 Size = tuple[int, int]
@@ -26,6 +31,8 @@ NUMBERED_MODES = frozenset({"1", "L", "P", "I", "F", "I;16", "I;16B", "RGB"})
 SHAPE_TOLERANCE = 0.02
 """How much wider or higher than the slide a mask may be, relatively; 1 px of the mask at least."""
 BUFFER_BYTES = 1 << 24
+BAND_ROWS = 32
+"""Rows of the result that are taken from a plain image at a time."""
 LARGEST_PIECE_BYTES = 1 << 30
 """Tiles and strips of a TIFF are decoded one by one; of one larger than this, none."""
 
@@ -66,6 +73,7 @@ def read_mask_image(path: str | Path, shape: Size, slide_size: Size) -> Mask:
         The file is missing or no image, or has another shape than the slide.
     """
     try:
+        check_file(Path(path))
         with Path(path).open("rb") as file:
             start = file.read(4)
     except OSError as error:
@@ -75,19 +83,27 @@ def read_mask_image(path: str | Path, shape: Size, slide_size: Size) -> Mask:
 
 
 def _read_plain(path: str | Path, shape: Size, slide_size: Size) -> Mask:
-    # Its warning of large images says no more than the error of still larger ones.
-    with warnings.catch_warnings(action="ignore"), _decoding(path):
+    with _decoding(path):
         image = Image.open(path)
     with image:
         _check_shape(path, image.size, slide_size)
+        rows, columns = _sampled(shape, image.size[::-1])
         with _decoding(path):
-            numbered = image.mode in NUMBERED_MODES
-            pixels = np.asarray(image if numbered else image.convert("RGBA"))
-    sampled = pixels[np.ix_(*_sampled(shape, pixels.shape))]
+            bands = np.array_split(rows, -(-len(rows) // BAND_ROWS))
+            sampled = np.concatenate([_rows(image, band)[:, columns] for band in bands])
     if sampled.ndim == 2:
         return np.asarray(sampled != 0)
     colour, opaque = sampled[..., :3] != 0, sampled[..., 3:] != 0
     return np.asarray(colour.any(axis=-1) & opaque.all(axis=-1))
+
+
+def _rows(image: Image.Image, rows: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
+    """Some rows of an image, (n, width) or (n, width, channels)."""
+    part = image.crop((0, int(rows[0]), image.width, int(rows[-1]) + 1))
+    if image.mode not in NUMBERED_MODES:
+        part = part.convert("RGBA")
+    pixels: npt.NDArray[Any] = np.asarray(part)[rows - rows[0]]
+    return pixels
 
 
 def _read_tiff(path: str | Path, shape: Size, slide_size: Size) -> Mask:
@@ -109,6 +125,13 @@ def _sampled_page(path: str | Path, page: Any, shape: Size) -> Mask:
         raise ConfigError(
             f"{path}: too large to be read in one piece; save it as a tiled TIFF, or smaller: "
             "a sixteenth of the slide's width is enough"
+        )
+    with _decoding(path):
+        pieces = math.prod(page.chunked)
+    if len(page.dataoffsets) != pieces:
+        raise ConfigError(
+            f"{path}: damaged: its header says that it has {pieces} tiles or strips, but there are "
+            f"{len(page.dataoffsets)}; copy it again"
         )
     rows, columns = _sampled(shape, (page.imagelength, page.imagewidth))
     colours = page.samplesperpixel - len(page.extrasamples)
@@ -170,7 +193,9 @@ def _alike(size: Size, other: Size) -> bool:
 def _decoding(path: str | Path) -> Iterator[None]:
     """Around calls of Pillow and tifffile: what they raise on damaged images, in one line."""
     try:
-        yield
+        # Pillow's warning of large images says no more than the error of still larger ones.
+        with warnings.catch_warnings(action="ignore"):
+            yield
     except Image.DecompressionBombError as error:
         raise ConfigError(
             f"{path}: too large for a mask of its format; save it as a tiled TIFF, or smaller: "

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from wsi_norm.config import TrainConfig
 from wsi_norm.errors import CheckpointError, ConfigError
-from wsi_norm.lstainnorm.checkpoint import load_weights
+from wsi_norm.location import check_file
+from wsi_norm.lstainnorm.checkpoint import LARGEST_NETWORK_BYTES, ZIP, is_plain, load_weights
 
 NESTS = ("state_dict", "model")
 """Keys under which files of `torch.save` hold the state dict beside other things."""
@@ -34,6 +35,7 @@ def with_digest(config: TrainConfig) -> TrainConfig:
     if asked.weights is None:
         return config
     try:
+        check_file(asked.weights, LARGEST_NETWORK_BYTES)
         with asked.weights.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
@@ -71,11 +73,12 @@ def load_into(network: nn.Module, path: Path) -> None:
 
 def _read(path: Path) -> dict[str, Tensor]:
     try:
+        check_file(path, LARGEST_NETWORK_BYTES)
         with path.open("rb") as file:
             head = file.read(9)
         if head[8:] == b"{":
             return safetensors.torch.load_file(path)
-        if not head.startswith((b"PK", b"\x80")):
+        if not head.startswith((ZIP, b"\x80")):
             raise ConfigError(
                 f"network.weights {path}: neither .safetensors nor .pt, going by its first bytes"
             )
@@ -132,6 +135,9 @@ def _check_fit(path: Path, state: Mapping[str, Tensor], wanted: Mapping[str, Ten
             f"network.weights {path}: not those of this network, of whose {len(wanted)} tensors "
             f"there are {', '.join(problems)}; check network.name and network.arguments"
         )
+    strange = [n for n in shared if not is_plain(state[n])]
+    if strange:
+        raise ConfigError(f"network.weights {path}: {strange[0]} holds no plain numbers")
     broken = [n for n in shared if not bool(state[n].isfinite().all())]
     if broken:
         raise ConfigError(f"network.weights {path}: {broken[0]} holds NaN or infinity")
