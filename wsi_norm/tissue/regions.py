@@ -127,9 +127,13 @@ def placed(regions: Regions, scanned: Box) -> tuple[Regions, list[str]]:
 
 
 def polygons_mask(
-    polygons: Sequence[Polygon], shape: tuple[int, int], downsample_xy: tuple[float, float]
+    polygons: Sequence[Polygon] | Regions,
+    shape: tuple[int, int],
+    downsample_xy: tuple[float, float],
 ) -> Mask:
     """Draw polygons as bool (h, w): True where a pixel's centre lies in one, not in its holes.
+
+    Regions stand for those of them that are wanted.
 
     Inside a ring is what an odd number of its edges surrounds, or what lies on one. A hole cuts its
     own polygon alone. `downsample_xy`: level-0 pixels a mask pixel, by axis.
@@ -139,9 +143,10 @@ def polygons_mask(
     Row by row, so time grows with points plus rows that edges cross. Pillow fills the outline's
     pixels, too, wherever their centres lie; scikit-image tests every pixel against every point.
     """
+    wanted = polygons.wanted if isinstance(polygons, Regions) else polygons
     owners = [
         (number, ring, HOLE if place else 1)
-        for number, polygon in enumerate(polygons)
+        for number, polygon in enumerate(wanted)
         for place, ring in enumerate((polygon.exterior, *polygon.holes))
     ]
     if not owners:
