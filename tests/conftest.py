@@ -24,11 +24,18 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return 0 if files else min(available_cores(), MAX_PROCESSES)
 
 
-def pytest_configure() -> None:
-    """Processes beside each other have one compute thread each, as a run's workers do."""
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        import torch
+def pytest_configure(config: pytest.Config) -> None:
+    """Where tests run: Triton's interpreter without a GPU, before anything imports Triton.
 
+    Processes beside each other have one compute thread each, as a run's workers do.
+    """
+    if config.getoption("numprocesses", None):
+        return  # others will run them
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ["TRITON_INTERPRET"] = "1"
+    if "PYTEST_XDIST_WORKER" in os.environ:
         torch.set_num_threads(1)
 
 
