@@ -76,9 +76,7 @@ def normalize(
 def warm_up(job: SlideJob) -> None:
     """In every worker: import everything, load and, where it is compiled, compile the layer."""
     estimate(job)
-    tile = np.random.default_rng(0).integers(90, 250, (1, 256, 256, 3), dtype=np.uint8)
-    normalizer = kept_normalizer(job.model, job.config)
-    normalizer.normalize(tile, normalizer.measure(tile))
+    kept_normalizer(job.model, job.config).warm_up()
 
 
 def decode_and_write(job: SlideJob, shard: int) -> ShardResult:

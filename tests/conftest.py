@@ -18,6 +18,7 @@ MAX_PROCESSES = 8
 """Of tests at once: each holds PyTorch, and a few tests start workers of their own."""
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """A process per core, but none besides this one where all that is asked for are files."""
     files = all(".py" in argument for argument in config.args)
