@@ -1,10 +1,15 @@
 """The kernels of a GPU against the layer in torch float64: on a CUDA device, else interpreted.
 
-The interpreter takes a tenth of a second for what a program does to its block of pixels, so that
-pictures are few and small, and blocks are large. How a device rounds, it cannot tell.
+The interpreter takes a tenth of a second for what a program does to its block of pixels: without a
+device cases and pictures are few and small, and blocks are large. How a device rounds it cannot
+tell, nor what a compiler makes one operation of; that the compiler takes the kernels is a test of
+its own.
 """
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +21,8 @@ from tests.normalizers.test_fused import (
     CASES,
     DEGENERATE,
     MODES,
+    TILES,
+    assert_equal_but_for_rounding,
     differences,
     flat,
     layer_of,
@@ -33,6 +40,8 @@ pytest.importorskip("triton", reason="Triton is not installed: the kernels of a 
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
+CHOSEN = [CASES[number] for number in (5, 8, 10, 15, 18)] if INTERPRETED else CASES
+"""Interpreted: every space and fusion once, both kinds of hue."""
 
 
 class OnGpu:
@@ -41,7 +50,7 @@ class OnGpu:
     def __init__(self, layer: LStainNorm) -> None:
         from wsi_norm.normalizers.gpu import GpuKernels
 
-        sizes = {"block": 8192, "tokens": 64} if INTERPRETED else {}
+        sizes = {"block": 1 << 16, "tokens": 64} if INTERPRETED else {}
         self.kernels = GpuKernels(FusedLayer(layer), DEVICE, **sizes)
 
     def normalize(self, tiles: UInt8, statistics: Any, white: Any) -> tuple[UInt8, Bools]:
@@ -60,24 +69,29 @@ def all_in_one() -> np.ndarray:
     return np.ascontiguousarray(np.concatenate(rows)[:, 1:])
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", CHOSEN, ids=str)
 def test_it_is_the_layer_in_float64(case: tuple) -> None:
-    layer = layer_of(case, 1)
-    assert differences(layer, [all_in_one()], *MODES["slide"], OnGpu).max() <= 1
-    found = differences(layer, [stained(90, 130), random_tile(40, 60)], *MODES["slide"], OnGpu)
+    """A level at most, also of greys and of red and blue, where hue jumps from 0 to a turn."""
+    found = differences(layer_of(case, 1), [all_in_one()], *MODES["slide"], OnGpu)
     assert found.max() <= 1
     assert (found == 0).mean() >= 0.999
 
 
-@pytest.mark.parametrize("case", [CASES[0], CASES[18]], ids=str)
-def test_the_whole_way_of_tiles(case: tuple) -> None:
+@pytest.mark.skipif(INTERPRETED, reason="no CUDA device, and the interpreter is slow")
+@pytest.mark.parametrize("mode", MODES)
+def test_it_is_the_layer_in_float64_of_tiles_of_any_size(mode: str) -> None:
+    for case in CASES:
+        assert_equal_but_for_rounding(differences(layer_of(case), TILES, *MODES[mode], OnGpu))
+
+
+def test_the_whole_way_of_tiles() -> None:
     """As a Normalizer goes it on a GPU, here with the CPU in its place."""
-    layer = layer_of(case)
+    layer = layer_of(CASES[18])
     normalize, expected = Normalizer(layer, "cpu"), Normalizer(layer, "cpu")
     normalize.device, normalize._on_gpu = DEVICE, OnGpu(layer).kernels
     tiles = np.stack([stained(40, 56), flat(GLASS), DEGENERATE["half black"], stained(40, 56, 1)])
-    for form in (tiles, tiles[:, ::2, ::-1]):
-        for mode in MODES.values():
+    for form, modes in ((tiles, MODES), (tiles[:, ::2, ::-1], ["slide"])):
+        for mode in (MODES[name] for name in modes):
             out, usable = normalize.normalize(form, *mode)
             by_cpu, known = expected.normalize(form, *mode)
             assert usable.tolist() == known.tolist()
@@ -85,8 +99,11 @@ def test_the_whole_way_of_tiles(case: tuple) -> None:
             assert (out == by_cpu).mean() >= 0.999
 
 
-@pytest.mark.parametrize("mode", ["tile", "tile, known white"])
-@pytest.mark.parametrize("case", [CASES[0], CASES[7], CASES[18]], ids=str)
+@pytest.mark.parametrize(
+    ("case", "mode"),
+    [(CASES[4], "tile"), (CASES[18], "tile, known white")],
+    ids=str,
+)
 def test_every_tile_has_its_own_statistics(case: tuple, mode: str) -> None:
     names = "one colour", "half black", "two colours", "about red", "white"
     tiles = np.stack([stained(40, 56), *(DEGENERATE[name] for name in names)])
@@ -102,14 +119,14 @@ def test_every_tile_has_its_own_statistics(case: tuple, mode: str) -> None:
     assert (out[2][fill] == tiles[2][fill]).all()
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (3, 1), (1, 9), (8, 8), (7, 13), (9, 130)])
-@pytest.mark.parametrize("case", [CASES[0], CASES[18]], ids=str)
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 21)])
+@pytest.mark.parametrize("case", [CASES[4], CASES[18]], ids=str)
 def test_tiles_of_any_size(case: tuple, shape: tuple[int, int]) -> None:
     tile = random_tile(*shape)
     assert differences(layer_of(case), [tile], *MODES["slide"], OnGpu).max() <= 1
 
 
-@pytest.mark.parametrize("case", [CASES[0], CASES[18]], ids=str)
+@pytest.mark.parametrize("case", [CASES[4], CASES[18]], ids=str)
 def test_no_tile_depends_on_another(case: tuple) -> None:
     tiles = np.stack([stained(20, 30), flat(GLASS, 20, 30), random_tile(20, 30)])
     on_gpu = OnGpu(layer_of(case))
@@ -126,3 +143,44 @@ def test_no_tiles_are_no_work() -> None:
             on_gpu.kernels.transform(torch.zeros(shape, dtype=torch.uint8), parameters).shape
             == shape
         )
+
+
+COMPILE = """
+import sys
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from wsi_norm.normalizers import gpu_kernels
+from wsi_norm.normalizers.kernels import KINDS
+
+TYPES = {name: "*u8" for name in ("tiles", "out")}
+TYPES |= {name: "*fp32" for name in ("parameters", "weights", "linear", "maps", "tokens", "scores")}
+TYPES |= {name: "i32" for name in ("stride", "pixels", "height", "width", "down", "across")}
+TYPES |= {"least_weight": "fp32"}
+for name, kind in ("average", "od"), ("average", "hsv"), ("pool", "lab"), ("attend", "hsv"):
+    kernel = getattr(gpu_kernels, name)
+    known = {"kinds": KINDS[kind], "spaces": 1, "paper": True, "block": 128, "count": 1}
+    constants = {(i,): known[arg] for i, arg in enumerate(kernel.arg_names) if arg in known}
+    types = {arg: TYPES.get(arg, "constexpr") for arg in kernel.arg_names}
+    source = ASTSource(fn=kernel, signature=types, constexprs=constants)
+    made = triton.compile(
+        source, target=GPUTarget("cuda", 90, 32), options={"enable_fp_fusion": True}
+    )
+    assert made.asm["cubin"]
+    by_255 = [line for line in made.asm["ptx"].splitlines() if "0f3B808081" in line]
+    print(name, kind, sum("fma" in line for line in by_255))
+"""
+
+
+def test_the_kernels_compile_for_a_gpu_that_is_not_there(tmp_path: Path) -> None:
+    """And no byte / 255 is part of a difference, where its rounding would make hue jump."""
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILE],
+        env=environment | {"TRITON_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert {"average hsv 0", "attend hsv 0"} <= set(done.stdout.splitlines())

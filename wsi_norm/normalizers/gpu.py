@@ -92,7 +92,11 @@ class GpuKernels:
         if not tiles.numel():
             return out
         stride = 0 if len(parameters) == 1 else parameters.stride(0)
-        common: dict[str, Any] = {"kinds": self._kinds, "spaces": self._spaces}
+        common: dict[str, Any] = {
+            "kinds": self._kinds,
+            "spaces": self._spaces,
+            "enable_fp_fusion": True,  # what is unset differs between versions of Triton
+        }
         least_weight = float(self._fused.least_weight)
         blocks = count, -(-height * width // self._block)
         with _on(self._device):

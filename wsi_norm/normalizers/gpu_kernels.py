@@ -81,17 +81,21 @@ def _lab(r, g, b, p):
 
 @triton.jit
 def _hsv(r, g, b, p):
-    """p[6] is the mean hue, p[7] the period of deviations from it (0: none is wrapped)."""
+    """From bytes; see `kernels._hsv` for what p holds.
+
+    Hue jumps from 0 to 6 where green and blue are equal. Differences of bytes are exact; those of
+    bytes / 255 are not once a compiler makes one operation of product and difference.
+    """
     v = tl.maximum(r, tl.maximum(g, b))
     d = v - tl.minimum(r, tl.minimum(g, b))
-    s = d / (v + 1e-8)
+    s = d / tl.maximum(v, 1.0)
     q = 1.0 / tl.where(d > 0, d, 1.0)
     h = tl.where(g >= b, 2.0 + (b - r) * q, 4.0 + (r - g) * q)
     h = tl.where((r >= g) & (r >= b), (g - b) * q, h)
     h = tl.where(h >= 0, h, h + 6.0) - tl.load(p + 6)
     h = tl.load(p) * (h - tl.load(p + 7) * tl.floor(h * (1 / 6) + 0.5)) + tl.load(p + 3)
     h -= 6.0 * tl.floor(h * (1 / 6))
-    v = tl.load(p + 2) * v + tl.load(p + 5)
+    v = tl.load(p + 2) * (1 / 255) * v + tl.load(p + 5)
     c = v * (tl.load(p + 1) * s + tl.load(p + 4))
     return (
         _clip(v - c * _clip(2.0 - tl.abs(h - 3.0))),
@@ -142,7 +146,7 @@ def _branch(kind: tl.constexpr, bytes0, bytes1, bytes2, linear, p):
     elif kind == _RGB:
         y0, y1, y2 = _rgb(r, g, b, p)
     elif kind == _HSV:
-        y0, y1, y2 = _hsv(r, g, b, p)
+        y0, y1, y2 = _hsv(bytes0, bytes1, bytes2, p)
     elif kind == _LAB:
         r, g, b = (
             tl.load(linear + bytes0.to(tl.int32)),
