@@ -1,7 +1,7 @@
 # make demo   everything from nothing: environment, install, one slide, its normalised tiles
 # make test   the test suite
 # make check  formatting, lint, types, import contracts, the Dockerfile
-# make gpu    what needs a CUDA device: tests, equality, throughput
+# make gpu    what needs a CUDA device, in 4 minutes: tests, equality, throughput, memory, whole runs
 # make gallery (DATA_ROOT=... public images): hard subjects before and after, docs/gallery.md
 # make checkpoints, make evidence (DATA_ROOT=... the labelled tiles): the shipped layers; the experiments of docs/evidence.md
 # VENV=... chooses another environment, PYTHON=... another Python (3.11 to 3.13)
