@@ -4,8 +4,8 @@
 
 Without a device it fails. Each step is a process of its own: it says what it found at once, and one
 that fails, or takes longer than it may, is a line and stops nobody else. The kernels of the CPU are
-compiled, and the slide is drawn, beside the first steps. A process takes up to 18 s to start where
-nothing is in the caches yet.
+compiled, and the slide is drawn, beside the first steps. A process has been seen to take
+18 s to start.
 
 It runs from a checkout (PYTHONPATH=.), without a network. Beside Python 3.11 to 3.13, PyTorch with
 CUDA, Triton, Numba, NumPy, SciPy, Pillow, scikit-image, tifffile, pytest and hypothesis it needs

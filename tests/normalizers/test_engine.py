@@ -502,7 +502,7 @@ def test_a_batch_that_does_not_fit_is_halved(
 
 def test_a_tile_that_does_not_fit_is_an_error_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     on_fake_gpu(monkeypatch, 10**9)
-    with pytest.raises(ConfigError, match="40 x 24 px does not fit .* --device cpu") as caught:
+    with pytest.raises(ConfigError, match=r"40 x 24 px does not fit .* --device cpu") as caught:
         batches(normalizer(), tissue(3), 0)
     assert "\n" not in str(caught.value)
 
@@ -522,7 +522,7 @@ def test_it_agrees_with_the_cpu_on_a_gpu(preset: str, engine: Engine) -> None:
     expected, usable = normalizer(preset).normalize(tiles)
     on_gpu = Normalizer(normalizer(preset).layer, "cuda", batch_size=4, engine=engine)
     assert next(on_gpu.layer.parameters()).is_cuda
-    assert on_gpu.engine == ("torch" if "reference" == preset else engine.replace("auto", "kernel"))
+    assert on_gpu.engine == ("torch" if preset == "reference" else engine.replace("auto", "kernel"))
     out, usable_on_gpu = on_gpu.normalize(tiles)
     assert usable_on_gpu.tolist() == usable.tolist()
     assert np.abs(out.astype(int) - expected).max() <= 1
