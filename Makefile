@@ -1,6 +1,7 @@
 # make demo   everything from nothing: environment, install, one slide, its normalised tiles
 # make test   the test suite
 # make check  formatting, lint, types, import contracts, the Dockerfile
+# make gpu    what needs a CUDA device, in 4 minutes: tests, equality, throughput, memory, whole runs
 # make gallery (DATA_ROOT=... public images): hard subjects before and after, docs/gallery.md
 # make checkpoints, make evidence (DATA_ROOT=... the labelled tiles): the shipped layers; the experiments of docs/evidence.md
 # VENV=... chooses another environment, PYTHON=... another Python (3.11 to 3.13)
@@ -13,7 +14,7 @@ CONSTRAIN := --constraint constraints.txt
 # PyTorch goes first: left to the resolver, a looser requirement may bring a newer one with CUDA.
 TORCH_INSTALL ?= $(PIP) install $(CONSTRAIN) torch
 
-.PHONY: install train dev demo test check bench gallery checkpoints evidence clean
+.PHONY: install train dev demo test check bench gpu gallery checkpoints evidence clean
 
 install: $(VENV)/.installed
 train: $(VENV)/.train
@@ -54,6 +55,10 @@ check: dev
 # BENCH="--quick", BENCH="layer pipeline": see python -m benchmarks --help
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks $(BENCH)
+
+# Fails where there is no CUDA device. GPU="layer equal": see python -m benchmarks.gpu --help
+gpu: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.gpu $(GPU)
 
 DATA_ROOT ?= $(WSI_NORM_DATA_ROOT)
 EVIDENCE ?= evidence

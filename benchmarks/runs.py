@@ -33,9 +33,10 @@ NOOP_SHARDS = 1_000
 def normalize(
     slides: list[str],
     output: str,
-    workers: int,
+    workers: int | None,
     statistics: str = "slide",
     only: str | None = None,
+    device: str = "cpu",
     **settings: str,
 ) -> dict[str, Any]:
     """A run without its report; `only` puts "decode" or "decode_and_write" in a shard's place.
@@ -52,7 +53,7 @@ def normalize(
             clock.tick(event.tiles)
 
     settings |= {"output": output, "statistics": statistics}
-    config = run_config(mpp=MPP_UM, device="cpu", workers=workers, **settings)
+    config = run_config(mpp=MPP_UM, device=device, workers=workers, **settings)
     check_output(config.output)
     model, _ = checked_model(config)
     drive = Drive(config, model, find_slides(slides, None, False), on_event, TASKS[only])
@@ -75,9 +76,7 @@ def normalize(
 def warm_up(job: SlideJob) -> None:
     """In every worker: import everything, load and, where it is compiled, compile the layer."""
     estimate(job)
-    tile = np.random.default_rng(0).integers(90, 250, (1, 256, 256, 3), dtype=np.uint8)
-    normalizer = kept_normalizer(job.model, job.config)
-    normalizer.normalize(tile, normalizer.measure(tile))
+    kept_normalizer(job.model, job.config).warm_up()
 
 
 def decode_and_write(job: SlideJob, shard: int) -> ShardResult:

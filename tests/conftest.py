@@ -18,17 +18,25 @@ MAX_PROCESSES = 8
 """Of tests at once: each holds PyTorch, and a few tests start workers of their own."""
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """A process per core, but none besides this one where all that is asked for are files."""
     files = all(".py" in argument for argument in config.args)
     return 0 if files else min(available_cores(), MAX_PROCESSES)
 
 
-def pytest_configure() -> None:
-    """Processes beside each other have one compute thread each, as a run's workers do."""
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        import torch
+def pytest_configure(config: pytest.Config) -> None:
+    """Where tests run: Triton's interpreter without a GPU, before anything imports Triton.
 
+    Processes beside each other have one compute thread each, as a run's workers do.
+    """
+    if config.getoption("numprocesses", None):
+        return  # others will run them
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ["TRITON_INTERPRET"] = "1"
+    if "PYTEST_XDIST_WORKER" in os.environ:
         torch.set_num_threads(1)
 
 

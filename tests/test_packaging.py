@@ -68,6 +68,7 @@ def test_the_tests_mirror_the_package() -> None:
     elsewhere = {
         "errors": "its classes are raised in all other tests",
         "lstainnorm/base": "tests/lstainnorm/test_layer.py",
+        "normalizers/gpu_kernels": "tests/normalizers/test_gpu.py",
         "normalizers/base": "tests/normalizers/test_classic.py, tests/test_extending.py",
         "lstainnorm/fusion": "tests/lstainnorm/test_layer.py, test_attention.py",
         "lstainnorm/normalization": "tests/lstainnorm/test_layer.py",

@@ -2,11 +2,12 @@
 
 Without a GPU these stay untested: that tiles reach it through pinned memory, that the layer moves
 to it, that its output agrees with the CPU's, and that a fitted batch really fits. The choice of a
-device and the size of a batch are tested with torch's answers faked. The tests named `..._gpu` run
-where there is a CUDA device.
+device and the size of a batch are tested with torch's answers faked, the GPU's kernels interpreted
+(test_gpu.py). The tests named `..._gpu` run where there is a CUDA device (`make gpu`).
 """
 
 import importlib.util
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -133,12 +134,27 @@ def test_an_engine_that_cannot_be_is_refused_in_a_line() -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_the_kernel_is_for_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+CUDA = torch.device("cuda", 0)
+
+
+def test_auto_is_the_kernel_on_a_gpu_too() -> None:
     layer = normalizer().layer
-    monkeypatch.setattr(module, "resolve_device", lambda _: torch.device("meta"))
-    assert Normalizer(layer).engine == "torch"
-    with pytest.raises(ConfigError, match="on a CPU, not on meta"):
-        Normalizer(layer, engine="kernel")
+    assert module._fused(layer, CUDA, "auto") is not None
+    assert module._fused(layer, CUDA, "torch") is None
+    assert module._fused(normalizer("reference").layer, CUDA, "auto") is None
+
+
+def test_without_triton_torch_does_it_on_a_gpu_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = normalizer().layer
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "triton" else find(name)
+    )
+    with pytest.warns(RuntimeWarning, match="pip install triton"):
+        assert module._fused(layer, CUDA, "auto") is None
+    with pytest.raises(ConfigError, match="pip install triton"):
+        module._fused(layer, CUDA, "kernel")
+    assert module._fused(layer, torch.device("cpu"), "auto") is not None
 
 
 def test_without_numba_torch_does_it_and_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -425,49 +441,96 @@ def test_auto_without_cuda_is_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_batch_is_fitted_to_half_the_free_memory(
     monkeypatch: pytest.MonkeyPatch, free_gb: float, edge: int, expected: int
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (int(free_gb * 1e9), int(80e9)))
-    normalize = normalizer()
-    normalize.device = torch.device("cuda", 0)
+    on_fake_gpu(monkeypatch, int(free_gb * 1e9))
     tiles = np.broadcast_to(np.uint8(0), (1000, edge, edge, 3))
-    assert next(iter(normalize._batches(tiles))) == slice(0, expected)
+    assert batches(normalizer(), tiles)[0] == slice(0, expected)
+
+
+def on_fake_gpu(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, int(80e9)))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(
+        torch.cuda, "current_stream", lambda _: SimpleNamespace(synchronize=lambda: None)
+    )
+
+
+def batches(normalize: Normalizer, tiles: np.ndarray, room: int = 10**6) -> list[slice]:
+    """How tiles are divided on a device that has room for so many; nothing is computed."""
+
+    def work(part: slice) -> None:
+        if len(tiles[part]) > room:
+            raise torch.OutOfMemoryError
+
+    normalize.device = CUDA
+    return [part for part, _ in normalize._batches(tiles, BYTES_PER_PIXEL, work)]
 
 
 @pytest.mark.parametrize(("asked", "sizes"), [(None, [4, 3]), (3, [3, 3, 1]), (100, [7])])
 def test_batches_on_a_gpu(
     monkeypatch: pytest.MonkeyPatch, asked: int | None, sizes: list[int]
 ) -> None:
-    """Only how tiles are divided: nothing is computed on the device, which has room for 4."""
-    room = 2 * 4 * 24 * 40 * BYTES_PER_PIXEL
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (room, room))
+    """Fitted, with free memory for 4."""
+    on_fake_gpu(monkeypatch, 2 * 4 * 24 * 40 * BYTES_PER_PIXEL)
     normalize = normalizer()
-    normalize.device = torch.device("cuda", 0)
     normalize.batch_size = asked
     tiles = tissue(7)
-    parts = list(normalize._batches(tiles))
+    parts = batches(normalize, tiles)
     assert [len(tiles[part]) for part in parts] == sizes
     assert (np.concatenate([tiles[part] for part in parts]) == tiles).all()
+
+
+@pytest.mark.parametrize(
+    ("asked", "room", "sizes", "after"),
+    [(None, 2, [2, 2, 2, 1], None), (7, 3, [3, 3, 1], 3), (5, 1, [1] * 7, 1)],
+)
+def test_a_batch_that_does_not_fit_is_halved(
+    monkeypatch: pytest.MonkeyPatch,
+    asked: int | None,
+    room: int,
+    sizes: list[int],
+    after: int | None,
+) -> None:
+    on_fake_gpu(monkeypatch, 2 * 4 * 24 * 40 * BYTES_PER_PIXEL)
+    normalize = normalizer()
+    normalize.batch_size = asked
+    tiles = tissue(7)
+    parts = batches(normalize, tiles, room)
+    assert [len(tiles[part]) for part in parts] == sizes
+    assert (np.concatenate([tiles[part] for part in parts]) == tiles).all()
+    assert normalize.batch_size == after  # what was asked for is not tried again
+
+
+def test_a_tile_that_does_not_fit_is_an_error_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_fake_gpu(monkeypatch, 10**9)
+    with pytest.raises(ConfigError, match=r"40 x 24 px does not fit .* --device cpu") as caught:
+        batches(normalizer(), tissue(3), 0)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_cpu_works_tile_by_tile() -> None:
     normalize = normalizer()
     normalize.batch_size = 5
-    assert [part.stop - part.start for part in normalize._batches(tissue(3))] == [1, 1, 1]
+    parts = normalize._batches(tissue(3), BYTES_PER_PIXEL, lambda part: part)
+    assert [part.stop - part.start for part, _ in parts] == [1, 1, 1]
 
 
 @needs_gpu
+@pytest.mark.parametrize("engine", ["auto", "torch"])
 @pytest.mark.parametrize("preset", PRESETS)
-def test_it_agrees_with_the_cpu_on_a_gpu(preset: str) -> None:
+def test_it_agrees_with_the_cpu_on_a_gpu(preset: str, engine: Engine) -> None:
     tiles = np.concatenate([tiles_with_glass(5), blank()])
     expected, usable = normalizer(preset).normalize(tiles)
-    on_gpu = Normalizer(normalizer(preset).layer, "cuda", batch_size=4)
+    on_gpu = Normalizer(normalizer(preset).layer, "cuda", batch_size=4, engine=engine)
     assert next(on_gpu.layer.parameters()).is_cuda
+    assert on_gpu.engine == ("torch" if preset == "reference" else engine.replace("auto", "kernel"))
     out, usable_on_gpu = on_gpu.normalize(tiles)
     assert usable_on_gpu.tolist() == usable.tolist()
     assert np.abs(out.astype(int) - expected).max() <= 1
 
 
 @needs_gpu
-def test_a_fitted_batch_fits_on_a_gpu() -> None:
-    on_gpu = Normalizer(normalizer().layer, "cuda")
+@pytest.mark.parametrize("engine", ["kernel", "torch"])
+def test_a_fitted_batch_fits_on_a_gpu(engine: Engine) -> None:
+    on_gpu = Normalizer(normalizer().layer, "cuda", engine=engine)
     tiles = np.repeat(tissue(1, 256, 256), 300, axis=0)
     assert on_gpu(tiles, slide()).shape == tiles.shape

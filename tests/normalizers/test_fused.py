@@ -5,8 +5,10 @@ the rounding's, in torch too. No tile here is of that kind.
 """
 
 import copy
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,10 +93,14 @@ def in_float64(layer: LStainNorm) -> LStainNorm:
 
 
 def differences(
-    layer: LStainNorm, tiles: list[np.ndarray], statistics: Statistics | None, white: tuple | None
+    layer: LStainNorm,
+    tiles: list[np.ndarray],
+    statistics: Statistics | None,
+    white: tuple | None,
+    form: Callable[[LStainNorm], Any] = FusedLayer,
 ) -> np.ndarray:
     """|fused - float64| of all values of all tiles, in levels; also that both pass the same."""
-    fused, exact = FusedLayer(layer), in_float64(layer)
+    fused, exact = form(layer), in_float64(layer)
     found = []
     for tile in tiles:
         with torch.inference_mode():

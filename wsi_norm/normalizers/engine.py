@@ -1,12 +1,12 @@
-"""The learned layer at work on uint8 tiles: by kernels on a CPU, by PyTorch on a GPU."""
+"""The learned layer at work on uint8 tiles: by kernels, on a CPU or a GPU, or by PyTorch."""
 
 from __future__ import annotations
 
 import importlib.util
 import threading
 import warnings
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -30,8 +30,10 @@ from wsi_norm.pixels import UInt8, as_batch, to_float, to_levels
 
 if TYPE_CHECKING:
     from wsi_norm.normalizers.fused import FusedLayer
+    from wsi_norm.normalizers.gpu import GpuKernels
 
 Engine = Literal["auto", "kernel", "torch"]
+T = TypeVar("T")
 
 BYTES_PER_PIXEL = 400
 """Peak memory of the torch form per pixel: about thirty float32 images of three channels."""
@@ -57,12 +59,14 @@ class Normalizer:
     device
         "auto" (the first CUDA device, else the CPU), "cpu", "cuda" or "cuda:i".
     batch_size
-        Tiles per forward pass on a GPU; None fits it to the free memory. A CPU always works tile by
-        tile: it is no slower, and no byte of the result can depend on the batch.
+        Tiles per forward pass on a GPU, halved while they do not fit; None fits it to the free
+        memory. A CPU always works tile by tile: it is no slower, and no byte of the result can
+        depend on the batch.
     engine
-        "kernel": the fused form, on a CPU alone; it takes the layer's parameters once, here, and
-        agrees with "torch" to a rounding of the byte. "auto" is the kernel on a CPU, and torch on a
-        GPU, for the preset "reference" and, with a warning, where numba is not installed.
+        "kernel": the fused form, by numba on a CPU and by Triton on a GPU; it takes the layer's
+        parameters once, here, and agrees with "torch" to a rounding of the byte. "auto" is the
+        kernel, but torch for the preset "reference" and, with a warning, where numba or, for a GPU,
+        Triton is not installed.
     name, digest
         What a store says of it; see `StainNormalizer`.
 
@@ -88,6 +92,7 @@ class Normalizer:
         self.batch_size = batch_size
         self.name, self.digest = name, digest
         self._fused = _fused(self.layer, self.device, engine)
+        self._on_gpu = _on_gpu(self._fused, self.device)
         self._alone = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -196,32 +201,77 @@ class Normalizer:
     def _normalize(
         self, tiles: UInt8, statistics: Statistics | None, white: Triple | None
     ) -> tuple[UInt8, Bools]:
+        if self._on_gpu is not None:
+            return self._by_gpu_kernels(self._on_gpu, tiles, statistics, white)
         if self._fused is not None:
             return self._fused.normalize(tiles, statistics, white)
-        host = torch.tensor(np.ascontiguousarray(tiles))
-
-        def passes() -> list[tuple[slice, Tensor, Tensor]]:
-            parts = self._batches(tiles)
-            return [(part, *self._forward(host[part], statistics, white)) for part in parts]
-
-        if self.device.type == "cpu":
-            done = passes()
-        else:
-            host = host.pin_memory()
-            with self._alone:  # a batch is as large as the free memory allows
-                done = passes()
-                torch.cuda.current_stream(self.device).synchronize()
+        host = self._host(tiles)
         out, usable = np.empty(tiles.shape, np.uint8), np.ones(len(tiles), np.bool_)
-        for part, levels, known in done:
-            out[part], usable[part] = levels.numpy(), known.numpy()
+        for part, done in self._batches(
+            tiles, BYTES_PER_PIXEL, lambda part: self._forward(host[part], statistics, white)
+        ):
+            out[part], usable[part] = (values.numpy() for values in done)
         return out, usable
 
-    def _batches(self, tiles: UInt8) -> Iterator[slice]:
+    @torch.inference_mode()
+    def _by_gpu_kernels(
+        self,
+        on_gpu: GpuKernels,
+        tiles: UInt8,
+        statistics: Statistics | None,
+        white: Triple | None,
+    ) -> tuple[UInt8, Bools]:
+        host, out = self._host(tiles), np.empty(tiles.shape, np.uint8)
+        parameters, usable = on_gpu.parameters(host.numpy(), statistics, white)
+
+        def work(part: slice) -> Tensor:
+            own = parameters if len(parameters) == 1 else parameters[part]
+            there = (x.to(self.device, non_blocking=True) for x in (host[part], own))
+            return _to_host(on_gpu.transform(*there))
+
+        for part, levels in self._batches(tiles, on_gpu.bytes_per_pixel, work):
+            out[part] = levels.numpy()
+        on_gpu.keep(host.numpy(), out, usable)
+        return out, usable
+
+    def _host(self, tiles: UInt8) -> Tensor:
+        """A copy from where a GPU can fetch it."""
+        host = torch.empty(tiles.shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+        host.numpy()[...] = tiles
+        return host
+
+    def _batches(
+        self, tiles: UInt8, bytes_per_pixel: float, work: Callable[[slice], T]
+    ) -> list[tuple[slice, T]]:
+        """What `work` makes of batches of the tiles; what it leaves on the host is there.
+
+        A batch that does not fit into the GPU's memory (others use it too) is halved.
+        """
         if self.device.type == "cpu":
-            size = 1
-        else:
-            size = self.batch_size or _fitting_batch(self.device, tiles.shape[1] * tiles.shape[2])
-        return (slice(start, start + size) for start in range(0, len(tiles), size))
+            each = (slice(index, index + 1) for index in range(len(tiles)))
+            return [(part, work(part)) for part in each]
+        done: list[tuple[slice, T]] = []
+        height, width = tiles.shape[1:3]
+        with self._alone:  # a batch is as large as the free memory allows
+            size = self.batch_size or _fitting_batch(self.device, height * width * bytes_per_pixel)
+            start = 0
+            while start < len(tiles):
+                part = slice(start, min(start + size, len(tiles)))
+                try:
+                    done.append((part, work(part)))
+                except torch.OutOfMemoryError as error:
+                    size = (part.stop - start) // 2
+                    if not size:
+                        raise ConfigError(
+                            f"a tile of {width} x {height} px does not fit into the free memory of "
+                            f"{self.device}; use smaller tiles, or --device cpu"
+                        ) from error
+                    self.batch_size = self.batch_size and size
+                    torch.cuda.empty_cache()
+                else:
+                    start = part.stop
+            torch.cuda.current_stream(self.device).synchronize()
+        return done
 
     @torch.inference_mode()
     def _forward(
@@ -260,16 +310,15 @@ def _fused(layer: StainLayer, device: torch.device, engine: Engine) -> FusedLaye
     if engine not in get_args(Engine):
         raise ConfigError(f"engine {engine!r} is none of {', '.join(get_args(Engine))}")
     to_the_letter = isinstance(layer, ReferenceLayer)
-    if engine == "torch" or (engine == "auto" and (device.type != "cpu" or to_the_letter)):
+    if engine == "torch" or (engine == "auto" and to_the_letter):
         return None
-    if device.type != "cpu":
-        raise ConfigError(f"engine 'kernel' runs on a CPU, not on {device}; use engine 'torch'")
-    if importlib.util.find_spec("numba") is None:
+    needed = ["numba"] if device.type == "cpu" else ["numba", "triton"]
+    if lacking := [name for name in needed if importlib.util.find_spec(name) is None]:
         if engine == "kernel":
-            raise ConfigError("engine 'kernel' needs numba: pip install numba")
+            raise ConfigError(f"engine 'kernel' needs {lacking[0]}: pip install {lacking[0]}")
         warnings.warn(
-            "numba is not installed: the layer runs in PyTorch, many times slower "
-            "(pip install numba)",
+            f"{lacking[0]} is not installed: the layer runs in PyTorch, many times slower "
+            f"(pip install {lacking[0]})",
             RuntimeWarning,
             stacklevel=3,
         )
@@ -282,6 +331,14 @@ def _fused(layer: StainLayer, device: torch.device, engine: Engine) -> FusedLaye
         raise ConfigError(f"{error}; use engine 'torch'") from error
 
 
-def _fitting_batch(device: torch.device, pixels: int) -> int:
+def _on_gpu(fused: FusedLayer | None, device: torch.device) -> GpuKernels | None:
+    if fused is None or device.type == "cpu":
+        return None
+    from wsi_norm.normalizers.gpu import GpuKernels
+
+    return GpuKernels(fused, device)
+
+
+def _fitting_batch(device: torch.device, bytes_per_tile: float) -> int:
     free, _ = torch.cuda.mem_get_info(device)
-    return int(max(1, min(256, free // 2 // (pixels * BYTES_PER_PIXEL))))
+    return int(max(1, min(256, free // 2 // bytes_per_tile)))

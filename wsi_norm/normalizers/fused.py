@@ -68,7 +68,7 @@ class TileKernels(ABC):
     def __init__(
         self, kinds: tuple[int, ...], fusion: Any, tables: npt.NDArray[np.float32] = TABLES
     ) -> None:
-        self._kinds, self._fusion, self._tables = kinds, fusion, tables
+        self._kinds, self._fusion, self.tables = kinds, fusion, tables
         self._memory = threading.local()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -97,27 +97,30 @@ class TileKernels(ABC):
                 _apply(work, tile, done)
             return out, usable
         for index, (tile, done) in enumerate(zip(tiles, out, strict=True)):
-            level = white or triple(white_of_tiles(tile[None]))
-            own = self.measure_tile(tile, level)
+            own = own_statistics(self, tile, white)
             if own is None:
                 done[...], usable[index] = tile, False
             else:
-                _apply(self.work(own, level), tile, done)
+                _apply(self.work(own, own.white), tile, done)
         return out, usable
+
+    def form(self) -> tuple[Any, ...]:
+        """What does not depend on a slide: kinds, then the first five of `fusion`."""
+        return self._kinds, *self._fusion[:5]
 
     def work(self, statistics: Statistics, white: Triple) -> Work:
         """What is done to each tile of a slide; what follows from its statistics is done once."""
-        per_white, shadow = _per_white(white), self.shadow(statistics)
+        glass, shadow = per_white(white), self.shadow(statistics)
         coefficients = self.coefficients(statistics, white)
 
         def transform(tile: UInt8, out: UInt8) -> None:
             kernels.transform(
                 tile,
                 out,
-                per_white,
+                glass,
                 self.least_weight,
                 shadow,
-                self._tables,
+                self.tables,
                 self._kinds,
                 coefficients,
                 self._fusion,
@@ -223,9 +226,19 @@ class FusedLayer(TileKernels):
         return np.concatenate([np.log2(white), of_log, more, shift, 1 / np.array(white), [amount]])
 
 
+def own_statistics(normalizer: TileKernels, tile: UInt8, white: Triple | None) -> Statistics | None:
+    """A tile's own statistics, with this white or its own; None if it has (almost) no tissue."""
+    return normalizer.measure_tile(tile, white or triple(white_of_tiles(tile[None])))
+
+
 def _apply(work: Work, tile: UInt8, out: UInt8) -> None:
     """Do the work, but leave fill as it is."""
     work(tile, out)
+    keep_fill(tile, out)
+
+
+def keep_fill(tile: UInt8, out: UInt8) -> None:
+    """Put back what is fill in a tile (H, W, 3)."""
     if kernels.may_hold_fill(tile) and (fill := fill_mask(tile)) is not None:
         out[fill] = tile[fill]
 
@@ -243,7 +256,7 @@ def add_tile(pool: MomentPool, tile: UInt8, tissue: npt.NDArray[Any] | None, whi
     if OD in pool.spaces:
         darker[:] = np.ceil(255 * np.array(white) * np.exp(-LEAST_DENSITY))
     amount = kernels.moments(
-        tile, counted, _per_white(white), darker, TABLES, kinds, pool.circular_hue, sums, counts
+        tile, counted, per_white(white), darker, TABLES, kinds, pool.circular_hue, sums, counts
     )
     pool.add_sums(sums, counts, amount, counted.size)
 
@@ -263,7 +276,8 @@ def mean_fusion(weights: npt.NDArray[Any]) -> Any:
     return _arguments(kernels.MEAN, first=np.asarray(weights) / np.sum(weights))
 
 
-def _per_white(white: Triple) -> npt.NDArray[np.float32]:
+def per_white(white: Triple) -> npt.NDArray[np.float32]:
+    """1 / the byte value of glass, float32 (3,)."""
     return (1 / (255 * np.array(white))).astype(np.float32)
 
 
@@ -274,17 +288,17 @@ def _fusion(fusion: torch.nn.Module, spaces: int) -> Any:
         case SingleFusion():
             return mean_fusion(np.ones(1))
         case MeanFusion():
-            return mean_fusion(fusion.weight.double().clamp_min(MIN_WEIGHT).numpy())
+            return mean_fusion(fusion.weight.double().clamp_min(MIN_WEIGHT).cpu().numpy())
         case PaperFusion():
             return _arguments(
                 kernels.PAPER,
-                first=fusion.scale.numpy(),
-                second=fusion.shift.numpy(),
-                delta=fusion.delta.clamp_min(0).numpy(),
+                first=fusion.scale.cpu().numpy(),
+                second=fusion.shift.cpu().numpy(),
+                delta=fusion.delta.clamp_min(0).cpu().numpy(),
                 attention=fusion.attention,
             )
         case ProductFusion():
-            shares = fusion.logits.softmax(0).numpy()
+            shares = fusion.logits.softmax(0).cpu().numpy()
             return _arguments(kernels.PRODUCT, first=shares, attention=fusion.attention)
     raise ValueError(f"{type(fusion).__name__} of {spaces} spaces has no kernel")
 
@@ -301,6 +315,6 @@ def _arguments(
     if attention is not None:
         nodes = attention.nodes()
         for start, side in ((0, "query"), (4, "key")):
-            scores[:, start : start + 3] = getattr(attention, f"{side}_weight").detach()
-            scores[:, start + 3] = getattr(attention, f"{side}_bias").detach()
+            scores[:, start : start + 3] = getattr(attention, f"{side}_weight").detach().cpu()
+            scores[:, start + 3] = getattr(attention, f"{side}_bias").detach().cpu()
     return how, weights, scores, deltas, *chebyshev(nodes)
