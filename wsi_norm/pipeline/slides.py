@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Literal
 
 import torch
 
@@ -14,13 +15,14 @@ from wsi_norm.geometry import TileGrid
 from wsi_norm.location import exists, free_bytes
 from wsi_norm.machine import package_version, versions
 from wsi_norm.pipeline.finished import asked_sha256
-from wsi_norm.pipeline.job import Estimate, Prepared, SlideJob
-from wsi_norm.pipeline.kept import kept_normalizer
+from wsi_norm.pipeline.job import Estimate, Planned, Prepared, SlideJob
+from wsi_norm.pipeline.kept import check_files, check_owner, kept_normalizer
 from wsi_norm.pipeline.tiles import measure_slide, read_tiles, spread
-from wsi_norm.plan import SlidePlan, plan_grid, plan_slide, regions_sha256
-from wsi_norm.slide import Slide, open_slide
+from wsi_norm.plan import plan_grid, plan_slide, regions_sha256
+from wsi_norm.slide import Slide, SlideFiles, open_slide, slide_files
 from wsi_norm.stages import Seconds, Stage
 from wsi_norm.store import (
+    REMEDY,
     Counts,
     ModelMeta,
     Settings,
@@ -58,12 +60,11 @@ def prepare(job: SlideJob) -> Prepared:
     """
     torch.set_num_threads(1)
     seconds = Seconds()
-    with seconds.spent(Stage.PLANNING), ThreadPoolExecutor(1) as beside, _open(job) as slide:
-        beside.submit(kept_normalizer, job.model, job.config)  # loads while the slide is planned
-        store = None if job.config.overwrite else _existing(job, slide)
-        if store is None:
-            store = _create(job, slide, plan_slide(slide, job.source, job.config))
-    missing = [] if store.meta.complete else store.missing_shards(unreadable_too=True)
+    with seconds.spent(Stage.PLANNING), ThreadPoolExecutor(1) as beside:
+        files = _files(job)  # seen before the slide is opened
+        with _open(job) as slide:
+            beside.submit(kept_normalizer, job.model, job.config)  # loads while it is planned
+            store, missing = _to_do(job, slide, files)
     return Prepared(
         tiles=len(store),
         missing={shard: store.rows(shard).stop - store.rows(shard).start for shard in missing},
@@ -72,6 +73,7 @@ def prepare(job: SlideJob) -> Prepared:
         warnings=store.meta.warnings,
         seconds=seconds,
         counts=store.meta.counts,
+        plan=Planned(store.identity, files),
     )
 
 
@@ -81,11 +83,15 @@ def finish(job: SlideJob) -> Counts:
     Raises
     ------
     StoreError
-        A shard is missing or damaged.
+        A shard is missing or damaged, or the store is another run's by now.
+    SlideError
+        The slide is not the one that was planned.
     UnreadableSlideError
         More tiles than `max_unreadable` could not be read; the store stays incomplete.
     """
     store = TileStore.open(job.store, allow_partial=True)
+    check_owner(job, store)
+    check_files(job)
     if store.meta.counts is not None:
         return store.meta.counts
     counts = store.count()
@@ -131,24 +137,83 @@ def _open(job: SlideJob) -> Slide:
     )
 
 
-def _existing(job: SlideJob, slide: Slide) -> TileStore | None:
-    """The store an earlier run left, if it is of the same slide and settings."""
-    if not exists(job.store):
-        return None
-    store = TileStore.open(job.store, allow_partial=True)
-    if store.meta.complete and store.missing_shards():
-        store.reopen()
-    found = differences(store.meta, _settings(job, slide, plan_grid(slide, job.config)))
+def _files(job: SlideJob) -> SlideFiles:
+    try:
+        return slide_files(job.source.path)
+    except OSError as error:
+        raise UnreadableSlideError(
+            f"{error.filename or job.source.path}: cannot be read: {error.strerror or error}; "
+            "check the file, its folder and its disk"
+        ) from error
+
+
+def _to_do(job: SlideJob, slide: Slide, files: SlideFiles) -> tuple[TileStore, list[int]]:
+    """The slide's store, and the shards that are still to be written."""
+    if job.config.overwrite or not exists(job.store):
+        store = _create(job, slide, files, "replace" if job.config.overwrite else "keep")
+        _check_settings(job, slide, files, store.meta)  # another run may have been faster
+    elif job.config.repair:
+        return _repaired(job, slide, files)
+    else:
+        store = TileStore.open(job.store, allow_partial=True)
+        if problem := store.changed_attribute():
+            raise StoreError(f"{job.store}: {problem}; {REMEDY}")
+        _check_settings(job, slide, files, store.meta)
+        if store.meta.complete and store.missing_shards():
+            _reopen(job, slide, files, store)
+        store.sweep()
+    return store, [] if store.meta.complete else store.missing_shards(unreadable_too=True)
+
+
+def _repaired(job: SlideJob, slide: Slide, files: SlideFiles) -> tuple[TileStore, list[int]]:
+    """A store without what was damaged in it, and the shards that are to be written for it."""
+    try:
+        store = TileStore.open(job.store, allow_partial=True)
+        mended = bool(store.changed())
+    except StoreError:
+        mended = True
+    if mended:
+        store = _create(job, slide, files, "mend")
+    _check_settings(job, slide, files, store.meta)
+    was_complete = store.meta.complete
+    damaged, beside = store.damaged_shards(), store.damaged_beside()
+    if beside and not store.is_sealed:
+        raise StoreError(
+            f"{job.store}: {beside[0]}; it has no digests to repair it by: --overwrite"
+        )
+    if was_complete and (damaged or beside):
+        _reopen(job, slide, files, store)
+    store.drop(damaged)
+    store.sweep()
+    if was_complete or mended:
+        return store, sorted(damaged)
+    return store, store.missing_shards(unreadable_too=True)
+
+
+def _reopen(job: SlideJob, slide: Slide, files: SlideFiles, store: TileStore) -> None:
+    """Take a finished store up again, if what is written to it now can be as it was."""
+    unfinished = store.meta.model_copy(update={"complete": False})
+    _check_settings(job, slide, files, unfinished)
+    store.reopen()
+
+
+def _check_settings(job: SlideJob, slide: Slide, files: SlideFiles, meta: StoreMeta) -> None:
+    """StoreError if a store is not what the job would write."""
+    found = differences(meta, _settings(job, slide, files, plan_grid(slide, job.config)))
     if found:
         raise StoreError(
             f"{job.store}: written with other settings ({'; '.join(found)}); "
             "use --overwrite, or another --output"
         )
-    store.sweep()
-    return store
 
 
-def _create(job: SlideJob, slide: Slide, plan: SlidePlan) -> TileStore:
+def _create(
+    job: SlideJob,
+    slide: Slide,
+    files: SlideFiles,
+    existing: Literal["replace", "keep", "mend"],
+) -> TileStore:
+    plan = plan_slide(slide, job.source, job.config)
     needed, free = _expected_bytes(job, len(plan.tiles)), free_bytes(job.store.parent)
     if needed > free:
         raise StoreError(
@@ -164,13 +229,14 @@ def _create(job: SlideJob, slide: Slide, plan: SlidePlan) -> TileStore:
     if plan.tiles and not (statistics is None and normalizer.statistics == "slide"):
         after = normalizer.normalize(plan.thumbnail[None], statistics, plan.white)[0][0]
     meta = StoreMeta(
-        **dict(_settings(job, slide, plan.grid)),
+        **dict(_settings(job, slide, files, plan.grid)),
         white=plan.white,
         statistics=statistics.to_dict() if statistics is not None else None,
         warnings=tuple(warnings),
         tissue_share=float(plan.tissue_mask.mean()),
         asked_sha256=asked_sha256(replace(job, model=job.model.fixed(normalizer))),
     )
+    files.check(job.source.path)  # all of the plan is of one slide
     return TileStore.create(
         job.store,
         meta,
@@ -180,6 +246,7 @@ def _create(job: SlideJob, slide: Slide, plan: SlidePlan) -> TileStore:
         mask_downsample=plan.mask_downsample,
         thumbnail=plan.thumbnail,
         thumbnail_normalized=after,
+        existing=existing,
     )
 
 
@@ -187,10 +254,10 @@ def _expected_bytes(job: SlideJob, tiles: int) -> int:
     return int(tiles * 3 * job.config.tile_size**2 / CODECS[job.config.codec].ratio)
 
 
-def _settings(job: SlideJob, slide: Slide, grid: TileGrid) -> Settings:
+def _settings(job: SlideJob, slide: Slide, files: SlideFiles, grid: TileGrid) -> Settings:
     return Settings(
         package_version=package_version(),
-        slide=_slide_meta(job, slide),
+        slide=_slide_meta(job, slide, files),
         tiling=_tiling_meta(job, grid),
         tissue=TissueMeta(
             segmenter=job.config.segmenter,
@@ -203,13 +270,14 @@ def _settings(job: SlideJob, slide: Slide, grid: TileGrid) -> Settings:
     )
 
 
-def _slide_meta(job: SlideJob, slide: Slide) -> SlideMeta:
+def _slide_meta(job: SlideJob, slide: Slide, files: SlideFiles) -> SlideMeta:
     width, height = slide.dimensions
     return SlideMeta(
         name=job.source.name,
         file_name=slide.path.name,
         size_bytes=slide.path.stat().st_size,
         sha256_first_mib=slide.fingerprint(),
+        sha256_samples=files.sha256,
         vendor=slide.metadata.vendor,
         reader=slide.reader,
         reader_version=slide.reader_version,

@@ -263,6 +263,7 @@ class Drive:
         slide.prepared, slide.warnings = prepared, prepared.warnings
         slide.spent.add(prepared.seconds)
         slide.open_shards = len(prepared.missing)
+        slide.job = replace(slide.job, plan=prepared.plan)
         self._on_event(SlidePlanned(slide.job.source.name, sum(prepared.missing.values())))
         self._shards.extend((slide, shard) for shard in prepared.missing)
         if prepared.counts is not None:
