@@ -151,21 +151,27 @@ def _to_do(job: SlideJob, slide: Slide, files: SlideFiles) -> tuple[TileStore, l
     """The slide's store, and the shards that are still to be written."""
     if job.config.overwrite or not exists(job.store):
         store = _create(job, slide, files, "replace" if job.config.overwrite else "keep")
-        _check_settings(job, slide, files, store.meta)  # another run may have been faster
-    elif job.config.repair:
-        return _repaired(job, slide, files)
-    else:
-        store = TileStore.open(job.store, allow_partial=True)
-        if problem := store.changed_attribute():
-            raise StoreError(f"{job.store}: {problem}; {REMEDY}")
-        _check_settings(job, slide, files, store.meta)
-        if store.meta.complete and store.missing_shards():
-            _reopen(job, slide, files, store)
-        store.sweep()
-    return store, [] if store.meta.complete else store.missing_shards(unreadable_too=True)
+        return store, _unwritten(store)
+    wanted = _settings(job, slide, files, plan_grid(slide, job.config))
+    if job.config.repair:
+        return _repaired(job, slide, files, wanted)
+    store = TileStore.open(job.store, allow_partial=True)
+    if problem := store.changed_attribute():
+        raise StoreError(f"{job.store}: {problem}; {REMEDY}")
+    _check_settings(job, store.meta, wanted)
+    if store.meta.complete and store.missing_shards():
+        _reopen(job, store, wanted)
+    store.sweep()
+    return store, _unwritten(store)
 
 
-def _repaired(job: SlideJob, slide: Slide, files: SlideFiles) -> tuple[TileStore, list[int]]:
+def _unwritten(store: TileStore) -> list[int]:
+    return [] if store.meta.complete else store.missing_shards(unreadable_too=True)
+
+
+def _repaired(
+    job: SlideJob, slide: Slide, files: SlideFiles, wanted: Settings
+) -> tuple[TileStore, list[int]]:
     """A store without what was damaged in it, and the shards that are to be written for it."""
     try:
         store = TileStore.open(job.store, allow_partial=True)
@@ -174,32 +180,29 @@ def _repaired(job: SlideJob, slide: Slide, files: SlideFiles) -> tuple[TileStore
         mended = True
     if mended:
         store = _create(job, slide, files, "mend")
-    _check_settings(job, slide, files, store.meta)
+    _check_settings(job, store.meta, wanted)
     was_complete = store.meta.complete
     damaged, beside = store.damaged_shards(), store.damaged_beside()
     if beside and not store.is_sealed:
         raise StoreError(
-            f"{job.store}: {beside[0]}; it has no digests to repair it by: --overwrite"
+            f"{job.store}: {beside[0]}; it has no digests to repair it by: use --overwrite"
         )
     if was_complete and (damaged or beside):
-        _reopen(job, slide, files, store)
+        _reopen(job, store, wanted)
     store.drop(damaged)
     store.sweep()
-    if was_complete or mended:
-        return store, sorted(damaged)
-    return store, store.missing_shards(unreadable_too=True)
+    return store, sorted(damaged) if was_complete or mended else _unwritten(store)
 
 
-def _reopen(job: SlideJob, slide: Slide, files: SlideFiles, store: TileStore) -> None:
+def _reopen(job: SlideJob, store: TileStore, wanted: Settings) -> None:
     """Take a finished store up again, if what is written to it now can be as it was."""
-    unfinished = store.meta.model_copy(update={"complete": False})
-    _check_settings(job, slide, files, unfinished)
+    _check_settings(job, store.meta.model_copy(update={"complete": False}), wanted)
     store.reopen()
 
 
-def _check_settings(job: SlideJob, slide: Slide, files: SlideFiles, meta: StoreMeta) -> None:
+def _check_settings(job: SlideJob, meta: StoreMeta, wanted: Settings) -> None:
     """StoreError if a store is not what the job would write."""
-    found = differences(meta, _settings(job, slide, files, plan_grid(slide, job.config)))
+    found = differences(meta, wanted)
     if found:
         raise StoreError(
             f"{job.store}: written with other settings ({'; '.join(found)}); "
@@ -237,7 +240,7 @@ def _create(
         asked_sha256=asked_sha256(replace(job, model=job.model.fixed(normalizer))),
     )
     files.check(job.source.path)  # all of the plan is of one slide
-    return TileStore.create(
+    store = TileStore.create(
         job.store,
         meta,
         coords=plan.coords,
@@ -248,6 +251,8 @@ def _create(
         thumbnail_normalized=after,
         existing=existing,
     )
+    _check_settings(job, store.meta, meta.settings())  # another run may have been faster
+    return store
 
 
 def _expected_bytes(job: SlideJob, tiles: int) -> int:
