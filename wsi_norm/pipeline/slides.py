@@ -72,7 +72,7 @@ def prepare(job: SlideJob) -> Prepared:
         damaged=store.meta.slide.damage is not None,
         warnings=store.meta.warnings,
         seconds=seconds,
-        counts=store.meta.counts,
+        counts=store.meta.counts if store.meta.complete else None,
         plan=Planned(store.identity, files),
     )
 
@@ -92,7 +92,7 @@ def finish(job: SlideJob) -> Counts:
     store = TileStore.open(job.store, allow_partial=True)
     check_owner(job, store)
     check_files(job)
-    if store.meta.counts is not None:
+    if store.meta.complete and store.meta.counts is not None:
         return store.meta.counts
     counts = store.count()
     tiles, unreadable = counts["tiles"], counts[TileFlag.UNREADABLE.key]

@@ -143,15 +143,15 @@ class End:
 
     Attributes
     ----------
-    chunks
-        Offset and length of each tile's chunk.
+    tiles
+        How many there are.
     index
-        The bytes of the index.
+        Offset and length of each slot's chunk.
     checksums, digest
         The seal; empty where the store has none.
     """
 
-    chunks: tuple[tuple[int, int], ...]
+    tiles: int
     index: bytes
     checksums: bytes
     digest: bytes
@@ -176,8 +176,7 @@ def read_end(file: Path, tiles: int, slots: int, sealed: bool = False) -> End | 
     chunks = np.frombuffer(index, "<u8").reshape(slots, 2)[:tiles]
     if (chunks == _ABSENT).any() or int(chunks.sum(axis=1).max(initial=0)) > size - length:
         return None
-    where = tuple((int(offset), int(length)) for offset, length in chunks)
-    return End(where, index, tail[:seal], tail[seal : seal + digest])
+    return End(tiles, index, tail[:seal], tail[seal : seal + digest])
 
 
 def is_whole(file: Path, tiles: int, slots: int, sealed: bool = False) -> bool:
@@ -188,7 +187,8 @@ def is_whole(file: Path, tiles: int, slots: int, sealed: bool = False) -> bool:
 def other_chunks(data: bytes, end: End) -> list[int]:
     """Tiles of a sealed shard whose bytes are not those that its checksums are of."""
     found = []
-    for slot, (offset, length) in enumerate(end.chunks):
+    chunks = np.frombuffer(end.index, "<u8").reshape(-1, 2)[: end.tiles].tolist()
+    for slot, (offset, length) in enumerate(chunks):
         sealed = end.checksums[CHECKSUM_BYTES * slot : CHECKSUM_BYTES * (slot + 1)]
         chunk = data[offset : offset + length - CHECKSUM_BYTES]
         stored = data[offset + length - CHECKSUM_BYTES : offset + length]

@@ -167,7 +167,7 @@ class TileStore:
         except FileNotFoundError as error:
             raise StoreError(f"{path}: no store there; check the path") from error
         except _OPEN_ERRORS as error:
-            raise StoreError(f"{path}: cannot open the store: {error}") from error
+            raise StoreError(f"{path}: cannot open the store: {error}; {REMEDY}") from error
         try:
             meta = StoreMeta.model_validate(group.attrs.get(ATTRIBUTE))
         except ValidationError as error:
