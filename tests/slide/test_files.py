@@ -102,9 +102,7 @@ def test_what_lies_beside_a_slide_counts(tmp_path: Path, name: str, companion: s
     (tmp_path / "b.dat").write_bytes(b"another slide's")
     files.check(slide)
     beside.write_bytes(b"different")
-    assert f"changed during the run ({beside.name})" in refusal(
-        files.check, slide, kind=SlideError
-    )
+    assert f"changed during the run ({beside.name})" in refusal(files.check, slide, kind=SlideError)
 
 
 @pytest.mark.parametrize("named", ["folder", "file"])

@@ -166,9 +166,7 @@ def test_a_writer_notices_that_the_store_is_another(tmp_path: Path) -> None:
     store.write_shard(0, tiles, flags)
     other = create_store(store.path, NUMBER, store_meta(model={"sha256": "9" * 64}))
     before = tree(other.path)
-    assert "taken this store over" in refusal(
-        store.write_shard, 0, tiles, flags, kind=StoreError
-    )
+    assert "taken this store over" in refusal(store.write_shard, 0, tiles, flags, kind=StoreError)
     assert {name for name in tree(other.path) if "/c/" in name} == {
         name for name in before if "/c/" in name
     }
