@@ -53,8 +53,10 @@ def process_shard(job: SlideJob, shard: int) -> ShardResult:
     with seconds.spent(Stage.READING):
         try:
             check_files(job)  # it may be opened anew
-            pixels, errors = read_tiles(kept_slide(job, store.meta), grid, tiles)
-            check_files(job)
+            try:
+                pixels, errors = read_tiles(kept_slide(job, store.meta), grid, tiles)
+            finally:  # what a file that changes is read as, be it an error, says nothing
+                check_files(job)
         except SlideError:
             release_slide()
             raise

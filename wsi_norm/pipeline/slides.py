@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 
 from wsi_norm.choices import CODECS
-from wsi_norm.errors import StoreError, UnreadableSlideError
+from wsi_norm.errors import SlideError, StoreError, UnreadableSlideError
 from wsi_norm.geometry import TileGrid
 from wsi_norm.location import exists, free_bytes
 from wsi_norm.machine import package_version, versions
@@ -64,7 +64,11 @@ def prepare(job: SlideJob) -> Prepared:
         files = _files(job)  # seen before the slide is opened
         with _open(job) as slide:
             beside.submit(kept_normalizer, job.model, job.config)  # loads while it is planned
-            store, missing = _to_do(job, slide, files)
+            try:
+                store, missing = _to_do(job, slide, files)
+            except SlideError:
+                files.check(job.source.path)  # if it changed meanwhile, that is what to say
+                raise
     return Prepared(
         tiles=len(store),
         missing={shard: store.rows(shard).stop - store.rows(shard).start for shard in missing},
