@@ -172,6 +172,15 @@ def check_writable(folder: Path) -> None:
     remove(write_whole(folder / f".{uuid4().hex}", []))
 
 
+def clock_ns(folder: Path) -> int:
+    """What a folder's disk takes for the time now, ns: to be compared with times of its files."""
+    probe = write_whole(folder / f".{uuid4().hex}", [])
+    try:
+        return probe.stat().st_mtime_ns
+    finally:
+        remove(probe)
+
+
 def free_bytes(folder: Path) -> int:
     """Bytes that can be written there; the folder need not exist yet."""
     folder = folder.absolute()

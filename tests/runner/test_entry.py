@@ -18,7 +18,7 @@ from wsi_norm.errors import CheckpointError, ConfigError, StoreError
 from wsi_norm.lstainnorm import Statistics
 from wsi_norm.normalizers.model import Model
 from wsi_norm.report import RunSummary, SlideResult
-from wsi_norm.runner import ShardWritten, SlidePlanned
+from wsi_norm.runner import ShardWritten, SlidePlanned, SlidesFound
 from wsi_norm.store import TileFlag
 
 
@@ -132,17 +132,37 @@ def test_repair_writes_what_is_damaged_and_nothing_else(
     shards[1].write_bytes(data)
     if lost:
         (store / lost).unlink()
-    kept = shards[0].stat().st_ino
+    kept = shards[0].stat().st_mtime_ns
     (slide,) = run([slide_path], config(tmp_path / "out", repair=True)).slides
     assert slide.status == "done"
     assert tree(store) == tree(normal / "synthetic.zarr")
     rows = [len(range(*TileStore.open(store).rows(shard).indices(slide.tiles))) for shard in shards]
     assert slide.tiles_written == (sum(rows) if lost == "flags/c/0" else rows[1])
-    assert (shards[0].stat().st_ino == kept) == (lost != "flags/c/0")
+    assert (shards[0].stat().st_mtime_ns == kept) == (lost != "flags/c/0")
     before = {path: path.stat().st_mtime_ns for path in store.rglob("*")}
     (slide,) = run([slide_path], config(tmp_path / "out", repair=True)).slides
     assert (slide.status, slide.tiles_written) == ("skipped", 0)
     assert {path: path.stat().st_mtime_ns for path in store.rglob("*")} == before
+
+
+def test_overwrite_replaces_no_store_made_since(
+    normal: Path, slide_path: Path, tmp_path: Path
+) -> None:
+    """The younger run does the slide before the older, too told to overwrite, comes to it."""
+    output = Path(shutil.copytree(normal, tmp_path / "out"))
+    written: list[dict[str, bytes]] = []
+
+    def meanwhile(event: object) -> None:
+        if isinstance(event, SlidesFound) and not written:
+            younger = config(output, overwrite=True, codec="none")
+            assert run([slide_path], younger).exit_status == 0
+            written.append(tree(output / "synthetic.zarr"))
+
+    (slide,) = run([slide_path], config(output, overwrite=True), meanwhile).slides
+    assert "taken this store over" in (slide.error or "")
+    assert [tree(output / "synthetic.zarr")] == written
+    assert run([slide_path], config(output, overwrite=True)).exit_status == 0
+    assert tree(output / "synthetic.zarr") == tree(normal / "synthetic.zarr")
 
 
 def test_repair_of_a_store_of_other_settings_is_refused(

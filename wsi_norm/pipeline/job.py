@@ -27,7 +27,9 @@ class SlideJob:
     """One slide on its way: small, picklable, enough to do any part of the work anywhere.
 
     `apart` lets its reader work in a process of its own, so that a crash of it does no more harm.
-    `plan` is what its store and its files were when it was planned; None before.
+    `plan` is what its store and its files were when it was planned; None before. `began_ns` is when
+    the run began, by the clock of the stores' disk: with `overwrite`, stores made since are not its
+    to replace.
     """
 
     source: SlideSource
@@ -36,6 +38,7 @@ class SlideJob:
     model: Model
     apart: bool = False
     plan: Planned | None = None
+    began_ns: int | None = None
 
 
 @dataclass(frozen=True)

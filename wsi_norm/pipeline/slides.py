@@ -33,6 +33,7 @@ from wsi_norm.store import (
     TilingMeta,
     TissueMeta,
     differences,
+    taken_over,
     tiles_per_shard,
 )
 
@@ -153,8 +154,9 @@ def _files(job: SlideJob) -> SlideFiles:
 
 def _to_do(job: SlideJob, slide: Slide, files: SlideFiles) -> tuple[TileStore, list[int]]:
     """The slide's store, and the shards that are still to be written."""
-    if job.config.overwrite or not exists(job.store):
-        store = _create(job, slide, files, "replace" if job.config.overwrite else "keep")
+    replacing = job.config.overwrite and not _made_since(job)
+    if replacing or not exists(job.store):
+        store = _create(job, slide, files, "replace" if replacing else "keep")
         return store, _unwritten(store)
     wanted = _settings(job, slide, files, plan_grid(slide, job.config))
     if job.config.repair:
@@ -162,11 +164,19 @@ def _to_do(job: SlideJob, slide: Slide, files: SlideFiles) -> tuple[TileStore, l
     store = TileStore.open(job.store, allow_partial=True)
     if problem := store.changed_attribute():
         raise StoreError(f"{job.store}: {problem}; {REMEDY}")
+    if job.config.overwrite and differences(store.meta, wanted):
+        raise taken_over(job.store)
     _check_settings(job, store.meta, wanted)
     if store.meta.complete and store.missing_shards():
         _reopen(job, store, wanted)
     store.sweep()
     return store, _unwritten(store)
+
+
+def _made_since(job: SlideJob) -> bool:
+    """Whether the store was made since the run began: by another, or by an earlier try."""
+    made = TileStore.made_ns(job.store)
+    return made is not None and job.began_ns is not None and made > job.began_ns
 
 
 def _unwritten(store: TileStore) -> list[int]:

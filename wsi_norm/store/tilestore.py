@@ -189,6 +189,12 @@ class TileStore:
         """What changes when a store is created anew or its metadata are written; None: no store."""
         return location.stamp(path / ROOT)
 
+    @staticmethod
+    def made_ns(path: Path) -> int | None:
+        """When a store was made, by the clock of its disk; None: there is none."""
+        stamp = location.stamp(path / "tiles" / ROOT)
+        return None if stamp is None else stamp[1]
+
     def _check_owner(self) -> None:
         """StoreError if the store on disk is no longer the one that was opened."""
         stamp = self.stamp(self.path)
