@@ -168,7 +168,8 @@ def _to_do(job: SlideJob, slide: Slide, files: SlideFiles) -> tuple[TileStore, l
         raise taken_over(job.store)
     _check_settings(job, store.meta, wanted)
     if store.meta.complete and store.missing_shards():
-        _reopen(job, store, wanted)
+        _check_settings(job, _unfinished(store.meta), wanted)
+        store.reopen()
     store.sweep()
     return store, _unwritten(store)
 
@@ -201,17 +202,19 @@ def _repaired(
         raise StoreError(
             f"{job.store}: {beside[0]}; it has no digests to repair it by: use --overwrite"
         )
-    if was_complete and (damaged or beside):
-        _reopen(job, store, wanted)
-    store.drop(damaged)
+    again = was_complete and (damaged or beside)
+    if again:
+        _check_settings(job, _unfinished(store.meta), wanted)
+    store.drop(damaged)  # first: a run that is interrupted here has lost nothing that was whole
+    if again:
+        store.reopen()
     store.sweep()
     return store, sorted(damaged) if was_complete or mended else _unwritten(store)
 
 
-def _reopen(job: SlideJob, store: TileStore, wanted: Settings) -> None:
-    """Take a finished store up again, if what is written to it now can be as it was."""
-    _check_settings(job, store.meta.model_copy(update={"complete": False}), wanted)
-    store.reopen()
+def _unfinished(meta: StoreMeta) -> StoreMeta:
+    """What a finished store says once it is taken up again: then versions count, too."""
+    return meta.model_copy(update={"complete": False})
 
 
 def _check_settings(job: SlideJob, meta: StoreMeta, wanted: Settings) -> None:
