@@ -14,7 +14,7 @@ from tests.builders import refusal, tree
 from wsi_norm import RunConfig, TileStore
 from wsi_norm.errors import SlideError, StoreError
 from wsi_norm.normalizers.model import Model
-from wsi_norm.pipeline import SlideJob, finish, other_tiles, prepare, process_shard
+from wsi_norm.pipeline import SlideJob, finish, prepare, process_shard
 from wsi_norm.pipeline import slides as slides_module
 from wsi_norm.sources import find_slides
 from wsi_norm.synthetic import write_synthetic_slide
@@ -151,28 +151,3 @@ def test_runs_with_the_same_settings_help_each_other(job: SlideJob) -> None:
         process_shard(job if shard % 2 else younger, shard)
     assert finish(job) == finish(younger)
     assert TileStore.open(job.store).damage() == []
-
-
-def test_tiles_computed_anew(job: SlideJob, other_slide: Path) -> None:
-    store = TileStore.open(job.store, allow_partial=True)
-    for shard in store.missing_shards():
-        process_shard(job, shard)
-    finish(job)
-    assert other_tiles(job, 6) == (6, [])
-    assert other_tiles(job, 10**6) == (len(store), [])
-    rows = store.rows(1)
-    tiles, flags = store[rows], store.flags[rows]
-    tiles[3] = 255 - tiles[3]
-    tiles[4, 0, 0] ^= 0xFF  # a speck is no other tile
-    store.write_shard(1, tiles, flags)  # by the rules, so that no digest says anything
-    assert other_tiles(job, 10**6) == (len(store), [rows.start + 3])
-    copied(Path(job.source.path), other_slide)
-    assert "not the slide" in refusal(other_tiles, job, 1, kind=SlideError)
-
-
-def test_another_normaliser_is_not_compared(job: SlideJob) -> None:
-    for shard in TileStore.open(job.store, allow_partial=True).missing_shards():
-        process_shard(job, shard)
-    finish(job)
-    other = replace(job, model=Model("reinhard"))
-    assert "another normaliser" in refusal(other_tiles, other, 1, kind=StoreError)
