@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from wsi_norm.config import RunConfig
+from wsi_norm.config.reading import validated
 from wsi_norm.errors import ConfigError
 from wsi_norm.location import location, read_bytes
 from wsi_norm.pipeline import SlideJob
@@ -27,7 +28,7 @@ def job_of(store: Path) -> SlideJob:
         document: dict[str, Any] = json.loads(read_bytes(place))
         names = {Path(slide["store"]).name: slide["slide"] for slide in document["slides"]}
         slide = names.get(store.name)
-        config = RunConfig.model_validate(document["settings"])
+        config = validated(RunConfig, None, dict(document["settings"]), {})
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{place}: cannot be read, and says which slide {store.name} is of ({error}); run the "
