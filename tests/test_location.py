@@ -19,6 +19,8 @@ from upath import UPath
 
 from wsi_norm.location import (
     check_writable,
+    clock_ns,
+    draft_of,
     exists,
     free_bytes,
     listing,
@@ -32,6 +34,7 @@ from wsi_norm.location import (
     size,
     stamp,
     sweep,
+    sweep_drafts,
     write_text,
     write_whole,
 )
@@ -244,6 +247,36 @@ def test_a_draft_gets_its_name(tmp_path: Path, old: bool) -> None:
     publish(tmp_path / ".draft", tmp_path / "store")
     assert names(tmp_path) == ["store"]
     assert names(tmp_path / "store") == ["new"]
+
+
+def test_a_draft_leaves_a_folder_that_is_to_be_kept(tmp_path: Path) -> None:
+    folder, draft = tmp_path / "store [1]", draft_of(tmp_path / "store [1]")
+    assert draft.name.startswith(".")
+    assert draft != draft_of(folder)
+    for place in (folder / "old", draft / "new", tmp_path / ".store 1.x.draft" / "mine"):
+        write_whole(place, [b"x"])
+    assert not publish(draft, folder, replace=False)
+    assert names(folder) == ["old"]
+    sweep_drafts(folder)
+    assert names(tmp_path) == [".store 1.x.draft", "store [1]"]
+
+
+def test_what_is_not_to_appear_does_not(tmp_path: Path) -> None:
+    place = write_whole(tmp_path / "name", [b"old"])
+
+    def refuse() -> None:
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        write_whole(place, [b"new"], refuse)
+    assert names(tmp_path) == ["name"]
+    assert place.read_bytes() == b"old"
+
+
+def test_the_clock_of_a_folder_goes_on(tmp_path: Path) -> None:
+    began = clock_ns(tmp_path)
+    assert names(tmp_path) == []
+    assert began <= write_whole(tmp_path / "name", []).stat().st_mtime_ns
 
 
 def test_litter_is_swept_and_nothing_else(tmp_path: Path) -> None:

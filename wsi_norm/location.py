@@ -7,11 +7,13 @@ is a change here. So far only paths are written to; slides are read from URLs, t
 from __future__ import annotations
 
 import errno
+import glob
 import math
 import os
 import shutil
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -101,17 +103,21 @@ def read_tail(place: Path, length: int) -> tuple[int, bytes]:
         return whole, stream.read()
 
 
-def write_whole(place: Path, pieces: Iterable[Any]) -> Path:
+def write_whole(
+    place: Path, pieces: Iterable[Any], before: Callable[[], None] = lambda: None
+) -> Path:
     """Write an object that appears under its name only when whole, with its folder.
 
     Whatever happens, an older object of that name stays until then. Nothing is synced to disk by
-    force. A writer that is killed leaves a `*.partial` file, which `sweep` removes.
+    force. A writer that is killed leaves a `*.partial` file, which `sweep` removes. `before` is
+    called when all is written; if it raises, nothing appears.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
     draft = place.with_name(f"{place.name}.{uuid4().hex}.partial")
     try:
         with draft.open("xb") as stream:
             stream.writelines(pieces)
+        before()
         draft.replace(place)
     finally:
         draft.unlink(missing_ok=True)
@@ -136,7 +142,8 @@ def remove(place: Path) -> None:
 def remove_tree(folder: Path) -> None:
     """Remove a folder with all that is in it, if it is there."""
     if exists(folder):
-        shutil.rmtree(folder)
+        with suppress(FileNotFoundError):  # another process removes it, too
+            shutil.rmtree(folder)
 
 
 def remove_if_empty(folder: Path) -> None:
@@ -145,10 +152,36 @@ def remove_if_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def publish(draft: Path, folder: Path) -> None:
-    """Give a finished folder its name, in place of what had it."""
-    remove_tree(folder)
-    draft.rename(folder)
+def draft_of(folder: Path) -> Path:
+    """A hidden place beside a folder in which to make it; nobody else's."""
+    return folder.with_name(f".{folder.name}.{uuid4().hex}.draft")
+
+
+def publish(draft: Path, folder: Path, replace: bool = True) -> bool:
+    """Give a finished folder its name; whether it got it.
+
+    What had the name goes, or with `replace=False` keeps it: then, and only then, False.
+    """
+    while True:
+        try:
+            draft.rename(folder)
+        except OSError as error:
+            if error.errno not in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}:
+                raise
+        else:
+            return True
+        if not replace:
+            return False
+        with suppress(FileNotFoundError):  # somebody else was faster to take it away
+            old = draft_of(folder)
+            folder.rename(old)  # at once: nobody finds half a folder
+            remove_tree(old)
+
+
+def sweep_drafts(folder: Path) -> None:
+    """Remove drafts of a folder that killed writers left behind."""
+    for litter in folder.parent.glob(f".{glob.escape(folder.name)}.*draft"):
+        remove_tree(litter)
 
 
 def sweep(folder: Path) -> None:
@@ -160,6 +193,15 @@ def sweep(folder: Path) -> None:
 def check_writable(folder: Path) -> None:
     """Make a folder, and find out whether objects can be made in it; OSError if not."""
     remove(write_whole(folder / f".{uuid4().hex}", []))
+
+
+def clock_ns(folder: Path) -> int:
+    """What a folder's disk takes for the time now, ns: to be compared with times of its files."""
+    probe = write_whole(folder / f".{uuid4().hex}", [])
+    try:
+        return probe.stat().st_mtime_ns
+    finally:
+        remove(probe)
 
 
 def free_bytes(folder: Path) -> int:

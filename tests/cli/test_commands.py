@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,55 @@ def test_verify_names_what_is_damaged(
     (store / "coords/c/0/0").unlink()
     assert exit_status("verify", store) == 1
     assert "coords: missing" in capsys.readouterr().err
+
+
+def test_verify_says_each_store_in_a_line_and_goes_on(
+    slide_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = ["run", slide_path, "-n", "0", "-q", "--tile-size", "512", "--step", "256"]
+    assert exit_status(*run, "-o", tmp_path) == 0
+    whole = tmp_path / "synthetic.zarr"
+    for name in ("a", "b", "c", "d"):
+        shutil.copytree(whole, tmp_path / f"{name}.zarr")
+    (tmp_path / "a.zarr/zarr.json").write_bytes(b"{")
+    first, second = (tmp_path / f"b.zarr/tiles/c/{shard}/0/0/0" for shard in range(2))
+    first.write_bytes(second.read_bytes())
+    shutil.rmtree(tmp_path / "c.zarr/coords")
+    root = tmp_path / "d.zarr/zarr.json"
+    root.write_text(root.read_text().replace('"overlap_px": 256', '"overlap_px": 255'))
+    capsys.readouterr()
+    assert exit_status("verify", tmp_path, "--deep", "3") == 1
+    said = capsys.readouterr()
+    lines = said.err.splitlines()
+    assert [line.split(": ")[1] for line in lines] == [f"{tmp_path / n}.zarr" for n in "abcd"]
+    assert all("--repair" in line for line in lines)
+    assert "shard 0 (tiles 0-15)" in lines[1]
+    assert "shard 1" not in lines[1]
+    tiles = len(TileStore.open(whole))
+    assert said.out == (
+        f"{whole}: {tiles} tiles in {-(-tiles // 16)} shards, all whole; "
+        "3 tiles computed anew are the same\n"
+    )
+
+
+def test_verify_deep_names_tiles_that_are_not_the_slides(
+    slide_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_status("run", slide_path, "-n", "0", "-q", "-o", tmp_path) == 0
+    store = TileStore.open(tmp_path / "synthetic.zarr")
+    tiles, flags = store[:], store.flags
+    assert store.shards == 1
+    tiles[2] //= 2
+    store.reopen()
+    store.write_shard(0, tiles, flags)
+    store.finish()
+    assert exit_status("verify", store.path) == 0
+    assert exit_status("verify", "--deep", store.path, "--deep", "1000") == 1
+    assert f"{store.path}: tile 2: not what its slide gives" in capsys.readouterr().err
+    (tmp_path / "run.json").unlink()
+    assert exit_status("verify", "--deep", store.path) == 1
+    err = capsys.readouterr().err
+    assert f"{store.path}: {tmp_path / 'run.json'}: cannot be read" in err
 
 
 def test_verify_refuses_what_is_no_store(

@@ -82,6 +82,7 @@ def test_every_key_can_stand_in_a_file(tmp_path: Path) -> None:
         "background": "preserve",
         "codec": "blosc",
         "overwrite": "true",
+        "repair": "false",
         "report": "false",
         "reader": "tiffslide",
         "device": "cpu",
@@ -104,7 +105,7 @@ def test_every_key_can_stand_in_a_file(tmp_path: Path) -> None:
     assert config.cluster is None
     defaults = RunConfig()
     same = {key for key in lines if getattr(config, key) == getattr(defaults, key)}
-    assert same == {"gpus", "cluster", "target"}
+    assert same == {"gpus", "cluster", "target", "repair"}
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "---\n"])

@@ -17,8 +17,8 @@ from wsi_norm import RunConfig, TileStore, load_checkpoint, run
 from wsi_norm.errors import CheckpointError, ConfigError, StoreError
 from wsi_norm.lstainnorm import Statistics
 from wsi_norm.normalizers.model import Model
-from wsi_norm.report import SlideResult
-from wsi_norm.runner import ShardWritten, SlidePlanned
+from wsi_norm.report import RunSummary, SlideResult
+from wsi_norm.runner import ShardWritten, SlidePlanned, SlidesFound
 from wsi_norm.store import TileFlag
 
 
@@ -119,6 +119,89 @@ def test_a_finished_store_that_lost_a_shard_gets_it_back(
     assert slide.status == "done"
     assert 0 < slide.tiles_written < slide.tiles
     assert tree(tmp_path / "out" / "synthetic.zarr") == tree(normal / "synthetic.zarr")
+
+
+@pytest.mark.parametrize("lost", ["", "zarr.json", "thumbnail/c/0/0/0", "flags/c/0"])
+def test_repair_writes_what_is_damaged_and_nothing_else(
+    normal: Path, slide_path: Path, tmp_path: Path, lost: str
+) -> None:
+    store = Path(shutil.copytree(normal, tmp_path / "out")) / "synthetic.zarr"
+    shards = {shard: store / f"tiles/c/{shard}/0/0/0" for shard in range(2)}
+    data = bytearray(shards[1].read_bytes())
+    data[5000] ^= 1
+    shards[1].write_bytes(data)
+    if lost:
+        (store / lost).unlink()
+    kept = shards[0].stat().st_mtime_ns
+    (slide,) = run([slide_path], config(tmp_path / "out", repair=True)).slides
+    assert slide.status == "done"
+    assert tree(store) == tree(normal / "synthetic.zarr")
+    rows = [len(range(*TileStore.open(store).rows(shard).indices(slide.tiles))) for shard in shards]
+    assert slide.tiles_written == (sum(rows) if lost == "flags/c/0" else rows[1])
+    assert (shards[0].stat().st_mtime_ns == kept) == (lost != "flags/c/0")
+    before = {path: path.stat().st_mtime_ns for path in store.rglob("*")}
+    (slide,) = run([slide_path], config(tmp_path / "out", repair=True)).slides
+    assert (slide.status, slide.tiles_written) == ("skipped", 0)
+    assert {path: path.stat().st_mtime_ns for path in store.rglob("*")} == before
+
+
+def test_overwrite_replaces_no_store_made_since(
+    normal: Path, slide_path: Path, tmp_path: Path
+) -> None:
+    """The younger run does the slide before the older, too told to overwrite, comes to it."""
+    output = Path(shutil.copytree(normal, tmp_path / "out"))
+    written: list[dict[str, bytes]] = []
+
+    def meanwhile(event: object) -> None:
+        if isinstance(event, SlidesFound) and not written:
+            younger = config(output, overwrite=True, codec="none")
+            assert run([slide_path], younger).exit_status == 0
+            written.append(tree(output / "synthetic.zarr"))
+
+    (slide,) = run([slide_path], config(output, overwrite=True), meanwhile).slides
+    assert "taken this store over" in (slide.error or "")
+    assert [tree(output / "synthetic.zarr")] == written
+    assert run([slide_path], config(output, overwrite=True)).exit_status == 0
+    assert tree(output / "synthetic.zarr") == tree(normal / "synthetic.zarr")
+
+
+def test_repair_of_a_store_of_other_settings_is_refused(
+    normal: Path, slide_path: Path, tmp_path: Path
+) -> None:
+    store = Path(shutil.copytree(normal, tmp_path / "out")) / "synthetic.zarr"
+    (store / "zarr.json").unlink()
+    before = tree(store)
+    (slide,) = run([slide_path], config(tmp_path / "out", repair=True, codec="none")).slides
+    assert slide.status == "failed"
+    assert "cannot be repaired" in (slide.error or "")
+    assert tree(store) == before
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"overwrite": True}, {"overwrite": True, "ckpt": "paper"}]
+)
+def test_a_younger_run_on_the_same_folder(
+    normal: Path, slide_path: Path, tmp_path: Path, settings: dict[str, object]
+) -> None:
+    """It comes and ends while the older is held up between two shards."""
+    younger: list[RunSummary] = []
+
+    def meanwhile(event: object) -> None:
+        if isinstance(event, ShardWritten) and not younger:
+            younger.append(run([slide_path], config(tmp_path, **settings)))
+
+    (slide,) = run([slide_path], config(tmp_path), meanwhile).slides
+    assert younger[0].exit_status == 0
+    store = TileStore.open(tmp_path / "synthetic.zarr")
+    assert store.damage() == []
+    if "ckpt" in settings:
+        assert "another run has taken this store over" in (slide.error or "")
+        assert store.meta.model.preset == "paper"
+        run([slide_path], config(tmp_path / "alone", ckpt="paper"))
+        assert tree(store.path) == tree(tmp_path / "alone" / "synthetic.zarr")
+    else:
+        assert slide.status == "done"
+        assert tree(store.path) == tree(normal / "synthetic.zarr")
 
 
 def test_relative_paths_work_from_any_directory(
@@ -448,7 +531,7 @@ def test_a_slide_that_is_gone_for_a_moment_leaves_no_white_tiles(
 
     (result,) = run([slide], config(tmp_path / "out", workers=0), cut).slides
     assert result.status == "failed"
-    assert "cannot be opened any more" in (result.error or "")
+    assert "changed during the run" in (result.error or "")
     store = TileStore.open(tmp_path / "out" / "synthetic.zarr", allow_partial=True)
     assert store.missing_shards()
     assert not (store.flags & TileFlag.UNREADABLE).any()

@@ -38,7 +38,17 @@ UNUSED = {
 """Settings and the normalisers that have no use for them."""
 
 NOT_IN_A_STORE = {
-    *("slides", "slides_csv", "recursive", "output", "report", "profile", "overwrite", "dry_run"),
+    *(
+        "slides",
+        "slides_csv",
+        "recursive",
+        "output",
+        "report",
+        "profile",
+        "overwrite",
+        "repair",
+        "dry_run",
+    ),
     *("device", "gpus", "batch_size", "workers", "scheduler", "cluster", "fail_fast"),
     *("ckpt", "template", "target", "roi"),  # files: what is in them counts, not where they lie
 }
@@ -126,6 +136,9 @@ class RunConfig(Group):
     overwrite: Annotated[bool, Option(off="--resume")] = Field(
         default=False, description="start anew where a store exists, or go on"
     )
+    repair: bool = Field(
+        default=False, description="look at every byte of stores that exist, redo what is damaged"
+    )
     report: bool = Field(default=True, description="write report.html, run.json and slides.csv")
     profile: bool = Field(default=False, description="write profile.md: where the time went")
 
@@ -188,6 +201,8 @@ class RunConfig(Group):
                 f"overlap {self.overlap} must be less than tile_size {self.tile_size} by "
                 f"{MIN_STEP_PX} px at least"
             )
+        if self.overwrite and self.repair:
+            raise ValueError("give either overwrite or repair, not both")
         if self.gpus and self.device not in {"auto", "cuda"}:
             raise ValueError("give either gpus or device, not both")
         if sum(x is not None for x in (self.scheduler, self.cluster)) + bool(self.gpus) > 1:

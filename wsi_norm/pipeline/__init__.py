@@ -5,18 +5,21 @@ closes the store. All three run anywhere, given paths and settings.
 """
 
 from wsi_norm.pipeline.finished import finished_before
-from wsi_norm.pipeline.job import Estimate, Prepared, ShardResult, SlideJob
+from wsi_norm.pipeline.job import Estimate, Planned, Prepared, ShardResult, SlideJob
+from wsi_norm.pipeline.recomputed import other_tiles
 from wsi_norm.pipeline.shards import process_shard
 from wsi_norm.pipeline.slides import estimate, finish, prepare
 
 __all__ = [
     "Estimate",
+    "Planned",
     "Prepared",
     "ShardResult",
     "SlideJob",
     "estimate",
     "finish",
     "finished_before",
+    "other_tiles",
     "prepare",
     "process_shard",
 ]

@@ -8,9 +8,18 @@ from pathlib import Path
 
 from wsi_norm.config import RunConfig
 from wsi_norm.normalizers.model import Model
+from wsi_norm.slide import SlideFiles
 from wsi_norm.sources import SlideSource
 from wsi_norm.stages import Seconds
 from wsi_norm.store import Counts
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What the shards of a slide rely on: the store's identity, and the slide's files."""
+
+    identity: str
+    files: SlideFiles
 
 
 @dataclass(frozen=True)
@@ -18,6 +27,9 @@ class SlideJob:
     """One slide on its way: small, picklable, enough to do any part of the work anywhere.
 
     `apart` lets its reader work in a process of its own, so that a crash of it does no more harm.
+    `plan` is what its store and its files were when it was planned; None before. `began_ns` is when
+    the run began, by the clock of the stores' disk: with `overwrite`, stores made since are not its
+    to replace.
     """
 
     source: SlideSource
@@ -25,6 +37,8 @@ class SlideJob:
     config: RunConfig
     model: Model
     apart: bool = False
+    plan: Planned | None = None
+    began_ns: int | None = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +59,8 @@ class Prepared:
         Spent on planning and statistics.
     counts
         Those of a store that is finished and needs nothing; else None.
+    plan
+        What its shards are to rely on; None where there are none to be written.
     """
 
     tiles: int
@@ -54,6 +70,7 @@ class Prepared:
     warnings: tuple[str, ...]
     seconds: Seconds
     counts: Counts | None = None
+    plan: Planned | None = None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from wsi_norm.normalizers.base import StainNormalizer
 from wsi_norm.normalizers.model import Model
 from wsi_norm.pipeline.job import SlideJob
 from wsi_norm.slide import Slide, open_slide
-from wsi_norm.store import StoreMeta, TileStore
+from wsi_norm.store import StoreMeta, TileStore, taken_over
 
 _loading = threading.Lock()
 _normalizer: tuple[object, StainNormalizer] | None = None
@@ -41,7 +41,8 @@ def kept_slide(job: SlideJob, meta: StoreMeta) -> Slide:
     It is known by what it holds, too: a scheduler's workers outlive a run, and the file may have
     been replaced since.
     """
-    wanted = job.source.path, job.config.reader, meta.slide, job.apart
+    files = job.plan.files if job.plan is not None else None
+    wanted = job.source.path, job.config.reader, meta.slide, job.apart, files
     held: tuple[object, Slide] | None = getattr(_thread, "slide", None)
     if held is not None and held[0] == wanted:
         return held[1]
@@ -51,6 +52,18 @@ def kept_slide(job: SlideJob, meta: StoreMeta) -> Slide:
     )
     _thread.slide = wanted, slide
     return slide
+
+
+def check_owner(job: SlideJob, store: TileStore) -> None:
+    """StoreError if a store is not the one that the job was planned for."""
+    if job.plan is not None and job.plan.identity != store.identity:
+        raise taken_over(job.store)
+
+
+def check_files(job: SlideJob) -> None:
+    """SlideError if the slide is not the one that the job was planned for."""
+    if job.plan is not None:
+        job.plan.files.check(job.source.path)
 
 
 def release_slide() -> None:

@@ -16,7 +16,14 @@ from wsi_norm.glass import fill_mask
 from wsi_norm.lstainnorm import Statistics
 from wsi_norm.machine import peak_memory_bytes
 from wsi_norm.pipeline.job import ShardResult, SlideJob
-from wsi_norm.pipeline.kept import kept_normalizer, kept_slide, kept_store, release_slide
+from wsi_norm.pipeline.kept import (
+    check_files,
+    check_owner,
+    kept_normalizer,
+    kept_slide,
+    kept_store,
+    release_slide,
+)
 from wsi_norm.pipeline.tiles import read_tiles
 from wsi_norm.stages import Seconds, Stage
 from wsi_norm.store import StoreMeta, TileFlag
@@ -28,21 +35,34 @@ MOSTLY = 0.5
 
 
 def process_shard(job: SlideJob, shard: int) -> ShardResult:
-    """Fill one shard of a prepared store. Idempotent: running it twice writes the same bytes."""
+    """Fill one shard of a prepared store. Idempotent: running it twice writes the same bytes.
+
+    Raises
+    ------
+    SlideError
+        The slide cannot be read, or is another than the one that was planned.
+    StoreError
+        The store cannot be written, or is another run's by now.
+    """
     torch.set_num_threads(1)  # as many tasks as cores run at once, and sums keep their order
     layout = kept_store(job.store)
     store, grid = layout.store, layout.grid
+    check_owner(job, store)
     tiles = [grid.tile_at(x, y) for x, y in layout.coords[store.rows(shard)].tolist()]
     seconds = Seconds()
     with seconds.spent(Stage.READING):
         try:
-            pixels, errors = read_tiles(kept_slide(job, store.meta), grid, tiles)
+            check_files(job)  # it may be opened anew
+            try:
+                pixels, errors = read_tiles(kept_slide(job, store.meta), grid, tiles)
+            finally:  # what a file that changes is read as, be it an error, says nothing
+                check_files(job)
         except SlideError:
             release_slide()
             raise
     with seconds.spent(Stage.COMPUTING):
         readable = np.array([error is None for error in errors])
-        done, usable = _normalize(job, store.meta, pixels, readable)
+        done, usable = normalized(job, store.meta, pixels, readable)
     with seconds.spent(Stage.WRITING):
         store.write_shard(shard, done, _flags(grid, tiles, errors, usable, pixels))
     failed = [index for index, error in enumerate(errors) if error is not None]
@@ -57,7 +77,7 @@ def process_shard(job: SlideJob, shard: int) -> ShardResult:
     )
 
 
-def _normalize(
+def normalized(
     job: SlideJob, meta: StoreMeta, pixels: UInt8, readable: npt.NDArray[np.bool_]
 ) -> tuple[UInt8, npt.NDArray[np.bool_]]:
     """Normalised tiles, and which had usable statistics; the others are as they were."""

@@ -5,22 +5,24 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Literal
 
 import torch
 
 from wsi_norm.choices import CODECS
-from wsi_norm.errors import StoreError, UnreadableSlideError
+from wsi_norm.errors import SlideError, StoreError, UnreadableSlideError
 from wsi_norm.geometry import TileGrid
 from wsi_norm.location import exists, free_bytes
 from wsi_norm.machine import package_version, versions
 from wsi_norm.pipeline.finished import asked_sha256
-from wsi_norm.pipeline.job import Estimate, Prepared, SlideJob
-from wsi_norm.pipeline.kept import kept_normalizer
+from wsi_norm.pipeline.job import Estimate, Planned, Prepared, SlideJob
+from wsi_norm.pipeline.kept import check_files, check_owner, kept_normalizer
 from wsi_norm.pipeline.tiles import measure_slide, read_tiles, spread
-from wsi_norm.plan import SlidePlan, plan_grid, plan_slide, regions_sha256
-from wsi_norm.slide import Slide, open_slide
+from wsi_norm.plan import plan_grid, plan_slide, regions_sha256
+from wsi_norm.slide import Slide, SlideFiles, open_slide, slide_files
 from wsi_norm.stages import Seconds, Stage
 from wsi_norm.store import (
+    REMEDY,
     Counts,
     ModelMeta,
     Settings,
@@ -31,6 +33,7 @@ from wsi_norm.store import (
     TilingMeta,
     TissueMeta,
     differences,
+    taken_over,
     tiles_per_shard,
 )
 
@@ -58,12 +61,15 @@ def prepare(job: SlideJob) -> Prepared:
     """
     torch.set_num_threads(1)
     seconds = Seconds()
-    with seconds.spent(Stage.PLANNING), ThreadPoolExecutor(1) as beside, _open(job) as slide:
-        beside.submit(kept_normalizer, job.model, job.config)  # loads while the slide is planned
-        store = None if job.config.overwrite else _existing(job, slide)
-        if store is None:
-            store = _create(job, slide, plan_slide(slide, job.source, job.config))
-    missing = [] if store.meta.complete else store.missing_shards(unreadable_too=True)
+    with seconds.spent(Stage.PLANNING), ThreadPoolExecutor(1) as beside:
+        files = _files(job)  # seen before the slide is opened
+        with _open(job) as slide:
+            beside.submit(kept_normalizer, job.model, job.config)  # loads while it is planned
+            try:
+                store, missing = _to_do(job, slide, files)
+            except SlideError:
+                files.check(job.source.path)  # if it changed meanwhile, that is what to say
+                raise
     return Prepared(
         tiles=len(store),
         missing={shard: store.rows(shard).stop - store.rows(shard).start for shard in missing},
@@ -71,7 +77,8 @@ def prepare(job: SlideJob) -> Prepared:
         damaged=store.meta.slide.damage is not None,
         warnings=store.meta.warnings,
         seconds=seconds,
-        counts=store.meta.counts,
+        counts=store.meta.counts if store.meta.complete else None,
+        plan=Planned(store.identity, files),
     )
 
 
@@ -81,12 +88,16 @@ def finish(job: SlideJob) -> Counts:
     Raises
     ------
     StoreError
-        A shard is missing or damaged.
+        A shard is missing or damaged, or the store is another run's by now.
+    SlideError
+        The slide is not the one that was planned.
     UnreadableSlideError
         More tiles than `max_unreadable` could not be read; the store stays incomplete.
     """
     store = TileStore.open(job.store, allow_partial=True)
-    if store.meta.counts is not None:
+    check_owner(job, store)
+    check_files(job)
+    if store.meta.complete and store.meta.counts is not None:
         return store.meta.counts
     counts = store.count()
     tiles, unreadable = counts["tiles"], counts[TileFlag.UNREADABLE.key]
@@ -131,24 +142,98 @@ def _open(job: SlideJob) -> Slide:
     )
 
 
-def _existing(job: SlideJob, slide: Slide) -> TileStore | None:
-    """The store an earlier run left, if it is of the same slide and settings."""
-    if not exists(job.store):
-        return None
+def _files(job: SlideJob) -> SlideFiles:
+    try:
+        return slide_files(job.source.path)
+    except OSError as error:
+        raise UnreadableSlideError(
+            f"{error.filename or job.source.path}: cannot be read: {error.strerror or error}; "
+            "check the file, its folder and its disk"
+        ) from error
+
+
+def _to_do(job: SlideJob, slide: Slide, files: SlideFiles) -> tuple[TileStore, list[int]]:
+    """The slide's store, and the shards that are still to be written."""
+    replacing = job.config.overwrite and not _made_since(job)
+    if replacing or not exists(job.store):
+        store = _create(job, slide, files, "replace" if replacing else "keep")
+        return store, _unwritten(store)
+    wanted = _settings(job, slide, files, plan_grid(slide, job.config))
+    if job.config.repair:
+        return _repaired(job, slide, files, wanted)
     store = TileStore.open(job.store, allow_partial=True)
+    if problem := store.changed_attribute():
+        raise StoreError(f"{job.store}: {problem}; {REMEDY}")
+    if job.config.overwrite and differences(store.meta, wanted):
+        raise taken_over(job.store)
+    _check_settings(job, store.meta, wanted)
     if store.meta.complete and store.missing_shards():
+        _check_settings(job, _unfinished(store.meta), wanted)
         store.reopen()
-    found = differences(store.meta, _settings(job, slide, plan_grid(slide, job.config)))
+    store.sweep()
+    return store, _unwritten(store)
+
+
+def _made_since(job: SlideJob) -> bool:
+    """Whether the store was made since the run began: by another, or by an earlier try."""
+    made = TileStore.made_ns(job.store)
+    return made is not None and job.began_ns is not None and made > job.began_ns
+
+
+def _unwritten(store: TileStore) -> list[int]:
+    return [] if store.meta.complete else store.missing_shards(unreadable_too=True)
+
+
+def _repaired(
+    job: SlideJob, slide: Slide, files: SlideFiles, wanted: Settings
+) -> tuple[TileStore, list[int]]:
+    """A store without what was damaged in it, and the shards that are to be written for it."""
+    try:
+        store = TileStore.open(job.store, allow_partial=True)
+        mended = bool(store.changed())
+    except StoreError:
+        mended = True
+    if mended:
+        store = _create(job, slide, files, "mend")
+    _check_settings(job, store.meta, wanted)
+    was_complete = store.meta.complete
+    damaged, beside = store.damaged_shards(), store.damaged_beside()
+    if beside and not store.is_sealed:
+        raise StoreError(
+            f"{job.store}: {beside[0]}; it has no digests to repair it by: use --overwrite"
+        )
+    again = was_complete and (damaged or beside)
+    if again:
+        _check_settings(job, _unfinished(store.meta), wanted)
+    store.drop(damaged)  # first: a run that is interrupted here has lost nothing that was whole
+    if again:
+        store.reopen()
+    store.sweep()
+    return store, sorted(damaged) if was_complete or mended else _unwritten(store)
+
+
+def _unfinished(meta: StoreMeta) -> StoreMeta:
+    """What a finished store says once it is taken up again: then versions count, too."""
+    return meta.model_copy(update={"complete": False})
+
+
+def _check_settings(job: SlideJob, meta: StoreMeta, wanted: Settings) -> None:
+    """StoreError if a store is not what the job would write."""
+    found = differences(meta, wanted)
     if found:
         raise StoreError(
             f"{job.store}: written with other settings ({'; '.join(found)}); "
             "use --overwrite, or another --output"
         )
-    store.sweep()
-    return store
 
 
-def _create(job: SlideJob, slide: Slide, plan: SlidePlan) -> TileStore:
+def _create(
+    job: SlideJob,
+    slide: Slide,
+    files: SlideFiles,
+    existing: Literal["replace", "keep", "mend"],
+) -> TileStore:
+    plan = plan_slide(slide, job.source, job.config)
     needed, free = _expected_bytes(job, len(plan.tiles)), free_bytes(job.store.parent)
     if needed > free:
         raise StoreError(
@@ -164,14 +249,15 @@ def _create(job: SlideJob, slide: Slide, plan: SlidePlan) -> TileStore:
     if plan.tiles and not (statistics is None and normalizer.statistics == "slide"):
         after = normalizer.normalize(plan.thumbnail[None], statistics, plan.white)[0][0]
     meta = StoreMeta(
-        **dict(_settings(job, slide, plan.grid)),
+        **dict(_settings(job, slide, files, plan.grid)),
         white=plan.white,
         statistics=statistics.to_dict() if statistics is not None else None,
         warnings=tuple(warnings),
         tissue_share=float(plan.tissue_mask.mean()),
         asked_sha256=asked_sha256(replace(job, model=job.model.fixed(normalizer))),
     )
-    return TileStore.create(
+    files.check(job.source.path)  # all of the plan is of one slide
+    store = TileStore.create(
         job.store,
         meta,
         coords=plan.coords,
@@ -180,17 +266,20 @@ def _create(job: SlideJob, slide: Slide, plan: SlidePlan) -> TileStore:
         mask_downsample=plan.mask_downsample,
         thumbnail=plan.thumbnail,
         thumbnail_normalized=after,
+        existing=existing,
     )
+    _check_settings(job, store.meta, meta.settings())  # another run may have been faster
+    return store
 
 
 def _expected_bytes(job: SlideJob, tiles: int) -> int:
     return int(tiles * 3 * job.config.tile_size**2 / CODECS[job.config.codec].ratio)
 
 
-def _settings(job: SlideJob, slide: Slide, grid: TileGrid) -> Settings:
+def _settings(job: SlideJob, slide: Slide, files: SlideFiles, grid: TileGrid) -> Settings:
     return Settings(
         package_version=package_version(),
-        slide=_slide_meta(job, slide),
+        slide=_slide_meta(job, slide, files),
         tiling=_tiling_meta(job, grid),
         tissue=TissueMeta(
             segmenter=job.config.segmenter,
@@ -203,13 +292,14 @@ def _settings(job: SlideJob, slide: Slide, grid: TileGrid) -> Settings:
     )
 
 
-def _slide_meta(job: SlideJob, slide: Slide) -> SlideMeta:
+def _slide_meta(job: SlideJob, slide: Slide, files: SlideFiles) -> SlideMeta:
     width, height = slide.dimensions
     return SlideMeta(
         name=job.source.name,
         file_name=slide.path.name,
         size_bytes=slide.path.stat().st_size,
         sha256_first_mib=slide.fingerprint(),
+        sha256_samples=files.sha256,
         vendor=slide.metadata.vendor,
         reader=slide.reader,
         reader_version=slide.reader_version,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from wsi_norm import pipeline
 from wsi_norm.config import RunConfig
 from wsi_norm.errors import WsiNormError
+from wsi_norm.location import clock_ns
 from wsi_norm.normalizers.model import Model
 from wsi_norm.pipeline import Estimate, Prepared, ShardResult, SlideJob
 from wsi_norm.report import SlideResult, Status
@@ -114,6 +115,7 @@ class Drive:
         on_event: OnEvent | None = None,
         tasks: Tasks | None = None,
     ) -> None:
+        began = clock_ns(config.output) if config.overwrite and not config.dry_run else None
         self.jobs = [
             SlideJob(
                 source,
@@ -121,6 +123,7 @@ class Drive:
                 config,
                 model,
                 apart=is_inline(config),  # no worker process would die in its place
+                began_ns=began,
             )
             for source in map(absolute_source, sources)
         ]
@@ -263,6 +266,7 @@ class Drive:
         slide.prepared, slide.warnings = prepared, prepared.warnings
         slide.spent.add(prepared.seconds)
         slide.open_shards = len(prepared.missing)
+        slide.job = replace(slide.job, plan=prepared.plan)
         self._on_event(SlidePlanned(slide.job.source.name, sum(prepared.missing.values())))
         self._shards.extend((slide, shard) for shard in prepared.missing)
         if prepared.counts is not None:

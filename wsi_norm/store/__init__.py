@@ -13,9 +13,10 @@ from wsi_norm.store.metadata import (
     differences,
 )
 from wsi_norm.store.objects import finished
-from wsi_norm.store.tilestore import TileStore, tiles_per_shard
+from wsi_norm.store.tilestore import REMEDY, TileStore, taken_over, tiles_per_shard
 
 __all__ = [
+    "REMEDY",
     "Codec",
     "Counts",
     "ModelMeta",
@@ -28,5 +29,6 @@ __all__ = [
     "TissueMeta",
     "differences",
     "finished",
+    "taken_over",
     "tiles_per_shard",
 ]

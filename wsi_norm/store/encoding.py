@@ -2,7 +2,9 @@
 
 The object of tiles is Zarr's codec `sharding_indexed`: one chunk a tile, then the index (offset and
 length of each slot, 2**64 - 1 twice where there is no tile) and its CRC-32C; integers are little
-endian. It is written by hand because zarr-python takes two to three times as long.
+endian. It is written by hand because zarr-python takes two to three times as long. Between chunks
+and index, where Zarr's readers do not look, stands the seal: the CRC-32C of each slot's chunk (0
+where there is no tile) and the shard's digest (`store.digests`). So a shard has its proof with it.
 Encoders release the GIL, start no thread and share no state, so any number of threads may write.
 
 An object appears under its name only when whole (`location.write_whole`). Nothing is synced to disk
@@ -29,6 +31,8 @@ from wsi_norm.location import read_tail
 from wsi_norm.store.metadata import DIMENSIONS, TileFlag
 
 UInt8 = npt.NDArray[np.uint8]
+
+CHECKSUM_BYTES, DIGEST_BYTES = 4, 32
 
 _ABSENT = 2**64 - 1
 
@@ -102,17 +106,26 @@ def create_arrays(
     )
 
 
-def encode_tiles(tiles: UInt8, slots: int, codec: Codec) -> Iterator[Any]:
+Seal = Callable[[bytes, bytes], bytes]
+"""(checksums of the chunks, index) -> a shard's digest."""
+
+
+def encode_tiles(tiles: UInt8, slots: int, codec: Codec, seal: Seal | None = None) -> Iterator[Any]:
     """The bytes of a shard of `slots` tiles, the first of which are `tiles`, piece by piece."""
     index = np.full((slots, 2), _ABSENT, "<u8")
+    checksums = bytearray(CHECKSUM_BYTES * slots)
     start = 0
     for slot, tile in enumerate(np.ascontiguousarray(tiles, np.uint8).reshape(len(tiles), -1)):
         chunk, checksum = _encode(tile, codec)
         index[slot] = start, len(chunk) + len(checksum)
         start += len(chunk) + len(checksum)
+        checksums[CHECKSUM_BYTES * slot : CHECKSUM_BYTES * (slot + 1)] = checksum
         yield chunk
         yield checksum
     tail = index.tobytes()
+    if seal is not None:
+        yield bytes(checksums)
+        yield seal(bytes(checksums), tail)
     yield tail
     yield _checksum(tail)
 
@@ -124,18 +137,64 @@ def encode_flags(flags: UInt8, slots: int) -> tuple[Any, bytes]:
     return _encode(padded, ZSTD)
 
 
-def is_whole(file: Path, tiles: int, slots: int) -> bool:
-    """Whether a shard's index is intact, names so many tiles and is covered by the bytes."""
-    length = 16 * slots + 4
+@dataclass(frozen=True)
+class End:
+    """What stands behind the chunks of a shard.
+
+    Attributes
+    ----------
+    tiles
+        How many there are.
+    index
+        Offset and length of each slot's chunk.
+    checksums, digest
+        The seal; empty where the store has none.
+    """
+
+    tiles: int
+    index: bytes
+    checksums: bytes
+    digest: bytes
+
+
+def read_end(file: Path, tiles: int, slots: int, sealed: bool = False) -> End | None:
+    """The end of a shard of so many tiles; None if it is not whole.
+
+    That is: its index is intact, names so many tiles and is covered by the bytes. Whether the seal
+    is right is not asked.
+    """
+    seal = CHECKSUM_BYTES * slots if sealed else 0
+    digest = DIGEST_BYTES if sealed else 0
+    length = seal + digest + 16 * slots + 4
     try:
         size, tail = read_tail(file, length)
     except OSError:
-        return False
-    if len(tail) != length or _checksum(tail[:-4]) != tail[-4:]:
-        return False
-    index = np.frombuffer(tail[:-4], "<u8").reshape(slots, 2)[:tiles]
-    present = bool((index != _ABSENT).all())
-    return present and int(index.sum(axis=1).max(initial=0)) <= size - length
+        return None
+    index = tail[seal + digest : -4]
+    if len(tail) != length or _checksum(index) != tail[-4:]:
+        return None
+    chunks = np.frombuffer(index, "<u8").reshape(slots, 2)[:tiles]
+    if (chunks == _ABSENT).any() or int(chunks.sum(axis=1).max(initial=0)) > size - length:
+        return None
+    return End(tiles, index, tail[:seal], tail[seal : seal + digest])
+
+
+def is_whole(file: Path, tiles: int, slots: int, sealed: bool = False) -> bool:
+    """Whether a shard has an end, see `read_end`."""
+    return read_end(file, tiles, slots, sealed) is not None
+
+
+def other_chunks(data: bytes, end: End) -> list[int]:
+    """Tiles of a sealed shard whose bytes are not those that its checksums are of."""
+    found = []
+    chunks = np.frombuffer(end.index, "<u8").reshape(-1, 2)[: end.tiles].tolist()
+    for slot, (offset, length) in enumerate(chunks):
+        sealed = end.checksums[CHECKSUM_BYTES * slot : CHECKSUM_BYTES * (slot + 1)]
+        chunk = data[offset : offset + length - CHECKSUM_BYTES]
+        stored = data[offset + length - CHECKSUM_BYTES : offset + length]
+        if stored != sealed or _checksum(chunk) != sealed:
+            found.append(slot)
+    return found
 
 
 def _encode(data: UInt8, codec: Codec) -> tuple[Any, bytes]:

@@ -68,12 +68,17 @@ class _Frozen(BaseModel):
 
 
 class SlideMeta(_Frozen):
-    """The source slide."""
+    """The source slide.
+
+    `sha256_samples` is of its files' names, sizes and of samples spread over them; None in stores
+    of earlier versions, and of URLs.
+    """
 
     name: str
     file_name: str
     size_bytes: int
     sha256_first_mib: str
+    sha256_samples: str | None = None
     vendor: str | None
     reader: str
     reader_version: str
@@ -149,8 +154,9 @@ class StoreMeta(Settings):
     `white` is the RGB of the slide's clear glass in [0, 1]; `statistics` is None with tile
     statistics and where there was no tissue to measure. `tissue_share` is of the slide's area.
     `asked_sha256` is a digest of all that was asked for: who asks for the same of the same file
-    need not open the slide to know that a finished store is what it wants. Stores of earlier
-    versions have neither.
+    need not open the slide to know that a finished store is what it wants. `arrays_sha256`,
+    `identity_sha256` and `content_sha256` (of a finished store) are the digests of `store.digests`.
+    Stores of earlier versions have none of these.
     """
 
     format_version: Literal[1] = 1
@@ -159,8 +165,11 @@ class StoreMeta(Settings):
     warnings: tuple[str, ...]
     tissue_share: float | None = None
     asked_sha256: str | None = None
+    arrays_sha256: dict[str, str] | None = None
+    identity_sha256: str | None = None
     counts: Counts | None = None
     complete: bool = False
+    content_sha256: str | None = None
 
     def settings(self) -> Settings:
         """The part that decides the bytes."""
@@ -171,8 +180,10 @@ def differences(stored: StoreMeta, wanted: Settings) -> list[str]:
     """Settings in which a store differs from what a run would write, as `key: stored != wanted`.
 
     Versions count only while a store is unfinished: a finished one is not written to again. Of a
-    model its digest counts, not what it says of its making.
+    model its digest counts, not what it says of its making. Samples of the slide count where the
+    store has them.
     """
     versions = ("package_version", "software", "slide.reader_version") if stored.complete else ()
-    ignored = ("model.provenance", *versions)
+    samples = ("slide.sha256_samples",) if stored.slide.sha256_samples is None else ()
+    ignored = ("model.provenance", *versions, *samples)
     return compare.differences(stored.settings().model_dump(), wanted.model_dump(), ignored)

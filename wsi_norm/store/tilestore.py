@@ -1,15 +1,19 @@
 """TileStore: the normalised tiles of one slide as a Zarr v3 group.
 
 One task writes one whole shard: first its piece of `flags`, then its object of `tiles`, whose
-existence is the commit record. Nothing is synced to disk by force: after a loss of power, `verify`
-or the next run, which check every shard's index, find what did not get there.
+existence is the commit record. Each shard is bound to its store by a digest (`store.digests`), and
+whoever writes one looks first whether the store is still the one that was opened. Nothing is synced
+to disk by force: after a loss of power, `verify` or the next run, which check every shard's end,
+find what did not get there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +24,7 @@ from zarr.errors import BaseZarrError
 from wsi_norm import location
 from wsi_norm.choices import CODECS
 from wsi_norm.errors import StoreError
-from wsi_norm.store import encoding
+from wsi_norm.store import digests, encoding
 from wsi_norm.store.encoding import UInt8
 from wsi_norm.store.metadata import DIMENSIONS, Counts, StoreMeta, TileFlag
 from wsi_norm.store.objects import ATTRIBUTE, ROOT, SINGLE_CHUNK, Objects, attribute
@@ -38,6 +42,13 @@ _OPEN_ERRORS = (
 )
 """What zarr raises where metadata are damaged: it looks at them as it uses them."""
 
+REMEDY = "run the same command again with --repair"
+
+OTHER_ATTRIBUTE = "settings or numbers are not those that the store was made with"
+
+TRIES = 3
+"""Of writing what another run may sweep away meanwhile."""
+
 _DECODE_ERRORS = (OSError, ValueError, RuntimeError)
 """What zarr and its codecs raise on damaged chunks."""
 
@@ -52,6 +63,13 @@ class TileStore:
 
     Use `TileStore.open(path)`; `len(store)`, `store[i]` and `store[i:j]` read tiles, row-aligned
     with `coords`, `flags` and `tissue_fraction`.
+
+    Attributes
+    ----------
+    path, meta
+        Where it is, and its attribute.
+    identity
+        Digest of all that it said of itself when it was made; see `store.digests`.
     """
 
     def __init__(self, path: Path, group: zarr.Group, meta: StoreMeta) -> None:
@@ -59,7 +77,9 @@ class TileStore:
         self.meta = meta
         self._group = group
         self._arrays = {name: _open_array(path, group, name) for name in DIMENSIONS}
-        self._objects = Objects(path, len(self), meta.tiling.tiles_per_shard)
+        self._objects = Objects(path, len(self), meta.tiling.tiles_per_shard, meta.identity_sha256)
+        self.identity = digests.of_identity(dict(group.attrs[ATTRIBUTE]))  # type: ignore[arg-type]
+        self._stamp: location.Stamp | None = None
 
     @classmethod
     def create(
@@ -73,29 +93,35 @@ class TileStore:
         mask_downsample: tuple[float, float],
         thumbnail: UInt8,
         thumbnail_normalized: UInt8,
+        existing: Literal["replace", "keep", "mend"] = "replace",
     ) -> TileStore:
         """Write a new store without tiles; it appears under its name only when whole.
 
-        An existing store of that name is replaced.
+        Parameters
+        ----------
+        existing
+            What becomes of a store that has the name. "replace": it goes. "keep": it is opened in
+            place of the new one; another run was faster. "mend": if it is the same store, what is
+            damaged of it is written anew, but for its shards, and it is no longer complete.
 
         Raises
         ------
         StoreError
-            It cannot be written, or something that is no store has its name.
+            It cannot be written, something that is no store has its name, or what is to be mended
+            is another store.
         """
-        if location.exists(path) and not _is_store(path):
+        if existing != "mend" and location.exists(path) and not _is_store(path):
             raise StoreError(
                 f"{path}: not a store of wsi-norm, so it is not replaced; move it away"
             )
-        draft = path.with_name(f".{path.name}.draft")
+        draft = location.draft_of(path)
         mask_scale = {"downsample": list(mask_downsample)}
         size = meta.slide.width_px, meta.slide.height_px
         thumbnail_scale = {
             "downsample": [size[0] / thumbnail.shape[1], size[1] / thumbnail.shape[0]]
         }
         try:
-            location.remove_tree(draft)
-            group = zarr.create_group(draft, attributes={ATTRIBUTE: meta.model_dump(mode="json")})
+            group = zarr.create_group(draft)
             encoding.create_arrays(
                 group,
                 len(coords),
@@ -111,9 +137,18 @@ class TileStore:
                 ("thumbnail_normalized", thumbnail_normalized),
             ):
                 _save(group, name, image, thumbnail_scale)
-            location.publish(draft, path)
+            group.attrs[ATTRIBUTE] = _identified(meta, Objects(draft, 0, 1))
+            if existing == "mend" and location.exists(path):
+                _mend(path, draft, meta.tiling.tiles_per_shard, len(coords))
+            else:
+                location.publish(draft, path, replace=existing == "replace")
+            location.sweep_drafts(path)
         except OSError as error:
-            raise StoreError(f"{path}: cannot write the store: {error}") from error
+            if existing == "replace" or not location.exists(path):
+                raise StoreError(f"{path}: cannot write the store: {error}") from error
+        finally:
+            with suppress(OSError):  # `sweep` removes it
+                location.remove_tree(draft)
         return cls.open(path, allow_partial=True)
 
     @classmethod
@@ -126,19 +161,21 @@ class TileStore:
             No store there, not one of ours, or not complete and `allow_partial` is False.
         """
         path = Path(path)
+        stamp = cls.stamp(path)
         try:
             group = zarr.open_group(path, mode="r+")
         except FileNotFoundError as error:
             raise StoreError(f"{path}: no store there; check the path") from error
         except _OPEN_ERRORS as error:
-            raise StoreError(f"{path}: cannot open the store: {error}") from error
+            raise StoreError(f"{path}: cannot open the store: {error}; {REMEDY}") from error
         try:
             meta = StoreMeta.model_validate(group.attrs.get(ATTRIBUTE))
         except ValidationError as error:
             raise StoreError(f"{path}: not a store of this version of wsi-norm") from error
         store = cls(path, group, meta)
+        store._stamp = stamp
         if lost := store._lost_arrays():
-            raise StoreError(f"{path}: {lost[0]}; delete the store and run it again")
+            raise StoreError(f"{path}: {lost[0]}; {REMEDY}")
         if not store.meta.complete and not allow_partial:
             done = sum(store.has_shard(shard) for shard in range(store.shards))
             raise StoreError(
@@ -151,6 +188,28 @@ class TileStore:
     def stamp(path: Path) -> location.Stamp | None:
         """What changes when a store is created anew or its metadata are written; None: no store."""
         return location.stamp(path / ROOT)
+
+    @staticmethod
+    def made_ns(path: Path) -> int | None:
+        """When a store was made, by the clock of its disk; None: there is none."""
+        stamp = location.stamp(path / "tiles" / ROOT)
+        return None if stamp is None else stamp[1]
+
+    def _check_owner(self) -> None:
+        """StoreError if the store on disk is no longer the one that was opened."""
+        stamp = self.stamp(self.path)
+        if stamp == self._stamp:
+            return
+        try:
+            identity = digests.of_identity(attribute(self.path))
+        except (OSError, ValueError, AttributeError) as error:
+            raise StoreError(
+                f"{self.path}: the store is gone, or damaged, since it was made (deleted during "
+                "the run?); run the same command again"
+            ) from error
+        if identity != self.identity:
+            raise taken_over(self.path)
+        self._stamp = stamp
 
     def _lost_arrays(self) -> list[str]:
         """What was written with the store and is gone: zarr would read it as zeros."""
@@ -216,7 +275,13 @@ class TileStore:
         return self._objects.rows(shard)
 
     def write_shard(self, shard: int, tiles: UInt8, flags: UInt8) -> None:
-        """Write one whole shard, `tiles` (n, T, T, 3) and `flags` (n,), atomically."""
+        """Write one whole shard, `tiles` (n, T, T, 3) and `flags` (n,), atomically.
+
+        Raises
+        ------
+        StoreError
+            It cannot be written, or the store is another one by now.
+        """
         rows, slots = self.rows(shard), self.meta.tiling.tiles_per_shard
         number = rows.stop - rows.start
         if tiles.shape != (number, *self._arrays["tiles"].shape[1:]) or flags.shape != (number,):
@@ -224,19 +289,31 @@ class TileStore:
                 f"shard {shard} holds rows {rows}, not tiles of shape {tiles.shape} with flags of "
                 f"shape {flags.shape}"
             )
+        for attempt in range(TRIES):
+            try:
+                self._write_shard(shard, tiles, b"".join(encoding.encode_flags(flags, slots)))
+            except OSError as error:
+                if isinstance(error, FileNotFoundError) and attempt < TRIES - 1:
+                    continue  # a run beside this one took the unfinished file for litter
+                raise StoreError(f"{self.path}: cannot write shard {shard}: {error}") from error
+            else:
+                return
+
+    def _write_shard(self, shard: int, tiles: UInt8, flags: bytes) -> None:
         flags_file, tiles_file = self._objects.at("flags", shard), self._objects.at("tiles", shard)
-        codec = CODECS[self.meta.codec]
-        try:
-            new_flags = b"".join(encoding.encode_flags(flags, slots))
-            if not self.has_shard(shard) or location.read_bytes(flags_file) != new_flags:
-                location.remove(tiles_file)  # old tiles never stand beside new flags
-            location.write_whole(flags_file, [new_flags])
-            location.write_whole(tiles_file, encoding.encode_tiles(tiles, slots, codec))
-        except OSError as error:
-            raise StoreError(f"{self.path}: cannot write shard {shard}: {error}") from error
+        self._check_owner()
+        if not self.has_shard(shard) or location.read_bytes(flags_file) != flags:
+            location.remove(tiles_file)  # old tiles never stand beside new flags
+        location.write_whole(flags_file, [flags], self._check_owner)
+        identity, seal = self._objects.identity, None
+        if identity is not None:
+            seal = partial(digests.of_shard, identity, shard, flags)
+        slots, codec = self.meta.tiling.tiles_per_shard, CODECS[self.meta.codec]
+        pieces = encoding.encode_tiles(tiles, slots, codec, seal)
+        location.write_whole(tiles_file, pieces, self._check_owner)
 
     def has_shard(self, shard: int) -> bool:
-        """Whether a shard is there, with a whole index and all the bytes that this promises."""
+        """Whether a shard is there, whole and in its place, as far as its end says."""
         return self._objects.has_shard(shard)
 
     def missing_shards(self, unreadable_too: bool = False) -> list[int]:
@@ -253,6 +330,7 @@ class TileStore:
     def sweep(self) -> None:
         """Remove the temporary files that a killed writer left behind."""
         location.sweep(self.path)
+        location.sweep_drafts(self.path)
 
     def count(self) -> Counts:
         """Tiles in all, and per flag."""
@@ -268,40 +346,129 @@ class TileStore:
         StoreError
             A shard is missing or damaged.
         """
-        missing = self.missing_shards()
+        ends = {shard: self._objects.end(shard) for shard in range(self.shards)}
+        missing = [shard for shard, end in ends.items() if end is None]
         if missing:
             raise StoreError(f"{self.path}: shards {missing} are missing; run the command again")
         self.sweep()
-        self._set_meta(counts=self.count(), complete=True)
+        self._check_owner()
+        finished = self.meta.model_copy(update={"counts": self.count(), "complete": True})
+        if self._objects.identity is not None:
+            content = digests.of_content(
+                finished.model_dump(mode="json"), [end.digest for end in ends.values() if end]
+            )
+            finished = finished.model_copy(update={"content_sha256": content})
+        self._set_meta(finished)
         return self.meta
+
+    def drop(self, shards: Iterable[int]) -> None:
+        """Remove shards that are damaged, so that they count as missing."""
+        try:
+            for shard in shards:
+                location.remove(self._objects.at("tiles", shard))
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot remove a damaged shard: {error}") from error
 
     def reopen(self) -> None:
         """Take back `finish`: shards of it are missing and will be written again."""
-        self._set_meta(counts=None, complete=False)
+        self._set_meta(
+            self.meta.model_copy(update={"counts": None, "complete": False, "content_sha256": None})
+        )
 
     def damage(self) -> list[str]:
-        """Read everything back; what is damaged or missing, a line each."""
-        found = []
-        for shard in range(self.shards):
-            rows = self.rows(shard)
-            where = f"shard {shard} (tiles {rows.start}-{rows.stop - 1})"
-            if not self.has_shard(shard):
-                found.append(f"{where}: missing or cut")
-            elif problem := self._problem("tiles", rows):
-                found.append(f"{where}: {problem}")
-        found += self._lost_arrays()
+        """Read everything back; what is damaged or missing, a line each.
+
+        Of a store without digests that each object is whole in itself; else that it is what was
+        written here.
+        """
+        shards = [
+            f"{_shard(shard, self.rows(shard))}: {problem}"
+            for shard, problem in self.damaged_shards().items()
+        ]
+        return shards + self.damaged_beside()
+
+    def damaged_beside(self) -> list[str]:
+        """What is damaged or missing beside the shards, a line each."""
+        changed = self.changed()
+        found = [line for line in self._lost_arrays() if line.split(":")[0] not in changed]
+        found += [f"{name}: {problem}" for name, problem in changed.items()]
         for name in ("flags", *SINGLE_CHUNK):
-            if problem := self._problem(name):
+            if name not in changed and (problem := self._problem(name)):
                 found.append(f"{name}: {problem}")
+        if not changed and (problem := self.changed_attribute()):
+            found.append(problem)
         return found
+
+    def damaged_shards(self) -> dict[int, str]:
+        """Shards that are missing or not as they were written, and what is wrong with each."""
+        readable = "tiles" not in self.changed()
+        found = {}
+        for shard in range(self.shards):
+            end = self._objects.end(shard)
+            if end is None:
+                misplaced = self.is_sealed and self._objects.is_elsewhere(shard)
+                found[shard] = (
+                    "of another place, other flags or another store"
+                    if misplaced
+                    else "missing or cut"
+                )
+            elif self.is_sealed and (other := self._other_tiles(shard, end)):
+                found[shard] = f"the checksum is not that of tiles {other}"
+            elif readable and (problem := self._problem("tiles", self.rows(shard))):
+                found[shard] = problem
+        return found
+
+    def changed(self) -> dict[str, str]:
+        """What was written with the store and is not as it was; nothing in one without digests."""
+        if self.meta.identity_sha256 is None:
+            return {}
+        found = {}
+        if self.meta.identity_sha256 != self.identity:
+            found[ATTRIBUTE] = OTHER_ATTRIBUTE
+        for name in DIMENSIONS:
+            try:
+                same = self._objects.array_digest(name) == (self.meta.arrays_sha256 or {}).get(name)
+            except OSError:
+                same = False
+            if not same:
+                found[name] = "missing, or not as it was written"
+        return found
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether there are digests; stores of earlier versions have none."""
+        return self.meta.identity_sha256 is not None
+
+    def _other_tiles(self, shard: int, end: encoding.End) -> list[int]:
+        try:
+            data = location.read_bytes(self._objects.at("tiles", shard))
+        except OSError:
+            return list(range(*self.rows(shard).indices(len(self))))
+        return [self.rows(shard).start + slot for slot in encoding.other_chunks(data, end)]
+
+    def changed_attribute(self) -> str | None:
+        """What is wrong with the attribute, as far as digests say; None: nothing.
+
+        Whether a finished store is what was finished is not asked while a shard is missing.
+        """
+        if not self.is_sealed:
+            return None
+        if self.meta.identity_sha256 != self.identity:
+            return f"{ATTRIBUTE}: {OTHER_ATTRIBUTE}"
+        ends = [self._objects.end(shard) for shard in range(self.shards)]
+        if not self.meta.complete or not all(ends):
+            return None
+        said = dict(self._group.attrs[ATTRIBUTE])  # type: ignore[arg-type]
+        content = digests.of_content(said, [end.digest for end in ends if end])
+        if content == self.meta.content_sha256:
+            return None
+        return f"{ATTRIBUTE}: counts or digest are not those that the store was finished with"
 
     def _read(self, name: str, rows: int | slice = slice(None)) -> npt.NDArray[Any]:
         try:
             return np.asarray(self._arrays[name][rows])
         except _DECODE_ERRORS as error:
-            raise StoreError(
-                f"{self.path}: {name}: {error}; delete the store and run it again"
-            ) from error
+            raise StoreError(f"{self.path}: {name}: {error}; {REMEDY}") from error
 
     def _problem(self, name: str, rows: slice = slice(None)) -> str | None:
         """Why an array cannot be read, in the words of zarr."""
@@ -311,13 +478,61 @@ class TileStore:
             return str(error.__cause__)
         return None
 
-    def _set_meta(self, **changes: Any) -> None:
-        meta = self.meta.model_copy(update=changes)
+    def _set_meta(self, meta: StoreMeta) -> None:
         try:
             self._group.attrs[ATTRIBUTE] = meta.model_dump(mode="json")
         except OSError as error:
             raise StoreError(f"{self.path}: cannot write the store: {error}") from error
         self.meta = meta
+        self._stamp = self.stamp(self.path)
+
+
+def taken_over(path: Path) -> StoreError:
+    """What a run says whose store is another one by now."""
+    return StoreError(
+        f"{path}: another run has taken this store over, with other settings, model or slide; it "
+        "is left to that run. Use another --output for this one"
+    )
+
+
+def _mend(path: Path, draft: Path, slots: int, tiles: int) -> None:
+    """Put what a store should hold, but for its shards, in the place of what differs there."""
+    made = attribute(draft)["identity_sha256"]
+    objects = Objects(path, tiles, slots, made)
+    try:
+        same = attribute(path).get("identity_sha256") == made
+    except (OSError, ValueError, AttributeError):
+        same = False
+    bare = {place.name for place in location.listing(path, "*")} <= {*DIMENSIONS, ROOT}
+    no_shards = bare and not location.exists(path / "tiles" / "c")
+    if not (same or no_shards or any(map(objects.has_shard, range(objects.shards)))):
+        raise StoreError(
+            f"{path}: cannot be repaired: nothing in it is of this slide, with these settings, "
+            "versions and kind of machine; use --overwrite, or move it away"
+        )
+    files = [place for place in location.listing(draft, "**/*") if place.is_file()]
+    for file in sorted(files, key=lambda file: file == draft / ROOT):  # which comes last
+        place, data = path / file.relative_to(draft), location.read_bytes(file)
+        if not _holds(place, data):
+            location.write_whole(place, [data])
+
+
+def _holds(place: Path, data: bytes) -> bool:
+    try:
+        return location.read_bytes(place) == data
+    except OSError:
+        return False
+
+
+def _identified(meta: StoreMeta, objects: Objects) -> dict[str, Any]:
+    """The attribute of a new store, with the digests of what is written of it."""
+    arrays = {name: objects.array_digest(name) for name in DIMENSIONS}
+    said = meta.model_copy(update={"arrays_sha256": arrays}).model_dump(mode="json")
+    return said | {"identity_sha256": digests.of_identity(said)}
+
+
+def _shard(shard: int, rows: slice) -> str:
+    return f"shard {shard} (tiles {rows.start}-{rows.stop - 1})"
 
 
 def _is_store(path: Path) -> bool:
@@ -333,9 +548,9 @@ def _open_array(path: Path, group: zarr.Group, name: str) -> zarr.Array[Any]:
     try:
         array = group.get(name)
     except _OPEN_ERRORS as error:
-        raise StoreError(f"{path}: {name}: {error}; delete the store and run it again") from error
+        raise StoreError(f"{path}: {name}: {error}; {REMEDY}") from error
     if not isinstance(array, zarr.Array):
-        raise StoreError(f"{path}: the array {name} is missing; delete the store and run it again")
+        raise StoreError(f"{path}: the array {name} is missing; {REMEDY}")
     return array
 
 
