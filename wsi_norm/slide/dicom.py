@@ -21,6 +21,7 @@ from pydicom.uid import (
     VLWholeSlideMicroscopyImageStorage,
 )
 
+from wsi_norm.files import regular
 from wsi_norm.location import Location
 from wsi_norm.slide.readers.base import Refused, translated
 
@@ -109,7 +110,7 @@ def may_be_dicom(path: Path) -> bool:
 def is_dicom(path: Path) -> bool:
     """Whether a file begins as DICOM does."""
     try:
-        with path.open("rb") as file:
+        with regular(path).open("rb") as file:
             return file.read(132)[128:] == b"DICM"
     except OSError:
         return False
@@ -120,7 +121,7 @@ def read_header(path: Location) -> Header:
     with (
         translated(Refused, *ERRORS),
         warnings.catch_warnings(action="ignore"),
-        path.open("rb") as file,
+        regular(path).open("rb") as file,
     ):
         data = read_partial(file, stop_when=lambda tag, *_: tag > SERIES)
         kind = [str(value) for value in _values(data.get("ImageType"))]

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_norm.errors import ReadError, UnreadableSlideError
+from wsi_norm.files import regular
 from wsi_norm.geometry import Box, Level, Region
 from wsi_norm.location import Location
 from wsi_norm.slide.diagnose import tifffile_complaints
@@ -24,7 +25,7 @@ from wsi_norm.slide.readers.base import Metadata, Reader, Refused
 
 def fingerprint(path: Location) -> str:
     """SHA-256 of a file's first MiB: with its size, enough to notice another file."""
-    with path.open("rb") as file:
+    with regular(path).open("rb") as file:
         return hashlib.sha256(file.read(1 << 20)).hexdigest()
 
 
@@ -172,13 +173,17 @@ class Slide:
         if self._lost:
             self._reopen()
         try:
-            return self._reader.read(level, box.left, box.top, box.width, box.height)
+            pixels = self._reader.read(level, box.left, box.top, box.width, box.height)
         except ReadError as error:
             self._reopen()  # OpenSlide's errors latch: the old handle would fail everywhere
             where = (
                 f"{box.width} x {box.height} px at ({box.left}, {box.top}) of level {level.index}"
             )
             raise ReadError(f"{self.path}: cannot read {where}: {error}") from error
+        left_out = self.metadata.left_out.get(level.index)
+        if left_out is not None:  # readers differ in what they draw there
+            pixels = np.where(left_out.of(box)[..., None], np.uint8(WHITE), pixels)
+        return pixels
 
     def _reopen(self) -> None:
         """Open the file anew; one that is gone for now is not the same as unreadable tiles."""

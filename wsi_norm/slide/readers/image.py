@@ -19,6 +19,7 @@ from PIL.TiffImagePlugin import (
 )
 
 from wsi_norm.errors import UnreadableSlideError
+from wsi_norm.files import regular
 from wsi_norm.geometry import Level
 from wsi_norm.slide.readers.base import (
     RGB,
@@ -65,7 +66,7 @@ class ImageReader:
 
     def __init__(self, path: str) -> None:
         with refused_by_pillow():
-            image = Image.open(path)
+            image = Image.open(regular(Path(path)))
         with image:
             pages = _seek_largest(image)
             width, height = image.size

@@ -10,9 +10,11 @@ import tifffile
 
 from wsi_norm.errors import ReadError
 from wsi_norm.geometry import Box, Level
+from wsi_norm.slide.directories import left_out
 from wsi_norm.slide.levels import StoredLevel, true_levels
 from wsi_norm.slide.readers.base import (
     KEPT_BYTES,
+    PAGED,
     RGB,
     TIFFFILE_ERRORS,
     Refused,
@@ -23,9 +25,6 @@ from wsi_norm.slide.readers.base import (
 )
 from wsi_norm.slide.readers.pages import checked
 from wsi_norm.slide.readers.resolution import NOTHING, metadata
-
-PAGED = frozenset({"aperio", "generic-tiff"})
-"""Formats whose levels are pages of a TIFF, each a plain grid of tiles."""
 
 
 class OpenSlideReader:
@@ -41,15 +40,18 @@ class OpenSlideReader:
             with translated(Refused, openslide.OpenSlideError):
                 self._slide.set_cache(openslide.OpenSlideCache(KEPT_BYTES))
                 stated = Stated.by(self._slide, "openslide")
-            described = NOTHING
-            if stated.get("vendor") in PAGED:
+            described, paged = NOTHING, stated.get("vendor") in PAGED
+            if paged:
                 with _tiff(path) as tiff:
                     described = checked(tiff, stated)
             levels = true_levels(stated.levels(), self._look)
             self._levels = [level for level, _ in levels]
             icc_profile = stated.get("icc-size") is not None
-            true = (level for _, level in levels)
-            self.metadata = metadata(stated, true, described, icc_profile=icc_profile)
+            true = [level for _, level in levels]
+            absent = left_out(path, true) if paged else {}
+            self.metadata = metadata(
+                stated, true, described, icc_profile=icc_profile, left_out=absent
+            )
 
     @property
     def version(self) -> str:
