@@ -19,8 +19,8 @@ from typing import TypeVar
 
 Place = TypeVar("Place")
 
-ANSWER_SECONDS = 60.0
-"""How long a file, or the reader of a slide in its own process, may take to answer anything."""
+ANSWER_SECONDS = 30.0
+"""How long a path may take to be opened."""
 
 KINDS = {
     stat.S_IFIFO: "a pipe",

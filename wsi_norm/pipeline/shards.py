@@ -18,6 +18,7 @@ from wsi_norm.machine import peak_memory_bytes
 from wsi_norm.pipeline.job import ShardResult, SlideJob
 from wsi_norm.pipeline.kept import kept_normalizer, kept_slide, kept_store, release_slide
 from wsi_norm.pipeline.tiles import read_tiles
+from wsi_norm.slide import LeftOut
 from wsi_norm.stages import Seconds, Stage
 from wsi_norm.store import StoreMeta, TileFlag
 
@@ -36,7 +37,8 @@ def process_shard(job: SlideJob, shard: int) -> ShardResult:
     seconds = Seconds()
     with seconds.spent(Stage.READING):
         try:
-            pixels, errors = read_tiles(kept_slide(job, store.meta), grid, tiles)
+            slide = kept_slide(job, store.meta)
+            pixels, errors = read_tiles(slide, grid, tiles)
         except SlideError:
             release_slide()
             raise
@@ -44,7 +46,8 @@ def process_shard(job: SlideJob, shard: int) -> ShardResult:
         readable = np.array([error is None for error in errors])
         done, usable = _normalize(job, store.meta, pixels, readable)
     with seconds.spent(Stage.WRITING):
-        store.write_shard(shard, done, _flags(grid, tiles, errors, usable, pixels))
+        left_out = slide.metadata.left_out.get(grid.level.index)
+        store.write_shard(shard, done, _flags(grid, tiles, errors, usable, pixels, left_out))
     failed = [index for index, error in enumerate(errors) if error is not None]
     return ShardResult(
         shard=shard,
@@ -81,6 +84,7 @@ def _flags(
     errors: Sequence[ReadError | None],
     usable: npt.NDArray[np.bool_],
     pixels: UInt8,
+    left_out: LeftOut | None,
 ) -> UInt8:
     flags = np.zeros(len(tiles), np.uint8)
     for index, (tile, error) in enumerate(zip(tiles, errors, strict=True)):
@@ -90,6 +94,8 @@ def _flags(
             flags[index] |= TileFlag.PASSED_THROUGH
         if grid.touches_edge(tile):
             flags[index] |= TileFlag.EDGE
+        if left_out is not None and left_out.of(grid.box(tile)).any():
+            flags[index] |= TileFlag.LEFT_OUT
         fill = fill_mask(pixels[index])
         if fill is not None and fill.mean() > MOSTLY:
             flags[index] |= TileFlag.FILL

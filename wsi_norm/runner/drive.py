@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from wsi_norm import pipeline
 from wsi_norm.config import RunConfig
 from wsi_norm.errors import WsiNormError
+from wsi_norm.files import ANSWER_SECONDS
 from wsi_norm.normalizers.model import Model
 from wsi_norm.pipeline import Estimate, Prepared, ShardResult, SlideJob
 from wsi_norm.report import SlideResult, Status
@@ -146,6 +147,7 @@ class Drive:
         """
         self._on_event(SlidesFound(len(self._slides)))
         self._refuse_same_names()
+        self._refuse_silent()
         if not (self._config.overwrite or self._config.dry_run):
             for slide in self._slides:
                 if slide.result is None and (prepared := pipeline.finished_before(slide.job)):
@@ -345,6 +347,16 @@ class Drive:
                     error=f"{slide.job.source.path}: another slide of this run would also be "
                     f"written to {slide.job.store.name}; rename one, or give a column 'name' in "
                     "--slides-csv",
+                )
+
+    def _refuse_silent(self) -> None:
+        for slide in self._slides:
+            if slide.job.source.silent is not None and slide.result is None:
+                self._end(
+                    slide,
+                    "failed",
+                    error=f"{slide.job.source.silent}: does not answer within {ANSWER_SECONDS:g} s "
+                    "(a mount that is gone?); run the same command again when it does",
                 )
 
 

@@ -20,11 +20,13 @@ import numpy as np
 
 from wsi_norm.choices import imported
 from wsi_norm.errors import UnreadableSlideError, WsiNormError
-from wsi_norm.files import ANSWER_SECONDS
 from wsi_norm.geometry import Level
 from wsi_norm.location import Location
 from wsi_norm.slide.diagnose import tifffile_complaints
 from wsi_norm.slide.readers.base import RGB, Reader
+
+READER_SECONDS = 60.0
+"""How long a reader may take to open a slide, or to read one region."""
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 """Signals to a whole process group that are for the process that asks: it stops in order."""
@@ -33,7 +35,7 @@ STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SI
 class ReaderApart:
     """A reader of `READERS` at work in another process; see `readers.base.Reader`.
 
-    Raises UnreadableSlideError where that process dies or does not answer for ANSWER_SECONDS, be it
+    Raises UnreadableSlideError where that process dies or does not answer for READER_SECONDS, be it
     on opening or on reading.
 
     Parameters
@@ -103,7 +105,7 @@ def _crash_said(process: _Process, path: str) -> Iterator[None]:
     except TimeoutError as error:
         process.abandon()
         raise UnreadableSlideError(
-            f"{path}: its reader did not answer within {ANSWER_SECONDS:g} s (a mount that is gone, "
+            f"{path}: its reader did not answer within {READER_SECONDS:g} s (a mount that is gone, "
             "or a damaged slide); run the same command again when the file can be read"
         ) from error
     except (EOFError, OSError) as error:  # its end of the pipes is closed
@@ -141,8 +143,8 @@ class _Process:
         return self._status is None
 
     def wait_for_answer(self) -> None:
-        """Return when there is one; TimeoutError after ANSWER_SECONDS."""
-        if not self.answers.poll(ANSWER_SECONDS):
+        """Return when there is one; TimeoutError after READER_SECONDS."""
+        if not self.answers.poll(READER_SECONDS):
             raise TimeoutError
 
     def abandon(self) -> None:

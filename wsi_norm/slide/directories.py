@@ -10,12 +10,14 @@ import os
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from upath import UPath
 
+from wsi_norm.files import regular
 from wsi_norm.geometry import Level
 from wsi_norm.location import location
 from wsi_norm.slide.readers.base import LeftOut, Refused, translated
@@ -191,9 +193,9 @@ class Directories:
         planes = (self._number(tags, SAMPLES) or 1) if separate else 1
         expected, listed = planes * across * down, tags[TILE_OFFSETS].number
         if expected > MAX_TILES:
-            raise Refused(f"{stated}, which are {expected} tiles")
+            raise Refused(f"{stated}, which would be {expected} tiles")
         if (self._number(tags, DEPTH) or 1) == 1 and listed != expected:
-            raise Refused(f"{stated}, which are {expected}, but lists {listed}")
+            raise Refused(f"{stated}, which would be {expected}, but lists {listed}")
         upright = self._number(tags, ORIENTATION) in {None, TOP_LEFT}
         return Tiling((width, height), (x, y), across, down, planes, upright, tags[TILE_BYTES])
 
@@ -224,6 +226,17 @@ class Directories:
         """A whole number; none where there are too few bytes for it."""
         form = self._order + form
         return struct.unpack(form, data) if len(data) == struct.calcsize(form) else ()
+
+
+def walk(path: str | Path) -> None:
+    """Look at a file's directories, if it is a TIFF of this machine; see `Directories`.
+
+    Raises `Refused`, and OSError where the file cannot be read, be it a pipe or a device.
+    """
+    place = location(path)
+    if not isinstance(place, UPath):
+        with regular(place).open("rb") as file:
+            Directories(file)
 
 
 def left_out(path: str, levels: Iterable[Level]) -> dict[int, LeftOut]:

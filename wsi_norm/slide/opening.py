@@ -20,7 +20,7 @@ from wsi_norm.location import Location, location
 from wsi_norm.slide import dicom
 from wsi_norm.slide.apart import ReaderApart, done_apart
 from wsi_norm.slide.diagnose import tiff_damage, tifffile_complaints, why_unreadable
-from wsi_norm.slide.directories import Directories
+from wsi_norm.slide.directories import walk
 from wsi_norm.slide.mpp import GivenMpp, chosen_mpp
 from wsi_norm.slide.readers import image
 from wsi_norm.slide.readers.base import (
@@ -112,8 +112,7 @@ def checked_file(path: Location) -> Location:
     file = _dicom_file(path) if os.path.isdir(path) else path
     try:
         _check_regular(file)
-        with file.open("rb") as stream:
-            Directories(stream)
+        walk(file)
     except OSError as error:
         reason = error.strerror or error
         raise UnreadableSlideError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from PIL import Image
 
 from wsi_norm.errors import ReadError
 from wsi_norm.geometry import Box, Level, best_level
+from wsi_norm.slide.readers.base import Metadata
 
 WHITE = 255
 BLOCK_PX = 1024
@@ -33,18 +34,22 @@ class Overview:
         (x, y): level-0 px per px of `image`.
     mpp_um
         Resolution of `image` in um/px.
+    left_out
+        bool (h, w): where the slide's file holds no pixels of the level that this was made from.
     """
 
     image: npt.NDArray[np.uint8]
     readable: npt.NDArray[np.bool_]
     downsample: tuple[float, float]
     mpp_um: float
+    left_out: npt.NDArray[np.bool_]
 
 
 def painted(
-    levels: Sequence[Level], level0_mpp_um: float, mpp_um: float, decode: Decode
+    metadata: Metadata, level0_mpp_um: float, mpp_um: float, decode: Decode
 ) -> tuple[Overview, ReadError | None]:
     """A slide at about `mpp_um`, antialiased, and the last error of what could not be decoded."""
+    levels = metadata.levels
     level = best_level(levels, max(mpp_um / level0_mpp_um, 1.0))
     factor = max(mpp_um / (level0_mpp_um * level.downsample), 1.0)
     width, height = max(1, round(level.width / factor)), max(1, round(level.height / factor))
@@ -59,8 +64,14 @@ def painted(
     for target in _blocks(Box(0, 0, width, height), max(1, int(BLOCK_PX / max(canvas.scale)))):
         failure = canvas.paint(target) or failure
     downsample = levels[0].width / width, levels[0].height / height
-    overview = Overview(canvas.image, canvas.readable, downsample, level0_mpp_um * downsample[0])
-    return overview, failure
+    left_out = np.zeros((height, width), np.bool_)
+    if level.index in metadata.left_out:
+        x, y = (
+            (np.arange(n) + 0.5) * s for n, s in zip((width, height), canvas.scale, strict=True)
+        )
+        left_out = metadata.left_out[level.index].at(x, y)
+    mpp_um = level0_mpp_um * downsample[0]
+    return Overview(canvas.image, canvas.readable, downsample, mpp_um, left_out), failure
 
 
 @dataclass(frozen=True)

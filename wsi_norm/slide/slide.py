@@ -132,7 +132,7 @@ class Slide:
         UnreadableSlideError
             Nothing at all can be read.
         """
-        overview, failure = painted(self.levels, self.mpp_um, mpp_um, self._decode)
+        overview, failure = painted(self.metadata, self.mpp_um, mpp_um, self._decode)
         if failure is not None and not overview.readable.any():
             raise UnreadableSlideError(
                 f"{failure}; nothing of this slide can be read: copy it again"

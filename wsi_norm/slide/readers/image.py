@@ -19,8 +19,8 @@ from PIL.TiffImagePlugin import (
 )
 
 from wsi_norm.errors import UnreadableSlideError
-from wsi_norm.files import regular
 from wsi_norm.geometry import Level
+from wsi_norm.slide.directories import walk
 from wsi_norm.slide.readers.base import (
     RGB,
     Metadata,
@@ -66,7 +66,8 @@ class ImageReader:
 
     def __init__(self, path: str) -> None:
         with refused_by_pillow():
-            image = Image.open(regular(Path(path)))
+            walk(path)
+            image = Image.open(path)
         with image:
             pages = _seek_largest(image)
             width, height = image.size
