@@ -33,7 +33,8 @@ BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12:
 BYTES |= {16: 8, 17: 8, 18: 8}
 """Of a value, by the type of its tag (TIFF 6.0, BigTIFF)."""
 
-WIDTH, LENGTH, ORIENTATION, SAMPLES, PLANAR, DEPTH, NDPI = 256, 257, 274, 277, 284, 32997, 65420
+WIDTH, LENGTH, COMPRESSION, ORIENTATION, SAMPLES, PLANAR = 256, 257, 259, 274, 277, 284
+DEPTH, NDPI = 32997, 65420
 TILE_WIDTH, TILE_LENGTH, TILE_OFFSETS, TILE_BYTES, SUB_IFDS = 322, 323, 324, 325, 330
 STRIP_OFFSETS, STRIP_BYTES, JPEG_TABLES = 273, 279, 347
 LAYOUT = frozenset({STRIP_OFFSETS, STRIP_BYTES, TILE_OFFSETS, TILE_BYTES, SUB_IFDS, JPEG_TABLES})
@@ -62,7 +63,7 @@ Tags = dict[int, Tag]
 
 @dataclass(frozen=True)
 class Tiling:
-    """The tiles of a page: sizes in px (width, height), numbers, and the tag of their bytes."""
+    """The tiles of a page: sizes in px (width, height), numbers, and the tags of their places."""
 
     size: tuple[int, int]
     tile: tuple[int, int]
@@ -70,7 +71,9 @@ class Tiling:
     down: int
     planes: int
     upright: bool
-    bytes: Tag
+    compression: int | None
+    offsets: Tag
+    counts: Tag
 
     def may_be(self, level: Level) -> bool:
         """Whether the page has the size of a level, padding by less than a tile included."""
@@ -78,6 +81,19 @@ class Tiling:
         return self.upright and all(
             0 <= more < edge for more, edge in zip(spare, self.tile, strict=True)
         )
+
+
+@dataclass(frozen=True)
+class StoredTiles:
+    """The tiles of a level: (width, height) in px, numbers, and int64 places and lengths."""
+
+    tile: tuple[int, int]
+    across: int
+    down: int
+    planes: int
+    compression: int | None
+    offsets: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int64]
 
 
 class Directories:
@@ -111,19 +127,26 @@ class Directories:
 
         Nothing is known of a level whose size no upright page has, or several have.
         """
-        found = {level.index: self._left_out(level) for level in levels}
-        return {index: left_out for index, left_out in found.items() if left_out is not None}
+        found = {}
+        for level in levels:
+            stored = self.stored_tiles(level)
+            if stored is not None and not stored.counts.all():
+                counts = stored.counts.reshape(stored.planes, stored.down, stored.across)
+                found[level.index] = LeftOut(stored.tile, (counts == 0).any(axis=0))
+        return found
 
-    def _left_out(self, level: Level) -> LeftOut | None:
+    def stored_tiles(self, level: Level) -> StoredTiles | None:
+        """Where the tiles of a level lie; None where no upright page has its size, or several."""
         pages = [page for page in self._tilings if page.may_be(level)]
         if len(pages) != 1:
             return None
         (page,) = pages
-        counts = self._values(page.bytes)
-        if len(counts) != page.planes * page.down * page.across or counts.all():
+        offsets, counts = self._values(page.offsets), self._values(page.counts)
+        if {len(offsets), len(counts)} != {page.planes * page.down * page.across}:
             return None
-        empty = (counts.reshape(page.planes, page.down, page.across) == 0).any(axis=0)
-        return LeftOut(page.tile, empty)
+        return StoredTiles(
+            page.tile, page.across, page.down, page.planes, page.compression, offsets, counts
+        )
 
     def _first(self, head: bytes) -> int:
         """Where the first directory lies."""
@@ -197,7 +220,17 @@ class Directories:
         if (self._number(tags, DEPTH) or 1) == 1 and listed != expected:
             raise Refused(f"{stated}, which would be {expected}, but lists {listed}")
         upright = self._number(tags, ORIENTATION) in {None, TOP_LEFT}
-        return Tiling((width, height), (x, y), across, down, planes, upright, tags[TILE_BYTES])
+        return Tiling(
+            (width, height),
+            (x, y),
+            across,
+            down,
+            planes,
+            upright,
+            self._number(tags, COMPRESSION),
+            tags[TILE_OFFSETS],
+            tags[TILE_BYTES],
+        )
 
     def _number(self, tags: Tags, code: int) -> int | None:
         """The first value of a tag of whole numbers."""
@@ -207,13 +240,13 @@ class Directories:
         found = self._numbers(UNSIGNED[tag.kind], self._at(tag.place, BYTES[tag.kind]))
         return found[0] if found else None
 
-    def _values(self, tag: Tag) -> npt.NDArray[np.uint64]:
-        """uint64 (n,): the values of a tag of whole numbers, as far as the file holds them."""
+    def _values(self, tag: Tag) -> npt.NDArray[np.int64]:
+        """int64 (n,): the values of a tag of whole numbers, as far as the file holds them."""
         if tag.kind not in UNSIGNED:
-            return np.zeros(0, np.uint64)
+            return np.zeros(0, np.int64)
         kind = np.dtype(self._order + UNSIGNED[tag.kind])
         data = self._at(tag.place, tag.number * kind.itemsize)
-        return np.frombuffer(data, kind, len(data) // kind.itemsize).astype(np.uint64)
+        return np.frombuffer(data, kind, len(data) // kind.itemsize).astype(np.int64)
 
     def _at(self, place: int, length: int) -> bytes:
         """Bytes of the file; fewer where it ends before."""

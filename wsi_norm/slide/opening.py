@@ -81,8 +81,9 @@ def open_slide(
         raise ConfigError(f"no reader is called {reader!r}; name one of auto, {', '.join(READERS)}")
     place = location(path)
     touch = _Touch(apart and not isinstance(place, UPath))
-    file = touch(checked_file, place)
+    file, lost = touch(checked_file, place)
     opened, damage, again = _open(file, reader, touch)
+    damage = "; ".join(filter(None, (lost, damage))) or None
     with closed_on_failure(opened):
         given = GivenMpp(table_mpp_um, override_mpp_um, default_mpp_um)
         mpp = chosen_mpp(file, opened.metadata, given)
@@ -100,19 +101,20 @@ class _Touch:
         return done_apart(do, path, *arguments) if self.apart else do(path, *arguments)
 
 
-def checked_file(path: Location) -> Location:
-    """The file that readers are to open, after a look that ends whatever it holds.
+def checked_file(path: Location) -> tuple[Location, str | None]:
+    """The file that readers are to open, and what is missing beside it; a look that always ends.
 
     Raises UnreadableSlideError: nothing there, no file, or a TIFF on which libraries need not end.
     """
     if isinstance(path, UPath):
-        return _reachable(path)
+        return _reachable(path), None
     if not os.path.exists(path):
         raise UnreadableSlideError(f"{path}: no such file; check the path")
     file = _dicom_file(path) if os.path.isdir(path) else path
     try:
         _check_regular(file)
         walk(file)
+        return file, dicom.lost(file)
     except OSError as error:
         reason = error.strerror or error
         raise UnreadableSlideError(
@@ -120,7 +122,6 @@ def checked_file(path: Location) -> Location:
         ) from error
     except Refused as error:
         raise UnreadableSlideError(f"{path}: damaged TIFF: {error}; copy it again") from error
-    return file
 
 
 def _check_regular(path: Path) -> None:
