@@ -74,8 +74,9 @@ def _known(slide: SlideResult, shelf: Shelf | None) -> StoreFacts | None:
     if meta is None or meta.counts is None or meta.tissue_share is None:
         return None
     found = shelf.find(_digest(meta, ())) if shelf is not None and not slide.unreadable else None
-    pictures = found or (None, None)
-    return StoreFacts(meta, *pictures, meta.counts["tiles"], meta.tissue_share, slide.unreadable_at)
+    before, after = found or (None, None)
+    tiles, unreadable = meta.counts["tiles"], slide.unreadable_at
+    return StoreFacts(meta, before, after, tiles, meta.tissue_share, unreadable)
 
 
 def _drawn(slide: SlideResult, store: TileStore, shelf: Shelf | None) -> StoreFacts:

@@ -43,7 +43,7 @@ TILED = frozenset({TILE_OFFSETS, TILE_BYTES})
 TOP_LEFT, SEPARATE = 1, 2
 """Values of Orientation and PlanarConfiguration."""
 
-MAX_DIRECTORIES, MAX_TAGS = 10_000, 4096
+MAX_DIRECTORIES, MAX_TAGS = 10_000, 512
 MIN_TILE_PX, MAX_TILE_PX = 8, 100_000_000
 """Least edge and largest area of a tile: it is decoded whole, and 100 megapixels are 300 MB."""
 MAX_TILES = 1 << 24

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,8 @@ from wsi_norm.slide.readers.base import Metadata
 WHITE = 255
 BLOCK_PX = 1024
 SMALLEST_BLOCK_PX = 256
+MAX_HALVED = 1000
+"""Blocks that are halved to find what can be read in them: where nothing can, that has an end."""
 
 Decode = Callable[[Level, Box], npt.NDArray[np.uint8]]
 
@@ -83,6 +85,7 @@ class _Canvas:
     level: Level
     scale: tuple[float, float]
     decode: Decode
+    halved: list[Box] = field(default_factory=list)
 
     def paint(self, target: Box) -> ReadError | None:
         """Decode what lies under a box of the image and reduce it into it; halve on failure."""
@@ -103,7 +106,9 @@ class _Canvas:
             pixels = self.decode(self.level, box)
         except ReadError as error:
             side = max(target.width, target.height)
-            if max(box.width, box.height) > SMALLEST_BLOCK_PX and side > 1:
+            large = max(box.width, box.height) > SMALLEST_BLOCK_PX and side > 1
+            if large and len(self.halved) < MAX_HALVED:
+                self.halved.append(target)
                 for part in _blocks(target, (side + 1) // 2):
                     self.paint(part)
             return error
