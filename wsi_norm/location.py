@@ -6,8 +6,11 @@ is a change here. So far only paths are written to; slides are read from URLs, t
 
 from __future__ import annotations
 
+import errno
+import math
 import os
 import shutil
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -67,6 +70,16 @@ def stamp(place: Path) -> Stamp | None:
 def read_bytes(place: Path) -> bytes:
     """A whole object."""
     return place.read_bytes()
+
+
+def check_file(place: Path, most: float = math.inf) -> None:
+    """OSError for more than `most` bytes, and for a pipe or a device, which may never end."""
+    status = place.stat()
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        raise OSError(errno.EINVAL, "a pipe or a device, not a file", str(place))
+    if status.st_size > most:
+        size = f"larger than {most / (1 << 20):g} MiB, the most it may be"
+        raise OSError(errno.EFBIG, size, str(place))
 
 
 def read_tail(place: Path, length: int) -> tuple[int, bytes]:

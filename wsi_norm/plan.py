@@ -13,7 +13,6 @@ from PIL import Image
 from wsi_norm import tissue
 from wsi_norm.config import RunConfig
 from wsi_norm.errors import ColourError, ConfigError, ResolutionError, SlideError
-from wsi_norm.files import regular
 from wsi_norm.geometry import Box, Tile, TileGrid, compact_order
 from wsi_norm.glass import glass_level, neutral_white
 from wsi_norm.slide import Overview, Slide
@@ -132,7 +131,7 @@ def regions_sha256(source: SlideSource, config: RunConfig) -> str | None:
     if not paths:
         return None
     try:
-        digests = [hashlib.sha256(regular(path).read_bytes()).digest() for path in paths]
+        digests = [hashlib.sha256(path.read_bytes()).digest() for path in paths]
     except OSError as error:
         raise ConfigError(f"{error.filename}: cannot read the region: {error.strerror}") from error
     return hashlib.sha256(b"".join(digests)).hexdigest()

@@ -12,9 +12,9 @@ from pathlib import Path
 from upath import UPath
 
 from wsi_norm.errors import ConfigError
-from wsi_norm.files import ANSWER_SECONDS, silent
 from wsi_norm.location import Location, location
 from wsi_norm.slide import dicom
+from wsi_norm.slide.reach import ANSWER_SECONDS, silent
 from wsi_norm.slide.readers.image import SUFFIXES as IMAGE_SUFFIXES
 from wsi_norm.tables import Row, Table, misspelt, read_table
 
@@ -77,7 +77,7 @@ def find_slides(
     """The slides that files, folders, glob patterns and a table stand for, each once.
 
     A file that does not exist is kept: it fails by itself, the others go on. So is what does not
-    answer within `files.ANSWER_SECONDS`: it is `silent`, and not touched. A DICOM slide is its
+    answer within `ANSWER_SECONDS`: it is `silent`, and not touched. A DICOM slide is its
     series, whichever of its files are named. `passed_over` is told, a line per folder, of DICOM
     objects that are no slides, such as reports and annotations.
 

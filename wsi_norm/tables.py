@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from wsi_norm.errors import ConfigError
-from wsi_norm.files import regular
 
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _STATED_SEPARATOR = re.compile('"?sep=(.)"?', re.IGNORECASE)
@@ -57,7 +56,7 @@ def read_table(path: Path, expected: str) -> Table:
         than the first line.
     """
     try:
-        with regular(path).open(newline="", encoding="utf-8-sig") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             separator, written = _separated(list(_uncommented(file)))
         lines = [(number, line) for number, line in _cells(written, separator) if any(line)]
     except UnicodeDecodeError as error:

@@ -11,7 +11,6 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from wsi_norm.errors import ConfigError
-from wsi_norm.files import regular
 
 
 class Group(BaseModel):
@@ -59,7 +58,7 @@ def validated(
 def read_yaml(file: Path) -> dict[str, Any]:
     """A YAML mapping; ConfigError with the file's name for anything else."""
     try:
-        data = yaml.safe_load(regular(file).read_text(encoding="utf-8"))
+        data = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot read the file: {error}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:

@@ -23,7 +23,6 @@ from torch import Tensor
 
 from wsi_norm.choices import CHECKPOINTS
 from wsi_norm.errors import CheckpointError
-from wsi_norm.files import regular
 from wsi_norm.location import write_whole
 from wsi_norm.lstainnorm.base import LayerConfig, StainLayer
 from wsi_norm.lstainnorm.layer import make_layer
@@ -176,7 +175,7 @@ def _reference(
 
 def _bytes(path: Path) -> bytes:
     try:
-        return regular(path).read_bytes()
+        return path.read_bytes()
     except OSError as error:
         hint = f"; packaged are {', '.join(CHECKPOINTS)}" if not path.suffix else ""
         raise CheckpointError(f"{path}: cannot read it: {error.strerror or error}{hint}") from error

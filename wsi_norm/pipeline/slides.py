@@ -15,7 +15,7 @@ from wsi_norm.location import exists, free_bytes
 from wsi_norm.machine import package_version, versions
 from wsi_norm.pipeline.finished import asked_sha256
 from wsi_norm.pipeline.job import Estimate, Prepared, SlideJob
-from wsi_norm.pipeline.kept import kept_normalizer
+from wsi_norm.pipeline.kept import kept_normalizer, tidied
 from wsi_norm.pipeline.tiles import measure_slide, read_tiles, spread
 from wsi_norm.plan import SlidePlan, plan_grid, plan_slide, regions_sha256
 from wsi_norm.slide import Slide, open_slide
@@ -58,7 +58,12 @@ def prepare(job: SlideJob) -> Prepared:
     """
     torch.set_num_threads(1)
     seconds = Seconds()
-    with seconds.spent(Stage.PLANNING), ThreadPoolExecutor(1) as beside, _open(job) as slide:
+    with (
+        tidied(),
+        seconds.spent(Stage.PLANNING),
+        ThreadPoolExecutor(1) as beside,
+        _open(job) as slide,
+    ):
         beside.submit(kept_normalizer, job.model, job.config)  # loads while the slide is planned
         store = None if job.config.overwrite else _existing(job, slide)
         if store is None:

@@ -46,7 +46,7 @@ def read_tiles(
             pixels = slide.read(grid.region(whole))
         except ReadError as error:
             if len(block) == 1:
-                out[block[0]], errors[block[0]] = WHITE, error
+                out[block[0]], errors[block[0]] = WHITE, error.with_traceback(None)
             else:
                 groups += [[index] for index in block]
             continue

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from wsi_norm import pipeline
 from wsi_norm.config import RunConfig
 from wsi_norm.errors import WsiNormError
-from wsi_norm.files import ANSWER_SECONDS
 from wsi_norm.normalizers.model import Model
 from wsi_norm.pipeline import Estimate, Prepared, ShardResult, SlideJob
 from wsi_norm.report import SlideResult, Status
@@ -27,6 +26,7 @@ from wsi_norm.runner.events import (
     WaitingForWorkers,
 )
 from wsi_norm.runner.inline import Inline, is_inline
+from wsi_norm.slide.reach import ANSWER_SECONDS
 from wsi_norm.sources import SlideSource, same_names
 from wsi_norm.stages import Seconds
 from wsi_norm.store import Counts, TileFlag

@@ -22,7 +22,6 @@ from pydicom.uid import (
     VLWholeSlideMicroscopyImageStorage,
 )
 
-from wsi_norm.files import regular
 from wsi_norm.location import Location
 from wsi_norm.slide.readers.base import Refused, translated
 
@@ -111,8 +110,10 @@ def may_be_dicom(path: Path) -> bool:
 
 def is_dicom(path: Path) -> bool:
     """Whether a file begins as DICOM does."""
+    if not os.path.isfile(path):  # nor a pipe, which may never end
+        return False
     try:
-        with regular(path).open("rb") as file:
+        with path.open("rb") as file:
             return file.read(132)[128:] == b"DICM"
     except OSError:
         return False
@@ -123,7 +124,7 @@ def read_header(path: Location) -> Header:
     with (
         translated(Refused, *ERRORS),
         warnings.catch_warnings(action="ignore"),
-        regular(path).open("rb") as file,
+        path.open("rb") as file,
     ):
         data = read_partial(file, stop_when=lambda tag, *_: tag > SERIES)
         kind = [str(value) for value in _values(data.get("ImageType"))]

@@ -17,9 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from upath import UPath
 
-from wsi_norm.files import regular
 from wsi_norm.geometry import Level
-from wsi_norm.location import location
+from wsi_norm.location import check_file, location
 from wsi_norm.slide.readers.base import LeftOut, Refused, translated
 
 BIG = 43
@@ -268,7 +267,8 @@ def walk(path: str | Path) -> None:
     """
     place = location(path)
     if not isinstance(place, UPath):
-        with regular(place).open("rb") as file:
+        check_file(place)
+        with place.open("rb") as file:
             Directories(file)
 
 

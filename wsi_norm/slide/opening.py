@@ -13,10 +13,9 @@ from typing import Any, TypeVar
 from upath import UPath
 
 from wsi_norm.choices import READERS
-from wsi_norm.errors import ConfigError, UnreadableSlideError
-from wsi_norm.files import regular
+from wsi_norm.errors import ConfigError, ReadError, UnreadableSlideError
 from wsi_norm.geometry import Level
-from wsi_norm.location import Location, location
+from wsi_norm.location import Location, check_file, location
 from wsi_norm.slide import dicom
 from wsi_norm.slide.apart import ReaderApart, done_apart
 from wsi_norm.slide.diagnose import tiff_damage, tifffile_complaints, why_unreadable
@@ -126,7 +125,7 @@ def checked_file(path: Location) -> tuple[Location, str | None]:
 
 def _check_regular(path: Path) -> None:
     """Neither a file nor what OpenSlide opens beside it may be a pipe or a device: OSError."""
-    regular(path)
+    check_file(path)
     beside = None
     if path.suffix.lower() == ".mrxs":
         beside = path.with_suffix("")
@@ -135,7 +134,7 @@ def _check_regular(path: Path) -> None:
     if beside is not None and os.path.isdir(beside):
         for entry in os.scandir(beside):
             if not entry.is_file() and os.path.exists(entry):
-                regular(Path(entry))
+                check_file(Path(entry))
 
 
 def _check_extent(path: Location, level: Level, mpp_um: float) -> None:
@@ -190,7 +189,7 @@ def _open(
         try:
             with tifffile_complaints(), warnings.catch_warnings(action="ignore"):
                 opened = open_file(str(path))
-        except Refused as error:
+        except (Refused, ReadError) as error:
             # Some libraries repeat the path; what is damaged must not depend on where it lies.
             reason = str(error).replace(str(path), path.name)
             declined = isinstance(error, Declined)

@@ -15,7 +15,6 @@ import tifffile
 from PIL import Image
 
 from wsi_norm.errors import ConfigError
-from wsi_norm.files import regular
 
 Mask = npt.NDArray[np.bool_]
 Size = tuple[int, int]
@@ -67,7 +66,7 @@ def read_mask_image(path: str | Path, shape: Size, slide_size: Size) -> Mask:
         The file is missing or no image, or has another shape than the slide.
     """
     try:
-        with regular(Path(path)).open("rb") as file:
+        with Path(path).open("rb") as file:
             start = file.read(4)
     except OSError as error:
         raise ConfigError(f"{path}: cannot read the mask image: {error.strerror}") from error

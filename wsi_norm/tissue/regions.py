@@ -12,7 +12,6 @@ import numpy.typing as npt
 import skimage
 
 from wsi_norm.errors import ConfigError
-from wsi_norm.files import regular
 from wsi_norm.geometry import Box
 
 Mask = npt.NDArray[np.bool_]
@@ -132,7 +131,7 @@ def read_geojson(path: str | Path) -> Regions:
     Raises `ConfigError` if the file is missing, not JSON, holds a damaged polygon, or none.
     """
     try:
-        document = json.loads(regular(Path(path)).read_text(encoding="utf-8-sig"))
+        document = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot read the region file: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from wsi_norm.config import TrainConfig
 from wsi_norm.errors import CheckpointError, ConfigError
-from wsi_norm.files import regular
 from wsi_norm.lstainnorm.checkpoint import load_weights
 
 NESTS = ("state_dict", "model")
@@ -35,7 +34,7 @@ def with_digest(config: TrainConfig) -> TrainConfig:
     if asked.weights is None:
         return config
     try:
-        with regular(asked.weights).open("rb") as file:
+        with asked.weights.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ConfigError(
@@ -72,7 +71,7 @@ def load_into(network: nn.Module, path: Path) -> None:
 
 def _read(path: Path) -> dict[str, Tensor]:
     try:
-        with regular(path).open("rb") as file:
+        with path.open("rb") as file:
             head = file.read(9)
         if head[8:] == b"{":
             return safetensors.torch.load_file(path)

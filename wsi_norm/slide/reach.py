@@ -1,33 +1,17 @@
-"""Files that somebody else made: what is a file at all, and whether it answers.
-
-A pipe or a device has a name among files and need not have an end; a path on a mount that is gone
-holds whoever touches it, for ever.
-"""
+"""Whether paths answer: one on a mount that is gone holds whoever touches it, for ever."""
 
 from __future__ import annotations
 
-import errno
 import os
 import selectors
 import signal
-import stat
 import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeVar
-
-Place = TypeVar("Place")
 
 ANSWER_SECONDS = 30.0
 """How long a path may take to be opened."""
-
-KINDS = {
-    stat.S_IFIFO: "a pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
 
 AT_ONCE = 256
 """Paths that are asked for at the same time: so many dead ones cost one wait."""
@@ -56,15 +40,6 @@ for thread in threads:
     thread.join()
 """
 """What the process does that can be ended: open every place, and tell whose turn is over."""
-
-
-def regular(place: Place) -> Place:
-    """The place of a file, before it is opened; OSError says what is there if it has no end."""
-    if isinstance(place, Path):
-        kind = KINDS.get(stat.S_IFMT(place.stat().st_mode))
-        if kind is not None:
-            raise OSError(errno.EINVAL, f"{kind}, not a file", str(place))
-    return place
 
 
 def silent(places: Iterable[Path], seconds: float | None = None) -> set[Path]:
