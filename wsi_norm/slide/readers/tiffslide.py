@@ -58,7 +58,7 @@ class TiffSlideReader:
             levels = true_levels(stated.levels(), self._look)
             self._levels = [level for level, _ in levels]
             true = [level for _, level in levels]
-            absent = left_out(path, true) if stated.get("vendor") in PAGED else {}
+            absent = left_out(path, true) if stated.plain or stated.get("vendor") in PAGED else {}
             self.metadata = metadata(
                 stated, true, described, icc_profile=icc_profile, left_out=absent
             )
