@@ -16,7 +16,9 @@ def dead(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever opens a path with "dead" in it waits for ever."""
     look = reach.LOOK.replace(
         "        try:\n",
-        "        if b'dead' in places[number]:\n            threading.Event().wait()\n        try:\n",
+        "        while b'dead' in places[number]:\n"
+        "            threading.Event().wait()\n"
+        "        try:\n",
     )
     assert look != reach.LOOK
     monkeypatch.setattr(reach, "LOOK", look)

@@ -132,9 +132,9 @@ def _check_regular(path: Path) -> None:
     elif dicom.is_dicom(path):
         beside = path.parent
     if beside is not None and os.path.isdir(beside):
-        for entry in os.scandir(beside):
-            if not entry.is_file() and os.path.exists(entry):
-                check_file(Path(entry))
+        for entry in beside.iterdir():
+            if os.path.exists(entry):
+                check_file(entry)
 
 
 def _check_extent(path: Location, level: Level, mpp_um: float) -> None:
