@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.dicoms import MPP_UM, picture, write_image, write_report, write_slide
+from wsi_norm import sources
 from wsi_norm.errors import ConfigError
 from wsi_norm.sources import SlideSource, find_slides, same_names
 
@@ -525,3 +526,28 @@ def test_an_mpp_that_no_slide_has(tmp_path: Path, mpp: str) -> None:
 def test_what_can_be_no_name_of_a_file(name: str) -> None:
     with pytest.raises(ConfigError):
         find_slides([name])
+
+
+def test_what_does_not_answer_is_kept_and_not_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside a good slide: a file of a folder, a name, a row, a mask of a row."""
+    (tmp_path / "in").mkdir()
+    for name in ("good.svs", "dead.svs", "other.svs", "masked.svs"):
+        (tmp_path / "in" / name).write_bytes(b"")
+    table = tmp_path / "slides.csv"
+    table.write_text("wsi,mask_path\nin/masked.svs,dead.png\nin/other.svs,\n")
+    monkeypatch.setattr(
+        sources, "silent", lambda places: {p for p in places if p.name.startswith("dead")}
+    )
+    found = find_slides([str(tmp_path / "in"), str(tmp_path / "dead.tif")], table)
+    silent = {source.path.name: source.silent for source in found}
+    assert silent == {
+        "good.svs": None,
+        "other.svs": None,
+        "dead.svs": tmp_path / "in" / "dead.svs",
+        "dead.tif": tmp_path / "dead.tif",
+        "masked.svs": silent["masked.svs"],
+    }
+    assert silent["masked.svs"] is not None
+    assert silent["masked.svs"].name == "dead.png"

@@ -17,6 +17,8 @@ from wsi_norm.geometry import Box, Tile, TileGrid, compact_order
 from wsi_norm.glass import glass_level, neutral_white
 from wsi_norm.location import check_file
 from wsi_norm.slide import Overview, Slide
+from wsi_norm.slide.directories import walk
+from wsi_norm.slide.readers.base import Refused
 from wsi_norm.sources import SlideSource
 
 OVERVIEW_MPP_UM = 8.0
@@ -83,10 +85,12 @@ def plan_slide(slide: Slide, source: SlideSource, config: RunConfig) -> SlidePla
     if glass is None:
         warnings.append(f"no glass is seen: its white is taken to be {white[0]:.0%}, as is usual")
     red, green, blue = white.tolist()
+    lost = tissue.amid(overview.left_out, found & ~overview.left_out)
+    warnings += _left_out_warnings(slide, bool(lost.any()))
     # A tile where nothing can be read is kept: read, flagged and counted instead of passed over.
     inside, notes = _inside_regions(slide, source, config, overview)
     warnings += notes
-    found = (found | ~overview.readable) & inside
+    found = (found | ~overview.readable | lost) & inside
     shares = _tissue_shares(grid, found, overview.downsample)
     least = max(np.float32(config.min_tissue), np.finfo(np.float32).tiny)  # some, if 0 is asked for
     kept = compact_order([tile for tile, share in shares.items() if share >= least])
@@ -176,6 +180,18 @@ def _damage_warnings(slide: Slide, overview: Overview) -> list[str]:
     return warnings
 
 
+def _left_out_warnings(slide: Slide, amid_tissue: bool) -> list[str]:
+    """What the file holds no pixels for: by design, or because it was not written to its end."""
+    lacking = [
+        f"{np.count_nonzero(level.tiles)} of {level.tiles.size} tiles of level {index}"
+        for index, level in slide.metadata.left_out.items()
+    ]
+    if not lacking:
+        return []
+    amid = ", also amid tissue: compare it with its original" if amid_tissue else ""
+    return [f"left out: the file holds no bytes for {', '.join(lacking)} (white, flag 16){amid}"]
+
+
 def _inside_regions(
     slide: Slide, source: SlideSource, config: RunConfig, overview: Overview
 ) -> tuple[npt.NDArray[np.bool_], list[str]]:
@@ -189,8 +205,18 @@ def _inside_regions(
         regions, notes = tissue.placed(tissue.read_geojson(roi), scanned)
         inside &= tissue.regions_mask(regions, shape, overview.downsample)
     if source.mask is not None:
+        _check_mask(source.mask)
         inside &= tissue.read_mask_image(source.mask, shape, slide.dimensions)
     return inside, notes
+
+
+def _check_mask(path: Path) -> None:
+    try:
+        walk(path)
+    except Refused as error:
+        raise ConfigError(f"{path}: damaged TIFF: {error}; export the mask again") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read the mask image: {error.strerror}") from error
 
 
 def _thumbnail(slide: Slide, overview: Overview) -> npt.NDArray[np.uint8]:

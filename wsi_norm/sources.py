@@ -6,7 +6,7 @@ import glob
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from upath import UPath
 from wsi_norm.errors import ConfigError
 from wsi_norm.location import Location, location
 from wsi_norm.slide import dicom
+from wsi_norm.slide.reach import ANSWER_SECONDS, silent
 from wsi_norm.slide.readers.image import SUFFIXES as IMAGE_SUFFIXES
 from wsi_norm.tables import Row, Table, misspelt, read_table
 
@@ -38,6 +39,8 @@ _COLUMNS = {
 }
 """Columns of a table of slides, and what they hold."""
 
+_PATHS = frozenset({"path", "mask", "roi"})
+
 _NOTHING = frozenset({"", "-", "na", "n/a", "#n/a", "nan", "none", "null"})
 """What people and programs write into a cell of a table of slides to leave it empty."""
 
@@ -54,6 +57,8 @@ class SlideSource:
         Of its store, `<name>.zarr`: the file's name without suffix unless the table gives one.
     mpp_um, mask, roi
         What the table says of it: level-0 um/px, a tissue mask image, a GeoJSON file.
+    silent
+        What of it does not answer, so that nobody should touch it: a path on a mount that is gone.
     """
 
     path: Location
@@ -61,6 +66,7 @@ class SlideSource:
     mpp_um: float | None = None
     mask: Path | None = None
     roi: Path | None = None
+    silent: Path | None = None
 
 
 def find_slides(
@@ -71,7 +77,8 @@ def find_slides(
 ) -> list[SlideSource]:
     """The slides that files, folders, glob patterns and a table stand for, each once.
 
-    A file that does not exist is kept: it fails by itself, the others go on. A DICOM slide is its
+    A file that does not exist is kept: it fails by itself, the others go on. So is what does not
+    answer within `ANSWER_SECONDS`: it is `silent`, and not touched. A DICOM slide is its
     series, whichever of its files are named. `passed_over` is told, a line per folder, of DICOM
     objects that are no slides, such as reports and annotations.
 
@@ -80,14 +87,19 @@ def find_slides(
     ConfigError
         Nothing is found, or the table cannot be read.
     """
+    names = list(names)
+    dead = silent(Path(name) for name in [*names, table] if name is not None)
+    if table in dead:
+        raise ConfigError(f"{table}: does not answer within {ANSWER_SECONDS:g} s (a dead mount?)")
     rows = _read_table(table) if table is not None else []
     said: dict[str, None] = {}  # a folder that is named twice says it once
-    paths = [path for name in names for path in _expand(name, recursive, said.setdefault)]
-    found: dict[str, SlideSource] = {}
+    alive = [name for name in names if Path(name) not in dead]
+    paths = [path for name in alive for path in _expand(name, recursive, dead, said.setdefault)]
+    found = {str(path): SlideSource(path, path.stem, silent=path) for path in sorted(dead)}
     for path in _dicom_once(paths, said.setdefault):
         found.setdefault(_identity(path), _source(path))
     for row in rows:  # what a table says of a slide rules over its bare name
-        found.pop(_identity(row.path), None)
+        found.pop(str(row.path) if row.silent else _identity(row.path), None)
     sources = [*found.values(), *_rows_once(rows)]
     if not sources:
         beside = f" ({'; '.join(said)})" if said else ""
@@ -131,6 +143,9 @@ def _rows_once(rows: Iterable[SlideSource]) -> list[SlideSource]:
     """Rows of a table, each DICOM slide once, unless its rows differ in what they say of it."""
     once: dict[object, SlideSource] = {}
     for number, row in enumerate(rows):
+        if row.silent is not None:
+            once[number] = row
+            continue
         series = None if isinstance(row.path, UPath) else dicom.series_of(row.path)
         bare = series is not None and row.name == _default_name(row.path)
         said = _identity(row.path), row.mpp_um, row.mask, row.roi
@@ -138,18 +153,24 @@ def _rows_once(rows: Iterable[SlideSource]) -> list[SlideSource]:
     return list(once.values())
 
 
-def _expand(name: str, recursive: bool, passed_over: Callable[[str], None]) -> Sequence[Location]:
+def _expand(
+    name: str, recursive: bool, dead: set[Path], passed_over: Callable[[str], None]
+) -> Sequence[Location]:
+    """What a name stands for; what it leads to and does not answer goes to the `dead`."""
     if not name.strip():
         raise ConfigError("an empty name among the slides (an unset variable?); name a slide")
     path = location(name)
     if isinstance(path, UPath):
         return [path]
     if os.path.isdir(path):
-        return _slides_in(path, recursive, passed_over)
+        return _slides_in(path, recursive, dead, passed_over)
     if not os.path.exists(path) and glob.has_magic(name):
         matches = [Path(match) for match in sorted(glob.glob(name, recursive=True))]
-        slides = [slide for match in matches for slide in _matched(match, passed_over)]
-        if not slides:
+        gone = silent(matches)
+        dead |= gone
+        alive = [match for match in matches if match not in gone]
+        slides = [slide for match in alive for slide in _matched(match, passed_over)]
+        if not (slides or gone):
             raise ConfigError(f"no file matches {name}")
         return slides
     return [path]
@@ -164,17 +185,37 @@ def _matched(match: Path, passed_over: Callable[[str], None]) -> Sequence[Path]:
 
 
 def _slides_in(
-    folder: Path, recursive: bool, passed_over: Callable[[str], None]
+    folder: Path, recursive: bool, dead: set[Path], passed_over: Callable[[str], None]
 ) -> Sequence[Location]:
     """Slides of a folder, and of those below: without `recursive`, DICOM right below alone."""
-    files = list(folder.rglob("*") if recursive else [*folder.glob("*"), *folder.glob("*/*")])
+    gone = silent(Path(entry.path) for entry in os.scandir(folder) if _will_be_touched(entry))
+    slides = {path for path in gone if recursive or path.suffix.lower() in SLIDE_SUFFIXES}
+    dead |= slides
+    said = [f"{path}: passed over: it does not answer" for path in sorted(gone - slides)]
+    near = [path for path in folder.iterdir() if path not in gone]
+    files = [*near, *(deeper for path in near for deeper in _below(path, recursive))]
     found = [p for p in files if (recursive or p.parent == folder) and _is_slide_file(p)]
-    said: list[str] = []
     for inside in _by_folder(files).values():
         found += _dicom_slides(inside, said.append)
     for line in said:
         passed_over(line)
-    return sorted(found) or _images_in(folder, recursive, said)
+    if found or slides:
+        return sorted(found)
+    return _images_in(folder, files if recursive else near, recursive, said)
+
+
+def _will_be_touched(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry of a folder is a slide by its name, or may lead to another mount."""
+    path = Path(entry.path)
+    known = path.suffix.lower() in SLIDE_SUFFIXES or dicom.may_be_dicom(path)
+    return known or entry.is_symlink() or entry.is_dir(follow_symlinks=False)
+
+
+def _below(path: Path, recursive: bool) -> Iterable[Path]:
+    """What is in a folder, and deeper with `recursive`, which follows no links."""
+    if not path.is_dir() or (recursive and path.is_symlink()):
+        return ()
+    return path.rglob("*") if recursive else path.glob("*")
 
 
 def _is_slide_file(path: Path) -> bool:
@@ -192,10 +233,11 @@ def _by_folder(files: Iterable[Path]) -> dict[Path, list[Path]]:
     return folders
 
 
-def _images_in(folder: Path, recursive: bool, said: Sequence[str]) -> Sequence[Location]:
+def _images_in(
+    folder: Path, inside: Iterable[Path], recursive: bool, said: Sequence[str]
+) -> Sequence[Location]:
     """The plain images of a folder that holds nothing else: fields, each of them a slide."""
-    paths = sorted(folder.rglob("*") if recursive else folder.iterdir())
-    paths = [path for path in paths if not _is_hidden(path.relative_to(folder))]
+    paths = [path for path in sorted(inside) if not _is_hidden(path.relative_to(folder))]
     files = [path for path in paths if path.is_file()]
     images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
     if images and len(images) == len(files if recursive else paths):
@@ -264,7 +306,9 @@ def _tell(found: dicom.Contents, passed_over: Callable[[str], None]) -> None:
 def _read_table(path: Path) -> list[SlideSource]:
     table = read_table(path, "a header with a column 'wsi' (or 'image_path'), then a row per slide")
     columns = _known_columns(table)
-    return [_table_row(path, columns, row) for row in table.rows]
+    rows = [_Fields.of(path, columns, row) for row in table.rows]
+    dead = silent(place for row in rows for place in row.places())
+    return [row.source(dead) for row in rows]
 
 
 def _known_columns(table: Table) -> dict[str, str]:
@@ -291,31 +335,58 @@ def _known_columns(table: Table) -> dict[str, str]:
     return found
 
 
-def _table_row(table: Path, columns: Mapping[str, str], row: Row) -> SlideSource:
-    fields = {
-        role: row.fields[column]
-        for role, column in columns.items()
-        if row.fields[column].casefold() not in _NOTHING
-    }
-    if "path" not in fields:
-        raise ConfigError(f"{table}: {row.where} names no slide")
-    source = _source(location(_beside(table, fields["path"])))
-    if name := fields.get("name"):
+@dataclass(frozen=True)
+class _Fields:
+    """A row of a table of slides: where it stands, and its cells by what they hold."""
+
+    table: Path
+    where: str
+    cells: Mapping[str, str]
+
+    @classmethod
+    def of(cls, table: Path, columns: Mapping[str, str], row: Row) -> _Fields:
+        """Cells that are not empty."""
+        cells = {
+            role: row.fields[column]
+            for role, column in columns.items()
+            if row.fields[column].casefold() not in _NOTHING
+        }
+        if "path" not in cells:
+            raise ConfigError(f"{table}: {row.where} names no slide")
+        return cls(table, row.where, cells)
+
+    def places(self) -> Iterator[Path]:
+        """All that the row may mean: files that it names, as they stand and beside the table."""
+        for role in _PATHS.intersection(self.cells):
+            yield Path(self.cells[role])
+            yield self.table.parent / self.cells[role]
+
+    def source(self, dead: Set[Path]) -> SlideSource:
+        """The slide; of what does not answer nothing is touched."""
+        lost = next((place for place in self.places() if place in dead), None)
+        if lost is None:
+            source = _source(location(self._beside("path")))
+        else:
+            path = Path(self.cells["path"])
+            source = SlideSource(path, path.stem, silent=lost)
+        name = self.cells.get("name", source.name)
         if Path(name).name != name:
-            raise ConfigError(f"{table}: {row.where}: the name {name!r} must not be a path")
+            raise ConfigError(f"{self.table}: {self.where}: the name {name!r} must not be a path")
         source = replace(source, name=name)
-    return replace(
-        source,
-        mpp_um=_number(table, row.where, fields["mpp"]) if "mpp" in fields else None,
-        mask=Path(_beside(table, fields["mask"])) if "mask" in fields else None,
-        roi=Path(_beside(table, fields["roi"])) if "roi" in fields else None,
-    )
+        if "mpp" in self.cells:
+            source = replace(source, mpp_um=_number(self.table, self.where, self.cells["mpp"]))
+        if lost is None:
+            found = {
+                role: Path(self._beside(role)) for role in ("mask", "roi") if role in self.cells
+            }
+            source = replace(source, **found)  # type: ignore[arg-type]
+        return source
 
-
-def _beside(table: Path, name: str) -> str:
-    """A path of the table: as it stands, else relative to the table's folder."""
-    beside = table.parent / name
-    return str(beside) if not os.path.exists(name) and os.path.exists(beside) else name
+    def _beside(self, role: str) -> str:
+        """A path of the table: as it stands, else relative to the table's folder."""
+        name = self.cells[role]
+        beside = self.table.parent / name
+        return str(beside) if not os.path.exists(name) and os.path.exists(beside) else name
 
 
 def _number(table: Path, where: str, text: str) -> float:

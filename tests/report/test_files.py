@@ -59,9 +59,9 @@ def test_json_holds_everything(
                 value = [list(v) if isinstance(v, tuple) else v for v in value]
             assert written[field.name] == value, field.name
     first, second, _ = document["slides"]
-    flags = ("tiles", "unreadable", "passed_through", "edge", "fill")
-    assert [first[key] for key in flags] == [100, 0, 3, 10, 0]
-    assert [second[key] for key in flags] == [50, 2, 0, 0, 0]
+    flags = ("tiles", "unreadable", "passed_through", "edge", "fill", "left_out")
+    assert [first[key] for key in flags] == [100, 0, 3, 10, 0, 0]
+    assert [second[key] for key in flags] == [50, 2, 0, 0, 0, 0]
     names = ("planning", "reading", "computing", "writing")
     assert [first[f"seconds_{name}"] for name in names] == [0.25, 1.23456, 2.0, 0.5]
     assert [second[f"seconds_{name}"] for name in names] == [0.0, 1.0, 0.0, 0.0]
@@ -100,7 +100,7 @@ def test_csv_holds_no_formulas(tmp_path: Path, failed: SlideResult) -> None:
 def test_csv_of_no_slides_has_a_header(tmp_path: Path) -> None:
     path = write_csv([], tmp_path / "slides.csv")
     assert path.read_text("utf-8").strip() == (
-        "name,status,error,warnings,tiles,unreadable,passed_through,edge,fill,"
+        "name,status,error,warnings,tiles,unreadable,passed_through,edge,fill,left_out,"
         "seconds,seconds_planning,seconds_reading,seconds_computing,seconds_writing,"
         "tiles_per_second,slide,store"
     )

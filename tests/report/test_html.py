@@ -225,7 +225,7 @@ def test_a_card_shows_what_the_store_knows(
     assert "b* -15.0 ± 3.0 -14.5 ± 6.2" in card
     assert {"background:#8040ff", "background:#b28099"} <= set(page.values("style"))
     row = section(page.words, "All slides", "Slide by slide")
-    assert "30 25 0 5 0 25 % 1.0" in row
+    assert "30 25 0 5 0 0 25 % 1.0" in row
     assert "15.0 0.2525 default openslide" in row
 
 

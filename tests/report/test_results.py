@@ -29,6 +29,7 @@ def test_totals(
         "passed_through": 6,
         "edge": 20,
         "fill": 0,
+        "left_out": 0,
         "seconds_planning": 0.5,
         "seconds_reading": 3.469,
         "seconds_computing": 4.0,
@@ -112,7 +113,7 @@ def test_another_flag_is_a_line_in_the_store(tmp_path: Path, store_path: Path) -
     metadata = copy / "wsi_norm/store/metadata.py"
     text = metadata.read_text("utf-8")
     assert text.count(line) == 1
-    metadata.write_text(text.replace(line, f'{line}    OUT_OF_FOCUS = 16, "blurred"\n'), "utf-8")
+    metadata.write_text(text.replace(line, f'{line}    OUT_OF_FOCUS = 32, "blurred"\n'), "utf-8")
     done = subprocess.run(
         [sys.executable, "-c", ANOTHER_FLAG, tmp_path, store_path],
         cwd=copy,
@@ -128,7 +129,7 @@ def test_another_flag_is_a_line_in_the_store(tmp_path: Path, store_path: Path) -
     assert document["slides"][0]["out_of_focus"] == document["totals"]["out_of_focus"] == 7
     page = (tmp_path / "report.html").read_text("utf-8")
     assert '<th scope="col">out of focus</th>' in page
-    assert '<th scope="colgroup" colspan="6">Tiles</th>' in page
+    assert '<th scope="colgroup" colspan="7">Tiles</th>' in page
     assert "30, 7 blurred" in page
     stored = json.loads((store_path / "zarr.json").read_text("utf-8"))["attributes"]["wsi_norm"]
     assert stored["counts"]["out_of_focus"] == 7

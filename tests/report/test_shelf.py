@@ -166,3 +166,20 @@ def test_a_shelf_finds_what_it_has_whole(tmp_path: Path) -> None:
     (tmp_path / "shelf" / "notes.txt").write_text("mine")
     Shelf(tmp_path / "shelf").clear()
     assert [file.name for file in (tmp_path / "shelf").iterdir()] == ["notes.txt"]
+
+
+def test_a_report_draws_for_a_bounded_time(
+    slides: list[SlideResult],
+    make_summary: MakeSummary,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Facts stay, pictures wait for the next report."""
+    monkeypatch.setattr(html, "DRAW_SECONDS", -1.0)
+    page = write_html(make_summary(*slides), tmp_path / "report.html")
+    assert shown(page) == []
+    text = page.read_text("utf-8")
+    assert "2 slides have no pictures" in text
+    assert text.count("25 % of the area") == 2
+    monkeypatch.setattr(html, "DRAW_SECONDS", 60.0)
+    assert len(shown(write_html(make_summary(*slides), tmp_path / "report.html"))) == 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,6 +55,8 @@ class Fragile(ImageReader):
                 raise ZeroDivisionError("oops")
             case ["refuse", at] if at == when:
                 raise Refused("not today") if at == "opening" else ReadError("not there")
+            case ["wait", at] if at == when:
+                threading.Event().wait()
             case ["print", at] if at == when:
                 os.write(1, b"a library's word")
 
@@ -108,6 +111,25 @@ def test_a_crash_is_one_slides_failure(tmp_path: Path, fragile: str, does: str, 
         with pytest.raises(UnreadableSlideError, match=how):
             slide.read(ASIDE)
         assert (other.read(ASIDE) == 128).all()
+
+
+@pytest.mark.parametrize("when", ["opening", "reading"])
+def test_a_reader_that_never_answers_is_ended(
+    tmp_path: Path, fragile: str, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    whole, waiting = file(tmp_path, "whole"), file(tmp_path, f"wait {when}")
+    open_slide(whole, fragile, default_mpp_um=0.5, apart=True).close()  # the process is up
+    monkeypatch.setattr(apart, "READER_SECONDS", 0.5)
+    with (
+        pytest.raises(UnreadableSlideError) as caught,
+        open_slide(waiting, fragile, default_mpp_um=0.5, apart=True) as slide,
+    ):
+        slide.read(ASIDE)
+    assert str(caught.value).startswith(f"{waiting}: its reader did not answer within 0.5 s")
+    assert not [process for process in apart._living if not process.is_alive]
+    monkeypatch.setattr(apart, "READER_SECONDS", 60.0)  # another process has to start
+    with open_slide(whole, fragile, default_mpp_um=0.5, apart=True) as slide:
+        assert (slide.read(ASIDE) == 128).all()
 
 
 def test_what_is_raised_there_is_raised_here(tmp_path: Path, fragile: str) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import random
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from pydicom import dcmread
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -18,7 +21,8 @@ from pydicom.uid import (
 )
 
 from tests.dicoms import MPP_UM, picture, write_image, write_report, write_slide
-from wsi_norm.slide import dicom
+from wsi_norm.errors import UnreadableSlideError
+from wsi_norm.slide import dicom, open_slide
 from wsi_norm.slide.readers.base import Refused
 
 
@@ -130,3 +134,28 @@ def test_damaged_headers_are_refused_and_nothing_else(tmp_path: Path) -> None:
         with suppress(Refused):
             dicom.read_header(file)
         dicom.contents([file])
+
+
+def test_a_slide_without_its_full_resolution_is_damaged(tmp_path: Path) -> None:
+    """Levels below the first are RESAMPLED; without the first, a slide opens at half its size."""
+    series = generate_uid()
+    full = picture()
+    write_image(tmp_path / "0.dcm", full, 0.5, series)
+    half = np.asarray(Image.fromarray(full).reduce(2))
+    kind = ["DERIVED", "PRIMARY", "VOLUME", "RESAMPLED"]
+    write_image(tmp_path / "1.dcm", half, 1.0, series, ImageType=kind)
+    with open_slide(tmp_path) as slide:
+        assert (slide.dimensions, slide.damage) == ((384, 384), None)
+    (tmp_path / "0.dcm").unlink()
+    with open_slide(tmp_path) as slide:
+        assert slide.dimensions == (192, 192)
+        assert "its full resolution is missing" in str(slide.damage)
+
+
+def test_a_pipe_among_the_files_of_a_slide_is_not_opened(tmp_path: Path) -> None:
+    write_slide(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UnreadableSlideError, match="a pipe or a device, not a file"):
+        open_slide(tmp_path)
+    with pytest.raises(UnreadableSlideError, match="a pipe or a device, not a file"):
+        open_slide(tmp_path / "pipe")

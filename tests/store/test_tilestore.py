@@ -189,7 +189,7 @@ class StoreAndModel(RuleBasedStateMachine):
         counts = self.store.finish().counts
         flags = np.concatenate([flags for _, flags in self.ordered()] or [np.zeros(0, np.uint8)])
         assert counts is not None
-        bits = {"unreadable": 1, "passed_through": 2, "edge": 4, "fill": 8}
+        bits = {"unreadable": 1, "passed_through": 2, "edge": 4, "fill": 8, "left_out": 16}
         per_flag = {key: sum(int(flag) & bit != 0 for flag in flags) for key, bit in bits.items()}
         assert counts == {"tiles": len(flags), **per_flag}
         self.complete, self.litter = True, False
@@ -303,7 +303,7 @@ def test_attributes(tmp_path: Path) -> None:
     assert stated["complete"] is True
     assert stated["tiling"]["tiles_per_shard"] == PER_SHARD
     assert stated["slide"]["file_name"] == "case.svs"
-    bits = {"UNREADABLE": 1, "PASSED_THROUGH": 2, "EDGE": 4, "FILL": 8}
+    bits = {"UNREADABLE": 1, "PASSED_THROUGH": 2, "EDGE": 4, "FILL": 8, "LEFT_OUT": 16}
     assert dict(group["flags"].attrs) == {"bits": bits}
     assert dict(group["tissue_mask"].attrs) == {"downsample": list(MASK_DOWNSAMPLE)}
     assert dict(group["thumbnail"].attrs) == {"downsample": [10.0, 10.0]}
@@ -367,7 +367,14 @@ def test_no_tiles(tmp_path: Path) -> None:
     store = make_store(tmp_path / "case.zarr", 0)
     assert (len(store), store.shards, store.missing_shards()) == (0, 0, [])
     counts = store.finish().counts
-    assert counts == {"tiles": 0, "unreadable": 0, "passed_through": 0, "edge": 0, "fill": 0}
+    assert counts == {
+        "tiles": 0,
+        "unreadable": 0,
+        "passed_through": 0,
+        "edge": 0,
+        "fill": 0,
+        "left_out": 0,
+    }
     reopened = TileStore.open(store.path)
     assert list(reopened) == []
     assert reopened[:].shape == (0, SIZE, SIZE, 3)
@@ -828,5 +835,6 @@ def test_flags_have_the_bits_of_the_contract() -> None:
         (2, "passed_through", "passed through"),
         (4, "edge", "at the edge"),
         (8, "fill", "mostly fill"),
+        (16, "left_out", "partly left out of the file"),
     ]
     assert TileFlag(5) == TileFlag.UNREADABLE | TileFlag.EDGE

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from wsi_norm.tissue.connected import connected_parts
+from wsi_norm.tissue.connected import amid, connected_parts
 
 MASK = np.array([list("##..#"), list("..#.#"), list("....#"), list("#...#")]) == "#"
 """Three parts, of 3, 4 and 1 px."""
@@ -25,3 +25,13 @@ def test_a_part_without_anything_sure_is_left_out() -> None:
     np.testing.assert_array_equal(connected_parts(MASK, sure((3, 0)), 0.0), sure((3, 0)))
     assert not connected_parts(MASK, sure((2, 1)), 0.0).any()
     assert not connected_parts(np.zeros((3, 4), bool), np.zeros((3, 4), bool), 0.0).any()
+
+
+def test_holes_amid_tissue_and_beside_it() -> None:
+    tissue, holes = np.zeros((60, 80), bool), np.zeros((60, 80), bool)
+    tissue[:, :40] = True
+    holes[20:30, 10:20] = holes[40:50, 45:55] = holes[0:15, 30:80] = True  # in, beside, across
+    found = amid(holes, tissue & ~holes)
+    assert found[20:30, 10:20].all()
+    assert found.sum() == 100
+    assert not amid(np.zeros_like(holes), tissue).any()

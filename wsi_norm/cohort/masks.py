@@ -13,6 +13,7 @@ from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 from wsi_norm.cohort.splits import LabelledImage
 from wsi_norm.errors import ConfigError
+from wsi_norm.slide.directories import walk
 from wsi_norm.slide.readers.base import Refused
 from wsi_norm.slide.readers.image import refused_by_pillow
 from wsi_norm.store import TileStore
@@ -130,6 +131,7 @@ def _size(image: LabelledImage) -> tuple[int, int]:
 def _opened(path: Path) -> Image.Image:
     try:
         with warnings.catch_warnings(action="ignore"), refused_by_pillow():
+            walk(path)
             return Image.open(path)
     except Refused as error:
         raise ConfigError(f"{path}: cannot read the image: {error}") from error

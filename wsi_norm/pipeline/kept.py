@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,3 +97,19 @@ def kept_store(path: Path) -> Layout:
     layout = Layout(store, store.meta.tiling.grid(store.meta.slide), store.coords)
     _thread.store = wanted, layout
     return layout
+
+
+@contextmanager
+def tidied() -> Iterator[None]:
+    """Around a slide's first task: what a slide that failed has left in memory is given back.
+
+    Its exceptions hold frames, and these pixels, until they are collected; glibc is told to keep
+    what is freed (`malloc_environment`), in ever smaller pieces.
+    """
+    if getattr(_thread, "failed", False):
+        gc.collect()
+        if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+            trim(0)
+    _thread.failed = True
+    yield
+    _thread.failed = False

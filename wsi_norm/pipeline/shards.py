@@ -25,6 +25,7 @@ from wsi_norm.pipeline.kept import (
     release_slide,
 )
 from wsi_norm.pipeline.tiles import read_tiles
+from wsi_norm.slide import LeftOut
 from wsi_norm.stages import Seconds, Stage
 from wsi_norm.store import StoreMeta, TileFlag
 
@@ -54,7 +55,8 @@ def process_shard(job: SlideJob, shard: int) -> ShardResult:
         try:
             check_files(job)  # it may be opened anew
             try:
-                pixels, errors = read_tiles(kept_slide(job, store.meta), grid, tiles)
+                slide = kept_slide(job, store.meta)
+                pixels, errors = read_tiles(slide, grid, tiles)
             finally:  # what a file that changes is read as, be it an error, says nothing
                 check_files(job)
         except SlideError:
@@ -64,7 +66,8 @@ def process_shard(job: SlideJob, shard: int) -> ShardResult:
         readable = np.array([error is None for error in errors])
         done, usable = normalized(job, store.meta, pixels, readable)
     with seconds.spent(Stage.WRITING):
-        store.write_shard(shard, done, _flags(grid, tiles, errors, usable, pixels))
+        left_out = slide.metadata.left_out.get(grid.level.index)
+        store.write_shard(shard, done, _flags(grid, tiles, errors, usable, pixels, left_out))
     failed = [index for index, error in enumerate(errors) if error is not None]
     return ShardResult(
         shard=shard,
@@ -101,6 +104,7 @@ def _flags(
     errors: Sequence[ReadError | None],
     usable: npt.NDArray[np.bool_],
     pixels: UInt8,
+    left_out: LeftOut | None,
 ) -> UInt8:
     flags = np.zeros(len(tiles), np.uint8)
     for index, (tile, error) in enumerate(zip(tiles, errors, strict=True)):
@@ -110,6 +114,8 @@ def _flags(
             flags[index] |= TileFlag.PASSED_THROUGH
         if grid.touches_edge(tile):
             flags[index] |= TileFlag.EDGE
+        if left_out is not None and left_out.of(grid.box(tile)).any():
+            flags[index] |= TileFlag.LEFT_OUT
         fill = fill_mask(pixels[index])
         if fill is not None and fill.mean() > MOSTLY:
             flags[index] |= TileFlag.FILL

@@ -16,7 +16,7 @@ from wsi_norm.location import exists, free_bytes
 from wsi_norm.machine import package_version, versions
 from wsi_norm.pipeline.finished import asked_sha256
 from wsi_norm.pipeline.job import Estimate, Planned, Prepared, SlideJob
-from wsi_norm.pipeline.kept import check_files, check_owner, kept_normalizer
+from wsi_norm.pipeline.kept import check_files, check_owner, kept_normalizer, tidied
 from wsi_norm.pipeline.tiles import measure_slide, read_tiles, spread
 from wsi_norm.plan import plan_grid, plan_slide, regions_sha256
 from wsi_norm.slide import Slide, SlideFiles, open_slide, slide_files
@@ -61,7 +61,7 @@ def prepare(job: SlideJob) -> Prepared:
     """
     torch.set_num_threads(1)
     seconds = Seconds()
-    with seconds.spent(Stage.PLANNING), ThreadPoolExecutor(1) as beside:
+    with tidied(), seconds.spent(Stage.PLANNING), ThreadPoolExecutor(1) as beside:
         files = _files(job)  # seen before the slide is opened
         with _open(job) as slide:
             beside.submit(kept_normalizer, job.model, job.config)  # loads while it is planned

@@ -15,6 +15,8 @@ from wsi_norm.pixels import UInt8, fit
 from wsi_norm.plan import SlidePlan
 from wsi_norm.slide import Slide
 
+WHITE = 255
+
 STATISTICS_TILES = 64
 """Tiles, spread over the slide, whose tissue gives the slide's statistics."""
 
@@ -44,7 +46,7 @@ def read_tiles(
             pixels = slide.read(grid.region(whole))
         except ReadError as error:
             if len(block) == 1:
-                out[block[0]], errors[block[0]] = 255, error
+                out[block[0]], errors[block[0]] = WHITE, error.with_traceback(None)
             else:
                 groups += [[index] for index in block]
             continue
@@ -72,6 +74,8 @@ def measure_slide(
             "no statistics: none of the sampled tiles can be read; tiles pass through as they are",
         )
     tissue = np.stack([_tissue_of(plan, sample[index]) for index in good])
+    if slide.metadata.left_out:
+        tissue &= ~(pixels[good] == WHITE).all(axis=-1)
     try:
         return normalizer.measure(pixels[good], tissue, plan.white), None
     except ValueError as error:

@@ -24,7 +24,7 @@ class StoreFacts:
     Attributes
     ----------
     before, after
-        The slide with its tissue outlined, and normalised.
+        The slide with its tissue outlined, and normalised; None where there was no time to draw.
     planned_tiles
         Tiles in the store once it is complete.
     tissue_share
@@ -34,8 +34,8 @@ class StoreFacts:
     """
 
     meta: StoreMeta
-    before: Picture
-    after: Picture
+    before: Picture | None
+    after: Picture | None
     planned_tiles: int
     tissue_share: float
     unreadable_at: tuple[tuple[int, int], ...]
@@ -55,12 +55,12 @@ def read_store(
     shelf
         Where the pictures go; None: into the page.
     known_only
-        Draw nothing: None where the shelf does not have the pictures yet.
+        Draw nothing: there are pictures if the shelf has them already.
     """
     if slide.status in WITHOUT_STORE and Stage.PLANNING not in slide.spent.wall:
         return None
-    known = None if shelf is None else _known(slide, shelf)
-    if known is not None or known_only:
+    known = _known(slide, shelf)
+    if known_only or (known is not None and known.before is not None):
         return known
     try:
         return _drawn(slide, TileStore.open(slide.store, allow_partial=True), shelf)
@@ -68,15 +68,15 @@ def read_store(
         return None
 
 
-def _known(slide: SlideResult, shelf: Shelf) -> StoreFacts | None:
-    """From the attribute of a finished store alone, if its pictures are on the shelf."""
+def _known(slide: SlideResult, shelf: Shelf | None) -> StoreFacts | None:
+    """From the attribute of a finished store alone, with the pictures that are on the shelf."""
     meta = finished(Path(slide.store))
-    if meta is None or meta.counts is None or meta.tissue_share is None or slide.unreadable:
+    if meta is None or meta.counts is None or meta.tissue_share is None:
         return None
-    pictures = shelf.find(_digest(meta, ()))
-    if pictures is None:
-        return None
-    return StoreFacts(meta, *pictures, meta.counts["tiles"], meta.tissue_share, ())
+    found = shelf.find(_digest(meta, ())) if shelf is not None and not slide.unreadable else None
+    before, after = found or (None, None)
+    tiles, unreadable = meta.counts["tiles"], slide.unreadable_at
+    return StoreFacts(meta, before, after, tiles, meta.tissue_share, unreadable)
 
 
 def _drawn(slide: SlideResult, store: TileStore, shelf: Shelf | None) -> StoreFacts:

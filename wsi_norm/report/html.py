@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +25,9 @@ POSITIONS_SHOWN = 20
 
 PICTURES_INSIDE = 200
 """Slides up to this many have their pictures in the page, which can be mailed then: 3 MB."""
+
+DRAW_SECONDS = 20.0
+"""How long a report may draw: more than a thousand slides, on an idle machine."""
 
 URGENCY: tuple[Status, ...] = ("failed", "interrupted", "damaged", "skipped")
 """The order in which slides that need attention are listed."""
@@ -95,7 +99,12 @@ class Page:
     @property
     def has_pictures(self) -> bool:
         """Whether any slide has pictures, so that their legend is needed."""
-        return any(card.store for card in self.cards)
+        return any(card.store and card.store.before for card in self.cards)
+
+    @property
+    def without_pictures(self) -> int:
+        """Slides with a store for whose pictures there was no time."""
+        return sum(bool(card.store and not card.store.before) for card in self.cards)
 
     @property
     def provenance(self) -> Mapping[str, Any]:
@@ -126,7 +135,8 @@ def write_html(summary: RunSummary, path: Path) -> Path:
 
     It is one file for up to `PICTURES_INSIDE` slides. The pictures of more lie in a folder beside
     it, `<name>_files`, and a browser loads them as they are looked at. There those of an earlier
-    report are used again; an interrupted run, which has to end soon, draws no others.
+    report are used again; an interrupted run, which has to end soon, draws no others. No report
+    draws for longer than `DRAW_SECONDS`: the slides that are left have facts, and no pictures.
 
     Every store is opened once. A store that cannot be opened leaves its slide without pictures.
     """
@@ -158,8 +168,9 @@ def write_html(summary: RunSummary, path: Path) -> Path:
 
 def _cards(summary: RunSummary, shelf: Shelf | None, target: Moments | None) -> Iterable[Card]:
     soon = shelf is not None and summary.interrupted
+    until = time.monotonic() + DRAW_SECONDS
     for index, slide in enumerate(summary.slides, start=1):
-        store = read_store(slide, shelf, known_only=soon)
+        store = read_store(slide, shelf, known_only=soon or time.monotonic() > until)
         measured = store.meta.statistics if store else None
         yield Card(index, slide, store, channels(measured, target))
 

@@ -27,6 +27,7 @@ from wsi_norm.runner.events import (
     WaitingForWorkers,
 )
 from wsi_norm.runner.inline import Inline, is_inline
+from wsi_norm.slide.reach import ANSWER_SECONDS
 from wsi_norm.sources import SlideSource, same_names
 from wsi_norm.stages import Seconds
 from wsi_norm.store import Counts, TileFlag
@@ -149,6 +150,7 @@ class Drive:
         """
         self._on_event(SlidesFound(len(self._slides)))
         self._refuse_same_names()
+        self._refuse_silent()
         if not (self._config.overwrite or self._config.dry_run):
             for slide in self._slides:
                 if slide.result is None and (prepared := pipeline.finished_before(slide.job)):
@@ -349,6 +351,16 @@ class Drive:
                     error=f"{slide.job.source.path}: another slide of this run would also be "
                     f"written to {slide.job.store.name}; rename one, or give a column 'name' in "
                     "--slides-csv",
+                )
+
+    def _refuse_silent(self) -> None:
+        for slide in self._slides:
+            if slide.job.source.silent is not None and slide.result is None:
+                self._end(
+                    slide,
+                    "failed",
+                    error=f"{slide.job.source.silent}: does not answer within {ANSWER_SECONDS:g} s "
+                    "(a mount that is gone?); run the same command again when it does",
                 )
 
 

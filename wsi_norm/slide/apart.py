@@ -1,4 +1,4 @@
-"""A reader in a process of its own: what its native code crashes on is one slide's failure.
+"""A reader in a process of its own: if it crashes or never answers, that is one slide's failure.
 
 A process serves one open slide at a time and is kept for the next, so that a run starts few. It
 ends when its pipe closes, so never later than this process, however that ends.
@@ -21,8 +21,12 @@ import numpy as np
 from wsi_norm.choices import imported
 from wsi_norm.errors import UnreadableSlideError, WsiNormError
 from wsi_norm.geometry import Level
+from wsi_norm.location import Location
 from wsi_norm.slide.diagnose import tifffile_complaints
 from wsi_norm.slide.readers.base import RGB, Reader
+
+READER_SECONDS = 60.0
+"""How long a reader may take to open a slide, or to read one region."""
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 """Signals to a whole process group that are for the process that asks: it stops in order."""
@@ -31,7 +35,8 @@ STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SI
 class ReaderApart:
     """A reader of `READERS` at work in another process; see `readers.base.Reader`.
 
-    Raises UnreadableSlideError where that process dies, be it on opening or on reading.
+    Raises UnreadableSlideError where that process dies or does not answer for READER_SECONDS, be it
+    on opening or on reading.
 
     Parameters
     ----------
@@ -54,7 +59,8 @@ class ReaderApart:
     def read(self, level: Level, left: int, top: int, width: int, height: int) -> RGB:
         """uint8 (height, width, 3): a rectangle of level px that lies inside the level."""
         pixels = np.empty(self._ask("read", level, left, top, width, height), np.uint8)
-        with self._crash_said():
+        with _crash_said(self._process, self._path):
+            self._process.wait_for_answer()
             self._process.answers.recv_bytes_into(pixels.data.cast("B"))
         return pixels
 
@@ -66,22 +72,47 @@ class ReaderApart:
                 _idle.append(self._process)
 
     def _ask(self, *question: Any) -> Any:
-        with self._crash_said():
-            self._process.questions.send(question)
-            answer = self._process.answers.recv()
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        return _answered(self._process, self._path, *question)
 
-    @contextmanager
-    def _crash_said(self) -> Iterator[None]:
-        try:
-            yield
-        except (EOFError, OSError) as error:  # its end of the pipes is closed
-            raise UnreadableSlideError(
-                f"{self._path}: its reader crashed ({self._process.end()}): the slide is damaged, "
-                "or of a kind that the reader cannot bear; convert it, or leave it out"
-            ) from error
+
+def done_apart(do: Callable[..., Any], path: Location, *arguments: Any) -> Any:
+    """What a function of this package makes of a path (and more), in a process that can be ended.
+
+    It raises what the function raises, and UnreadableSlideError as `ReaderApart` does.
+    """
+    process = _kept_or_new()
+    try:
+        return _answered(process, str(path), "do", do, path, *arguments)
+    finally:
+        if process.is_alive:
+            _idle.append(process)
+
+
+def _answered(process: _Process, path: str, *question: Any) -> Any:
+    with _crash_said(process, path):
+        process.questions.send(question)
+        process.wait_for_answer()
+        answer = process.answers.recv()
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+@contextmanager
+def _crash_said(process: _Process, path: str) -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError as error:
+        process.abandon()
+        raise UnreadableSlideError(
+            f"{path}: its reader did not answer within {READER_SECONDS:g} s (a mount that is gone, "
+            "or a damaged slide); run the same command again when the file can be read"
+        ) from error
+    except (EOFError, OSError) as error:  # its end of the pipes is closed
+        raise UnreadableSlideError(
+            f"{path}: its reader crashed ({process.end()}): the slide is damaged, "
+            "or of a kind that the reader cannot bear; convert it, or leave it out"
+        ) from error
 
 
 class _Process:
@@ -111,15 +142,29 @@ class _Process:
         self._wait(os.WNOHANG)
         return self._status is None
 
+    def wait_for_answer(self) -> None:
+        """Return when there is one; TimeoutError after READER_SECONDS."""
+        if not self.answers.poll(READER_SECONDS):
+            raise TimeoutError
+
+    def abandon(self) -> None:
+        """End it by force; what hangs in the kernel may not even die, and is not waited for."""
+        os.kill(self._pid, signal.SIGKILL)
+        self._close()
+        self._status = signal.SIGKILL
+
     def end(self) -> str:
         """Let go of it; the words say how it ended."""
-        _living.discard(self)
-        self.questions.close()
-        self.answers.close()
+        self._close()
         self._wait()
         assert self._status is not None
         code = os.waitstatus_to_exitcode(self._status)
         return signal.Signals(-code).name if code < 0 else f"exit status {code}"
+
+    def _close(self) -> None:
+        _living.discard(self)
+        self.questions.close()
+        self.answers.close()
 
     def _wait(self, options: int = 0) -> None:
         if self._status is None:
@@ -172,6 +217,9 @@ class _Served:
             self._reader: Reader = imported(place)(path)
         facts = self._reader
         return (facts.name, facts.block_px, facts.version, facts.metadata), None
+
+    def do(self, function: Callable[..., Any], *arguments: Any) -> tuple[Any, None]:
+        return function(*arguments), None
 
     def read(self, *region: Any) -> tuple[tuple[int, ...], RGB]:
         pixels = np.ascontiguousarray(self._reader.read(*region))

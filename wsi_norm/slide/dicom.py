@@ -7,6 +7,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,6 +63,7 @@ class Header:
     sop_class: UID
     transfer_syntax: UID
     flavour: str
+    resampled: bool
 
     @property
     def is_whole_slide(self) -> bool:
@@ -108,6 +110,8 @@ def may_be_dicom(path: Path) -> bool:
 
 def is_dicom(path: Path) -> bool:
     """Whether a file begins as DICOM does."""
+    if not os.path.isfile(path):  # nor a pipe, which may never end
+        return False
     try:
         with path.open("rb") as file:
             return file.read(132)[128:] == b"DICM"
@@ -130,6 +134,7 @@ def read_header(path: Location) -> Header:
             sop_class=UID(data.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID") or ""),
             transfer_syntax=UID(meta.get("TransferSyntaxUID") or ""),
             flavour=kind[2].upper() if len(kind) > 2 else "",
+            resampled="RESAMPLED" in map(str.upper, kind[3:]),
         )
     if not header.sop_class or (header.sop_class == WHOLE_SLIDE and not header.series):
         raise Refused("it ends before it says what it is")
@@ -173,6 +178,30 @@ def series_of(path: Path) -> str | None:
     except Refused:
         return None
     return header.series if header.is_whole_slide else None
+
+
+def lost(path: Path) -> str | None:
+    """What is missing of the slide that a file is of: its finest level; None for anything else.
+
+    A level made by resampling says so in its ImageType (PS3.3 C.8.12.4.1.1); the first one is not.
+    """
+    if not (may_be_dicom(path) and is_dicom(path)):
+        return None
+    with suppress(Refused):
+        own = read_header(path)
+        if own.is_level and own.resampled and not _has_unresampled(path.parent, own.series):
+            return "its full resolution is missing: all of its files are RESAMPLED; copy them again"
+    return None
+
+
+def _has_unresampled(folder: Path, series: str) -> bool:
+    for path in sorted(folder.iterdir()):
+        if may_be_dicom(path) and is_dicom(path):
+            with suppress(Refused):
+                header = read_header(path)
+                if header.series == series and header.is_level and not header.resampled:
+                    return True
+    return False
 
 
 def why_refused(path: Location) -> str:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
 
 from upath import UPath
 
 from wsi_norm.choices import READERS
-from wsi_norm.errors import ConfigError, UnreadableSlideError
-from wsi_norm.location import Location, location
+from wsi_norm.errors import ConfigError, ReadError, UnreadableSlideError
+from wsi_norm.geometry import Level
+from wsi_norm.location import Location, check_file, location
 from wsi_norm.slide import dicom
-from wsi_norm.slide.apart import ReaderApart
+from wsi_norm.slide.apart import ReaderApart, done_apart
 from wsi_norm.slide.diagnose import tiff_damage, tifffile_complaints, why_unreadable
+from wsi_norm.slide.directories import walk
 from wsi_norm.slide.mpp import GivenMpp, chosen_mpp
 from wsi_norm.slide.readers import image
 from wsi_norm.slide.readers.base import (
@@ -24,6 +29,11 @@ from wsi_norm.slide.readers.base import (
     closed_on_failure,
 )
 from wsi_norm.slide.slide import Slide
+
+T = TypeVar("T")
+
+MAX_SIDE_MM = 150
+"""No slide is larger, and its overview at 8 um/px has a gigabyte then."""
 
 LACKING = ("Unsupported TIFF compression", "Unsupported or missing image file")
 """What OpenSlide says of a file of which it knows no format: that says nothing of damage."""
@@ -68,23 +78,78 @@ def open_slide(
     """
     if reader != "auto" and reader not in READERS:
         raise ConfigError(f"no reader is called {reader!r}; name one of auto, {', '.join(READERS)}")
-    file = _slide_file(location(path))
-    opened, damage, again = _open(file, reader, apart and not isinstance(file, UPath))
+    place = location(path)
+    touch = _Touch(apart and not isinstance(place, UPath))
+    file, lost = touch(checked_file, place)
+    opened, damage, again = _open(file, reader, touch)
+    damage = "; ".join(filter(None, (lost, damage))) or None
     with closed_on_failure(opened):
         given = GivenMpp(table_mpp_um, override_mpp_um, default_mpp_um)
         mpp = chosen_mpp(file, opened.metadata, given)
+        _check_extent(file, opened.metadata.levels[0], mpp.um)
     return Slide(file, mpp.um, mpp.source, damage, mpp.warnings, opened, again)
 
 
-def _slide_file(path: Location) -> Location:
+@dataclass(frozen=True)
+class _Touch:
+    """Calls of what touches a file: where they can be ended if `apart`, else here."""
+
+    apart: bool
+
+    def __call__(self, do: Callable[..., T], path: Location, *arguments: Any) -> T:
+        return done_apart(do, path, *arguments) if self.apart else do(path, *arguments)
+
+
+def checked_file(path: Location) -> tuple[Location, str | None]:
+    """The file that readers are to open, and what is missing beside it; a look that always ends.
+
+    Raises UnreadableSlideError: nothing there, no file, or a TIFF on which libraries need not end.
+    """
     if isinstance(path, UPath):
-        return _reachable(path)
+        return _reachable(path), None
     if not os.path.exists(path):
         raise UnreadableSlideError(f"{path}: no such file; check the path")
-    if not os.path.isdir(path):
-        if not os.path.isfile(path):
-            raise UnreadableSlideError(f"{path}: neither a file nor a folder; check the path")
-        return path
+    file = _dicom_file(path) if os.path.isdir(path) else path
+    try:
+        _check_regular(file)
+        walk(file)
+        return file, dicom.lost(file)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UnreadableSlideError(
+            f"{path}: {reason}; check the file and its permissions"
+        ) from error
+    except Refused as error:
+        raise UnreadableSlideError(f"{path}: damaged TIFF: {error}; copy it again") from error
+
+
+def _check_regular(path: Path) -> None:
+    """Neither a file nor what OpenSlide opens beside it may be a pipe or a device: OSError."""
+    check_file(path)
+    beside = None
+    if path.suffix.lower() == ".mrxs":
+        beside = path.with_suffix("")
+    elif dicom.is_dicom(path):
+        beside = path.parent
+    if beside is not None and os.path.isdir(beside):
+        for entry in beside.iterdir():
+            if os.path.exists(entry):
+                check_file(entry)
+
+
+def _check_extent(path: Location, level: Level, mpp_um: float) -> None:
+    """Refuse what no scanner holds: a damaged header, or a wrong mpp."""
+    width, height = (edge * mpp_um / 1000 for edge in (level.width, level.height))
+    if max(width, height) > MAX_SIDE_MM:
+        raise UnreadableSlideError(
+            f"{path}: {level.width} x {level.height} px at {mpp_um:g} um/px are {width:.0f} x "
+            f"{height:.0f} mm: the file is damaged (copy it again), or the mpp is wrong "
+            "(--override-mpp)"
+        )
+
+
+def _dicom_file(path: Path) -> Path:
+    """A file of the slide that a folder is."""
     found = dicom.contents(path.iterdir())
     slides = list(found.slides.values())
     if not slides:
@@ -112,19 +177,19 @@ def _reachable(url: UPath) -> UPath:
 
 
 def _open(
-    path: Location, reader: str, apart: bool
+    path: Location, reader: str, touch: _Touch
 ) -> tuple[Reader, str | None, Callable[[str], Reader]]:
     """The first reader that takes the file, what is damaged in it, and how to open it again."""
     auto = reader == "auto"
     refusals: list[str] = []
     open_file: Callable[[str], Reader]
     for name in _in_turn(path) if auto else [reader]:
-        place = READERS.place(name) if apart else None
+        place = READERS.place(name) if touch.apart else None
         open_file = READERS[name] if place is None else partial(ReaderApart, place)
         try:
             with tifffile_complaints(), warnings.catch_warnings(action="ignore"):
                 opened = open_file(str(path))
-        except Refused as error:
+        except (Refused, ReadError) as error:
             # Some libraries repeat the path; what is damaged must not depend on where it lies.
             reason = str(error).replace(str(path), path.name)
             declined = isinstance(error, Declined)
@@ -137,8 +202,8 @@ def _open(
                 _add(refusals, name, reason)
             continue
         again = type(opened) if place is None else open_file
-        return opened, _damage(path, opened, refusals), again
-    raise UnreadableSlideError(f"{path}: {why_unreadable(path)} ({'; '.join(refusals)})")
+        return opened, _damage(path, opened, refusals, touch), again
+    raise UnreadableSlideError(f"{path}: {touch(why_unreadable, path)} ({'; '.join(refusals)})")
 
 
 def _add(refusals: list[str], name: str, reason: str) -> None:
@@ -160,11 +225,11 @@ def _in_turn(path: Location) -> list[str]:
     return [name for name in READERS if name != "image" or suffix in {".tif", ".tiff"}]
 
 
-def _damage(path: Location, opened: Reader, refusals: list[str]) -> str | None:
+def _damage(path: Location, opened: Reader, refusals: list[str], touch: _Touch) -> str | None:
     """A slide that one reader refuses is never taken for whole in silence."""
     if opened.name == "image":  # a plain image; that slide readers refuse it says nothing
         return None
-    damage = tiff_damage(path) if opened.name in {"tiffslide", "tifffile"} else None
+    damage = touch(tiff_damage, path) if opened.name in {"tiffslide", "tifffile"} else None
     # A whole file in a codec or a layout that the other readers lack is not damaged.
     if damage is None and all(any(word in refusal for word in LACKING) for refusal in refusals):
         return None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +11,13 @@ from PIL import Image
 
 from wsi_norm.errors import ReadError
 from wsi_norm.geometry import Box, Level, best_level
+from wsi_norm.slide.readers.base import Metadata
 
 WHITE = 255
 BLOCK_PX = 1024
 SMALLEST_BLOCK_PX = 256
+MAX_HALVED = 1000
+"""Blocks that are halved to find what can be read in them: where nothing can, that has an end."""
 
 Decode = Callable[[Level, Box], npt.NDArray[np.uint8]]
 
@@ -33,18 +36,22 @@ class Overview:
         (x, y): level-0 px per px of `image`.
     mpp_um
         Resolution of `image` in um/px.
+    left_out
+        bool (h, w): where the slide's file holds no pixels of the level that this was made from.
     """
 
     image: npt.NDArray[np.uint8]
     readable: npt.NDArray[np.bool_]
     downsample: tuple[float, float]
     mpp_um: float
+    left_out: npt.NDArray[np.bool_]
 
 
 def painted(
-    levels: Sequence[Level], level0_mpp_um: float, mpp_um: float, decode: Decode
+    metadata: Metadata, level0_mpp_um: float, mpp_um: float, decode: Decode
 ) -> tuple[Overview, ReadError | None]:
     """A slide at about `mpp_um`, antialiased, and the last error of what could not be decoded."""
+    levels = metadata.levels
     level = best_level(levels, max(mpp_um / level0_mpp_um, 1.0))
     factor = max(mpp_um / (level0_mpp_um * level.downsample), 1.0)
     width, height = max(1, round(level.width / factor)), max(1, round(level.height / factor))
@@ -59,8 +66,14 @@ def painted(
     for target in _blocks(Box(0, 0, width, height), max(1, int(BLOCK_PX / max(canvas.scale)))):
         failure = canvas.paint(target) or failure
     downsample = levels[0].width / width, levels[0].height / height
-    overview = Overview(canvas.image, canvas.readable, downsample, level0_mpp_um * downsample[0])
-    return overview, failure
+    left_out = np.zeros((height, width), np.bool_)
+    if level.index in metadata.left_out:
+        x, y = (
+            (np.arange(n) + 0.5) * s for n, s in zip((width, height), canvas.scale, strict=True)
+        )
+        left_out = metadata.left_out[level.index].at(x, y)
+    mpp_um = level0_mpp_um * downsample[0]
+    return Overview(canvas.image, canvas.readable, downsample, mpp_um, left_out), failure
 
 
 @dataclass(frozen=True)
@@ -72,6 +85,7 @@ class _Canvas:
     level: Level
     scale: tuple[float, float]
     decode: Decode
+    halved: list[Box] = field(default_factory=list)
 
     def paint(self, target: Box) -> ReadError | None:
         """Decode what lies under a box of the image and reduce it into it; halve on failure."""
@@ -92,7 +106,9 @@ class _Canvas:
             pixels = self.decode(self.level, box)
         except ReadError as error:
             side = max(target.width, target.height)
-            if max(box.width, box.height) > SMALLEST_BLOCK_PX and side > 1:
+            large = max(box.width, box.height) > SMALLEST_BLOCK_PX and side > 1
+            if large and len(self.halved) < MAX_HALVED:
+                self.halved.append(target)
                 for part in _blocks(target, (side + 1) // 2):
                     self.paint(part)
             return error

@@ -131,7 +131,7 @@ class Slide:
         UnreadableSlideError
             Nothing at all can be read.
         """
-        overview, failure = painted(self.levels, self.mpp_um, mpp_um, self._decode)
+        overview, failure = painted(self.metadata, self.mpp_um, mpp_um, self._decode)
         if failure is not None and not overview.readable.any():
             raise UnreadableSlideError(
                 f"{failure}; nothing of this slide can be read: copy it again"
@@ -172,13 +172,17 @@ class Slide:
         if self._lost:
             self._reopen()
         try:
-            return self._reader.read(level, box.left, box.top, box.width, box.height)
+            pixels = self._reader.read(level, box.left, box.top, box.width, box.height)
         except ReadError as error:
             self._reopen()  # OpenSlide's errors latch: the old handle would fail everywhere
             where = (
                 f"{box.width} x {box.height} px at ({box.left}, {box.top}) of level {level.index}"
             )
             raise ReadError(f"{self.path}: cannot read {where}: {error}") from error
+        left_out = self.metadata.left_out.get(level.index)
+        if left_out is not None:  # readers differ in what they draw there
+            pixels = np.where(left_out.of(box)[..., None], np.uint8(WHITE), pixels)
+        return pixels
 
     def _reopen(self) -> None:
         """Open the file anew; one that is gone for now is not the same as unreadable tiles."""

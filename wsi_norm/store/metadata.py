@@ -36,6 +36,9 @@ class TileFlag(IntFlag):
     FILL = 8, "mostly fill"
     """More than half of the tile is padding that no scanner saw; it is as the slide has it."""
 
+    LEFT_OUT = 16, "partly left out of the file"
+    """The slide's file holds no bytes for some of the tile; white there."""
+
     def __new__(cls, bit: int, label: str) -> Self:
         """A bit and its label."""
         flag = int.__new__(cls, bit)

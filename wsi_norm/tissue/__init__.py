@@ -1,6 +1,7 @@
 """Tissue on a slide's overview image, and the regions people drew. Arrays in, arrays out."""
 
 from wsi_norm.tissue.brightfield import colour_problem, is_fluorescence
+from wsi_norm.tissue.connected import amid
 from wsi_norm.tissue.coverage import tissue_fraction
 from wsi_norm.tissue.ink import pen_mask
 from wsi_norm.tissue.masks import read_mask_image
@@ -18,6 +19,7 @@ __all__ = [
     "Polygon",
     "Regions",
     "Segmenter",
+    "amid",
     "as_found",
     "colour_problem",
     "is_fluorescence",

@@ -1,4 +1,4 @@
-"""Connected parts of a mask, chosen by what lies in them."""
+"""Connected parts of a mask, chosen by what lies in them or around them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import numpy.typing as npt
 import skimage
 
 Mask = npt.NDArray[np.bool_]
+
+AROUND_PX = 3
+MOSTLY = 0.5
+"""Holes are amid tissue if it makes up this share of what lies so near to them."""
 
 
 def connected_parts(mask: Mask, sure: Mask, least_share: float) -> Mask:
@@ -19,3 +23,13 @@ def connected_parts(mask: Mask, sure: Mask, least_share: float) -> Mask:
     chosen = np.bincount(labels[sure], minlength=sizes.size) >= np.maximum(least_share * sizes, 1)
     chosen[0] = False
     return np.asarray(chosen[labels], dtype=np.bool_)
+
+
+def amid(holes: Mask, tissue: Mask) -> Mask:
+    """The connected parts of `holes` around which at least half is tissue; all bool (h, w)."""
+    labels = skimage.measure.label(holes)
+    around = skimage.segmentation.expand_labels(labels, AROUND_PX) * ~holes
+    sizes = np.bincount(around.ravel(), minlength=labels.max() + 1)
+    inside = np.bincount(around[tissue], minlength=sizes.size) >= np.maximum(MOSTLY * sizes, 1)
+    inside[0] = False
+    return np.asarray(inside[labels], dtype=np.bool_)

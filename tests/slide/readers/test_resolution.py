@@ -119,7 +119,9 @@ def test_a_vendors_statement_rules_and_tags_come_last() -> None:
     described = Described(StatedMpp(0.3, 0.3, "OME-XML"), StatedMpp(9, 9, TAGS), 20.0)
 
     def mpp(vendor: str, own: str | None, found: Described = described) -> tuple[float, str]:
-        stated = metadata(asked(vendor, own), [Level(0, 6, 4, 1.0)], found, icc_profile=True).mpp
+        stated = metadata(
+            asked(vendor, own), [Level(0, 6, 4, 1.0)], found, icc_profile=True, left_out={}
+        ).mpp
         assert stated is not None
         return stated.x, stated.where
 

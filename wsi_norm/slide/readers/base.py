@@ -12,7 +12,7 @@ import math
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -36,6 +36,9 @@ TIFFFILE_ERRORS = (
     struct.error,
 )
 """What tifffile raises on damaged directories."""
+
+PAGED = frozenset({"aperio", "generic-tiff"})
+"""Formats whose levels are pages of a TIFF, each a plain grid of tiles."""
 
 KEPT_BYTES = 1 << 24
 """Decoded tiles that a reader keeps for the reads that follow: 64 or 85 of 256 px."""
@@ -83,6 +86,38 @@ class Metadata:
     icc_profile: bool = False
     bounds: Box | None = None
     """What was scanned, in level-0 px, where there is more to the slide than that."""
+    left_out: Mapping[int, LeftOut] = field(default_factory=dict)
+    """By level, the tiles that the file holds no bytes for; only levels that lack some."""
+
+
+@dataclass(frozen=True, eq=False)
+class LeftOut:
+    """Where a level has no pixels.
+
+    Attributes
+    ----------
+    tile
+        (width, height) of its tiles in px.
+    tiles
+        bool (rows, columns): those that are left out.
+    """
+
+    tile: tuple[int, int]
+    tiles: npt.NDArray[np.bool_]
+
+    def at(self, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+        """bool (len(y), len(x)): whether these px of the level are left out."""
+        (across, column), (down, row) = (
+            (number, (place // edge).astype(np.intp))
+            for number, place, edge in zip(self.tiles.shape[::-1], (x, y), self.tile, strict=True)
+        )
+        inside = ((row >= 0) & (row < down))[:, None] & (column >= 0) & (column < across)
+        found = self.tiles[np.ix_(row.clip(0, down - 1), column.clip(0, across - 1))]
+        return np.asarray(found & inside)
+
+    def of(self, box: Box) -> npt.NDArray[np.bool_]:
+        """bool (height, width) of a box of level px."""
+        return self.at(np.arange(box.left, box.right), np.arange(box.top, box.bottom))
 
 
 class Reader(Protocol):

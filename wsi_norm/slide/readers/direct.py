@@ -21,6 +21,7 @@ from wsi_norm.errors import ReadError
 from wsi_norm.geometry import Box, Level
 from wsi_norm.slide.readers.base import (
     KEPT_BYTES,
+    PAGED,
     RGB,
     TIFFFILE_ERRORS,
     Declined,
@@ -28,7 +29,7 @@ from wsi_norm.slide.readers.base import (
     pasted,
     translated,
 )
-from wsi_norm.slide.readers.openslide import PAGED, OpenSlideReader
+from wsi_norm.slide.readers.openslide import OpenSlideReader
 from wsi_norm.slide.readers.pages import read_pages
 
 START, END, JFIF, ADOBE = b"\xff\xd8", b"\xff\xd9", b"\xff\xe0", b"\xff\xee"

@@ -20,6 +20,7 @@ from PIL.TiffImagePlugin import (
 
 from wsi_norm.errors import UnreadableSlideError
 from wsi_norm.geometry import Level
+from wsi_norm.slide.directories import walk
 from wsi_norm.slide.readers.base import (
     RGB,
     Metadata,
@@ -65,6 +66,7 @@ class ImageReader:
 
     def __init__(self, path: str) -> None:
         with refused_by_pillow():
+            walk(path)
             image = Image.open(path)
         with image:
             pages = _seek_largest(image)

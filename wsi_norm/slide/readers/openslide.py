@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+from pathlib import Path
 from typing import ClassVar
 
 import openslide
@@ -10,22 +11,23 @@ import tifffile
 
 from wsi_norm.errors import ReadError
 from wsi_norm.geometry import Box, Level
+from wsi_norm.slide.directories import Directories
 from wsi_norm.slide.levels import StoredLevel, true_levels
 from wsi_norm.slide.readers.base import (
     KEPT_BYTES,
+    PAGED,
     RGB,
     TIFFFILE_ERRORS,
+    LeftOut,
     Refused,
     Stated,
     closed_on_failure,
     on_white,
     translated,
 )
+from wsi_norm.slide.readers.checksums import Checksums
 from wsi_norm.slide.readers.pages import checked
 from wsi_norm.slide.readers.resolution import NOTHING, metadata
-
-PAGED = frozenset({"aperio", "generic-tiff"})
-"""Formats whose levels are pages of a TIFF, each a plain grid of tiles."""
 
 
 class OpenSlideReader:
@@ -41,15 +43,24 @@ class OpenSlideReader:
             with translated(Refused, openslide.OpenSlideError):
                 self._slide.set_cache(openslide.OpenSlideCache(KEPT_BYTES))
                 stated = Stated.by(self._slide, "openslide")
-            described = NOTHING
-            if stated.get("vendor") in PAGED:
+            described, paged = NOTHING, stated.get("vendor") in PAGED
+            if paged:
                 with _tiff(path) as tiff:
                     described = checked(tiff, stated)
             levels = true_levels(stated.levels(), self._look)
             self._levels = [level for level, _ in levels]
             icc_profile = stated.get("icc-size") is not None
-            true = (level for _, level in levels)
-            self.metadata = metadata(stated, true, described, icc_profile=icc_profile)
+            true = [level for _, level in levels]
+            absent: dict[int, LeftOut] = {}
+            self._checksums: Checksums | None = None
+            if paged:
+                with translated(Refused, OSError), Path(path).open("rb") as file:
+                    directories = Directories(file)
+                    absent = directories.left_out(true)
+                    self._checksums = Checksums(path, directories, true)
+            self.metadata = metadata(
+                stated, true, described, icc_profile=icc_profile, left_out=absent
+            )
 
     @property
     def version(self) -> str:
@@ -58,7 +69,10 @@ class OpenSlideReader:
 
     def read(self, level: Level, left: int, top: int, width: int, height: int) -> RGB:
         """uint8 (height, width, 3), transparent pixels composed on white."""
-        return self._look(self._levels[level.index], Box(left, top, left + width, top + height))
+        box = Box(left, top, left + width, top + height)
+        if self._checksums is not None:
+            self._checksums.check(level, box)
+        return self._look(self._levels[level.index], box)
 
     def close(self) -> None:
         """Close the file."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import tifffile
 
+from wsi_norm.slide.directories import MAX_TILE_PX
 from wsi_norm.slide.levels import POWERS, StoredLevel, possible_downsamples, sizes_agree
 from wsi_norm.slide.readers.base import TIFFFILE_ERRORS, Declined, Refused, Stated, translated
 from wsi_norm.slide.readers.resolution import Described, Statement
@@ -17,9 +18,6 @@ TOP_LEFT = 1
 
 LARGEST_LEVEL = 0.9
 """A level has at most this share of the width of full resolution, padding included."""
-
-MAX_TILE_PX = 100_000_000
-"""A tile is decoded whole: 100 megapixels are 300 MB."""
 
 NUMBERS = (
     "imagewidth",

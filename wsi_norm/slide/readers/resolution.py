@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from wsi_norm.geometry import Level
-from wsi_norm.slide.readers.base import Metadata, Stated, StatedMpp, positive_number
+from wsi_norm.slide.readers.base import LeftOut, Metadata, Stated, StatedMpp, positive_number
 
 UM = {
     "nm": 1e-3,
@@ -92,7 +92,12 @@ NOTHING = Described(None, None, None)
 
 
 def metadata(
-    stated: Stated, levels: Iterable[Level], described: Described, *, icc_profile: bool
+    stated: Stated,
+    levels: Iterable[Level],
+    described: Described,
+    *,
+    icc_profile: bool,
+    left_out: Mapping[int, LeftOut],
 ) -> Metadata:
     """What a library and the pages state together.
 
@@ -109,6 +114,7 @@ def metadata(
         associated_images=stated.associated_images,
         icc_profile=icc_profile,
         bounds=stated.bounds,
+        left_out=left_out,
     )
 
 

@@ -20,6 +20,7 @@ from tifffile import COMPRESSION, EXTRASAMPLE, PHOTOMETRIC, PLANARCONFIG
 from wsi_norm.errors import ReadError
 from wsi_norm.geometry import Box, Level
 from wsi_norm.location import location
+from wsi_norm.slide.directories import left_out
 from wsi_norm.slide.levels import StoredLevel, true_levels
 from wsi_norm.slide.readers.base import (
     KEPT_BYTES,
@@ -78,9 +79,9 @@ class TifffileReader:
                 vendors = VENDORS & tiff.flags
             if vendors:
                 raise Declined(f"tifffile leaves {min(vendors)} to other readers")
-            self._open(SlidePages.of(tiff))
+            self._open(SlidePages.of(tiff), path)
 
-    def _open(self, pages: SlidePages) -> None:
+    def _open(self, pages: SlidePages, path: str) -> None:
         found = [_Tiles(self._file, page) for page in (pages.full, *(p for p, _ in pages.smaller))]
         self._turn = TURNS[orientation(pages.full)]
         kept = KEPT_BYTES // max(tiles.bytes for tiles in found)
@@ -89,12 +90,14 @@ class TifffileReader:
         levels = true_levels([self._turned(level) for level in pages.stored()], self._look)
         self._levels = [found[stored.number] for stored, _ in levels]
         described = Described.by(*(statement(page) for page in (pages.full, *pages.all)))
+        true = tuple(level for _, level in levels)
         self.metadata = Metadata(
-            levels=tuple(level for _, level in levels),
+            levels=true,
             mpp=described.mpp or described.tagged_mpp,
             objective_power=described.objective_power,
             vendor="generic-tiff",
             icc_profile="InterColorProfile" in pages.full.tags,
+            left_out=left_out(path, true),
         )
 
     @property

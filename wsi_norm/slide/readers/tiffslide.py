@@ -10,8 +10,10 @@ import tiffslide
 
 from wsi_norm.errors import ReadError
 from wsi_norm.geometry import Box, Level
+from wsi_norm.slide.directories import left_out
 from wsi_norm.slide.levels import StoredLevel, true_levels
 from wsi_norm.slide.readers.base import (
+    PAGED,
     RGB,
     TIFFFILE_ERRORS,
     Refused,
@@ -55,8 +57,11 @@ class TiffSlideReader:
             described = checked(tiff, stated)
             levels = true_levels(stated.levels(), self._look)
             self._levels = [level for level, _ in levels]
-            true = (level for _, level in levels)
-            self.metadata = metadata(stated, true, described, icc_profile=icc_profile)
+            true = [level for _, level in levels]
+            absent = left_out(path, true) if stated.plain or stated.get("vendor") in PAGED else {}
+            self.metadata = metadata(
+                stated, true, described, icc_profile=icc_profile, left_out=absent
+            )
 
     @property
     def version(self) -> str:
