@@ -9,7 +9,7 @@ import click
 
 from wsi_norm.config import EvaluateConfig, evaluate_config
 
-from .main import FILE, dashes
+from .group import FILE, dashes
 from .options import options_of
 from .output import on_terminal, say
 from .train import data_root_option, needs_training_extra

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .main import FILE
+from .group import FILE
 from .output import say
 
 if TYPE_CHECKING:

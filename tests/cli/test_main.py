@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from wsi_norm_cli.main import COMMANDS, cli
+from wsi_norm_cli.group import COMMANDS, cli
 
 from tests.builders import exit_status, help_text
 from wsi_norm.errors import ConfigError

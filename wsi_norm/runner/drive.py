@@ -8,7 +8,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from wsi_norm import pipeline
@@ -23,7 +23,9 @@ from wsi_norm.runner.events import (
     ShardWritten,
     SlidePlanned,
     SlidesFound,
+    Stopped,
     WaitingForWorkers,
+    WorkerReplaced,
 )
 from wsi_norm.runner.inline import Inline, is_inline
 from wsi_norm.sources import SlideSource, same_names
@@ -31,12 +33,19 @@ from wsi_norm.stages import Seconds
 from wsi_norm.store import Counts, TileFlag
 
 if TYPE_CHECKING:  # a run in its own process does without dask
-    from distributed import Client
+    from wsi_norm.runner.cluster import Workers
 
 TASKS_PER_THREAD = 3
 """Tasks out at a time, per worker thread: one at work and the next ones there before it ends."""
 
 WINDOW_SECONDS = 1.0
+"""How often workers are counted, and asked after, at most."""
+
+LOOKS = 20
+"""How often within `task_timeout` it is seen which tasks are at work, at most."""
+
+STALLS = 3
+"""A slide fails on which so many workers stood still."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,7 @@ class _Slide:
     read_error: str | None = None
     warnings: tuple[str, ...] = ()
     began: float = 0.0
+    stalls: int = 0
     result: SlideResult | None = None
 
 
@@ -136,6 +146,9 @@ class Drive:
         self._suspects: deque[_Task] = deque()
         self._out: dict[Any, _Task] = {}
         self._window, self._window_until = 0, 0.0
+        self._ask_at = self._look_at = 0.0
+        self._at_work: dict[tuple[str, Any], float] = {}
+        self._is_waiting = False
         self._failed = False
 
     def begin(self) -> bool:
@@ -154,15 +167,22 @@ class Drive:
             self.interrupt()
         return any(slide.result is None for slide in self._slides)
 
-    def run(self, client: Client | Inline) -> None:
+    def run(self, client: Workers | Inline) -> None:
         """Drive every other slide to its result, with the workers of a client."""
         self._client, self._done = client, SimpleQueue[Any]()
-        if not client.nthreads():
-            self._on_event(WaitingForWorkers())
+        self._say_if_waiting(client.nthreads())
         self._fill()
         while self._out:
-            future = self._done.get()
-            task = self._out.pop(future)
+            if not self._workers_go_on():
+                self.interrupt()
+                return
+            try:
+                future = self._done.get(timeout=WINDOW_SECONDS)
+            except Empty:
+                continue
+            task = self._out.pop(future, None)
+            if task is None:  # given to another worker meanwhile
+                continue
             if task.slide.result is None:
                 if (error := _failure(future)) is None:
                     task.take(task.slide, future.result())
@@ -195,7 +215,8 @@ class Drive:
             return
         while len(self._out) < self._room():
             if self._again:
-                self._give(self._again.popleft())
+                if (task := self._again.popleft()).slide.result is None:
+                    self._give(task)
             elif self._shards:
                 slide, shard = self._shards.popleft()
                 if slide.result is None:
@@ -248,6 +269,68 @@ class Drive:
         (self._suspects if task.slide.job.apart else self._again).append(task)
         task.slide.job = replace(task.slide.job, apart=True)
         return True
+
+    def _workers_go_on(self) -> bool:
+        """See to the workers now and then; False if there will be none any more."""
+        now = time.monotonic()
+        if now < self._ask_at:
+            return True
+        self._ask_at = now + WINDOW_SECONDS
+        for line in self._client.news():
+            self._on_event(WorkerReplaced(line))
+        if (why := self._client.lost()) is not None:
+            self._on_event(Stopped(f"{why}; no worker is left: run the same command again"))
+            return False
+        if now > self._look_at:
+            self._look_at = now + self._config.task_timeout / LOOKS
+            self._look(now)
+        return True
+
+    def _look(self, now: float) -> None:
+        """Find workers that stand still: what they were given is done by others."""
+        threads, given = self._client.nthreads(), self._client.given()
+        self._say_if_waiting(threads)
+        futures = {
+            address: [future for future in self._out if future.key in keys]
+            for address, keys in given.items()
+        }
+        at_work = [
+            (address, future)  # a worker takes its tasks in the order in which they were given
+            for address, given_to_it in futures.items()
+            for future in given_to_it[: threads.get(address, 0)]
+        ]
+        self._at_work = {pair: self._at_work.get(pair, now) for pair in at_work}
+        limit = self._config.task_timeout
+        still = [pair for pair, since in self._at_work.items() if now - since >= limit]
+        for _, future in still:
+            self._stalled(self._out[future].slide)
+        for address in {address for address, _ in still}:
+            for future in futures[address]:
+                task = self._out.pop(future)
+                (self._suspects if task.alone else self._again).append(task)
+                future.cancel()
+            self._client.restart(address)
+        if still:
+            self._fill()
+
+    def _stalled(self, slide: _Slide) -> None:
+        """Say so; one slide does not get more than a few workers."""
+        slide.stalls += 1
+        what = f"{slide.job.source.path}: no progress in {self._config.task_timeout:g} s"
+        if slide.stalls < STALLS:
+            self._on_event(WorkerReplaced(f"{what}; its worker is ended, and another one tries"))
+        elif slide.result is None:
+            error = (
+                f"{what}, {STALLS} times: it is damaged, or on a disk that does not answer; leave "
+                "it out, or give it more time (--task-timeout)"
+            )
+            self._end(slide, "failed", error=error)
+
+    def _say_if_waiting(self, threads: dict[str, int]) -> None:
+        """Once whenever all workers are gone."""
+        if not threads and not self._is_waiting:
+            self._on_event(WaitingForWorkers())
+        self._is_waiting = not threads
 
     def _estimated(self, slide: _Slide, plan: Estimate) -> None:
         slide.warnings = plan.warnings
