@@ -50,7 +50,8 @@ def _done(arguments: list[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        status = cli.main(arguments, prog_name="wsi-norm", standalone_mode=False)
+        with cli.make_context("wsi-norm", list(arguments)) as context:  # click's `main` would
+            status = cli.invoke(context)  # say more on an interrupt than one line
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:
@@ -58,7 +59,7 @@ def _done(arguments: list[str]) -> int:
         return EXIT_USAGE
     except click.Abort as error:
         raise KeyboardInterrupt from error
-    except (WsiNormError, OSError, MemoryError) as error:
+    except (WsiNormError, OSError, MemoryError, ImportError) as error:
         if not {"-v", "--verbose"}.isdisjoint(arguments):
             traceback.print_exc()
         said = str(error) if isinstance(error, WsiNormError) else _of_machine(error)
@@ -68,10 +69,12 @@ def _done(arguments: list[str]) -> int:
     return status if isinstance(status, int) else 0
 
 
-def _of_machine(error: OSError | MemoryError) -> str:
-    """What the machine refused: room on a disk, memory, a file."""
+def _of_machine(error: OSError | MemoryError | ImportError) -> str:
+    """What the machine refused: room on a disk, a file, memory."""
     if isinstance(error, MemoryError):
         return "out of memory; give the command more, or fewer --workers"
+    if isinstance(error, ImportError):
+        return f"{error} (too little memory, or a damaged installation; -v shows where)"
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror or error} (-v shows where)"
 

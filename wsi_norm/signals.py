@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
+
+PR_SET_PDEATHSIG = 1
+"""prctl(2): the signal that a process gets when what started it ends."""
 
 END_SECONDS = 4.0
 """What an interrupt has not ended in order by then is ended at once."""
@@ -70,9 +74,15 @@ def deaf_thread() -> Iterator[Executor]:
 
 
 def end_with_parent() -> None:
-    """Let this process, one of multiprocessing's, end as soon as the one that started it has."""
+    """Let this process, one of multiprocessing's, end as soon as the one that started it has.
+
+    On Linux also where it stands still, and already when the thread that started it ends.
+    """
+    import ctypes
     from multiprocessing import parent_process
 
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     parent = parent_process()
     assert parent is not None
 

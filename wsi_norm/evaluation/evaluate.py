@@ -134,7 +134,7 @@ def _in_workers(
 ) -> Iterator[tuple[Trial, Path]]:
     os.environ.update(malloc_environment())
     pool = ProcessPoolExecutor(config.workers, get_context("spawn"), end_with_parent)
-    with pool, deaf_thread() as thread:
+    with deaf_thread() as thread, pool:
         try:
             for stage in stages:
                 starting = {  # processes are started as there is work for them

@@ -23,8 +23,8 @@ from wsi_norm.signals import deaf_thread
 
 CONNECT_SECONDS = 30
 
-PRELOAD = ["wsi_norm.pipeline"]
-"""What worker processes import as they start: seconds that all of them take at the same time."""
+PRELOAD = ["wsi_norm.runner.worker"]
+"""What worker processes import as they start."""
 
 RESTART_SECONDS = 30
 """How long a frozen worker of a scheduler elsewhere may take to end, before it is dropped."""
@@ -48,10 +48,16 @@ class Workers:
         Of their scheduler.
     crew
         The worker processes of this machine; None where others start them.
+
+    Attributes
+    ----------
+    may_queue
+        Whether workers may be long in coming, as jobs of a cluster are.
     """
 
     def __init__(self, client: Client, crew: Crew | None = None) -> None:
         self._client, self._crew = client, crew
+        self.may_queue = crew is None
 
     def nthreads(self) -> dict[str, int]:
         """Threads of each worker, by its address."""
@@ -152,6 +158,7 @@ def _start_errors() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, OSError) as error:
+        logging.getLogger("distributed.process").setLevel(logging.CRITICAL)  # of what it left behind
         causes = list(_chain(error))
         known = [str(cause) for cause in causes if isinstance(cause, WorkerEndedError)]
         said = known[0] if known else f"worker processes cannot be started: {causes[-1]}"

@@ -17,8 +17,11 @@ from wsi_norm.runner.processes import ended, how_it_ended
 STARTS = 3
 """How often in a row a worker process may end while it starts, before it is given up."""
 
-CLOSE_SECONDS = 1.5
+CLOSE_SECONDS = 0.5
 """How long a worker process that has nothing to do any more may take to end."""
+
+START_SECONDS = 120
+"""How long a start may take at least, before it counts as frozen."""
 
 LOOK_SECONDS = 0.05
 
@@ -33,11 +36,12 @@ class Crew:
     Parameters
     ----------
     start_s
-        Seconds after which a worker process that is still starting counts as frozen.
+        Seconds after which a worker process that is still starting counts as frozen, if these are
+        more than START_SECONDS.
     """
 
-    def __init__(self, start_s: float) -> None:
-        self.start_s = start_s
+    def __init__(self, start_s: float = START_SECONDS) -> None:
+        self.start_s = max(start_s, START_SECONDS)
         self.nannies: list[WatchedNanny] = []
         self.is_ending = False
         self._news: SimpleQueue[str] = SimpleQueue()
@@ -88,7 +92,7 @@ class WatchedNanny(Nanny):  # type: ignore[misc] # dask's
         super().__init__(*arguments, **options)
         self.was_told = False
         self._crew = crew
-        self._is_up = False
+        self._is_up = self._is_late = False
         self._ended_with: int | None = None
         self._failed_starts = 0
         self._is_given_up = False
@@ -102,6 +106,7 @@ class WatchedNanny(Nanny):  # type: ignore[misc] # dask's
 
     async def instantiate(self) -> Status:
         """Start the worker process; WorkerEndedError where it ends instead."""
+        self._is_late = False
         guard = asyncio.create_task(self._guard_start())
         try:
             status = await super().instantiate()
@@ -111,7 +116,7 @@ class WatchedNanny(Nanny):  # type: ignore[misc] # dask's
         finally:
             guard.cancel()
         if status != Status.running:
-            raise WorkerEndedError(ended(self._ended_with))
+            raise WorkerEndedError(self._why())
         self._is_up, self._failed_starts, self.was_told = True, 0, False
         return status
 
@@ -122,10 +127,12 @@ class WatchedNanny(Nanny):  # type: ignore[misc] # dask's
     async def _guard_start(self) -> None:
         """End a process that starts for too long, or is not wanted any more."""
         late = time.monotonic() + self._crew.start_s
-        while True:
+        while not self._crew.is_ending and time.monotonic() < late:
             await asyncio.sleep(LOOK_SECONDS)
-            if self._crew.is_ending or time.monotonic() > late:
-                self.kill_process()
+        self._is_late = not self._crew.is_ending
+        while True:
+            self.kill_process()
+            await asyncio.sleep(LOOK_SECONDS)
 
     def _on_worker_exit_sync(self, exitcode: int) -> None:
         """Let another one be started, which dask does while the nanny itself runs."""
@@ -135,16 +142,22 @@ class WatchedNanny(Nanny):  # type: ignore[misc] # dask's
         if self.status == Status.running:
             self._failed_starts = 0 if was_up else self._failed_starts + 1
             if self._failed_starts == STARTS:
-                self._give_up(ended(exitcode))
+                self._give_up(self._why())
                 return
             if not self.was_told:
+                when = "" if was_up else " while it started"
                 self._crew.say(
-                    f"a worker process {how_it_ended(exitcode)}"
-                    f"{'' if was_up else ' while it started'}; another one is started"
+                    f"a worker process {how_it_ended(exitcode)}{when}; another one is started"
                 )
         elif was_up and self.status in {Status.init, Status.starting}:
-            self._give_up(ended(exitcode))
+            self._give_up(self._why())
         super()._on_worker_exit_sync(exitcode)
+
+    def _why(self) -> str:
+        """Of a start that failed."""
+        if self._is_late:
+            return f"a worker process did not start within {self._crew.start_s:g} s"
+        return ended(self._ended_with)
 
     def _give_up(self, why: str) -> None:
         if not (self._is_given_up or self._crew.is_ending):

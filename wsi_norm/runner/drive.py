@@ -44,6 +44,9 @@ WINDOW_SECONDS = 1.0
 LOOKS = 20
 """How often within `task_timeout` it is seen which tasks are at work, at most."""
 
+DEATHS = 30
+"""A run ends when so many workers died with no task done in between (ten of each, if more)."""
+
 STALLS = 3
 """A slide fails on which so many workers stood still."""
 
@@ -149,6 +152,7 @@ class Drive:
         self._ask_at = self._look_at = 0.0
         self._at_work: dict[tuple[str, Any], float] = {}
         self._is_waiting = False
+        self._deaths = 0
         self._failed = False
 
     def begin(self) -> bool:
@@ -183,8 +187,11 @@ class Drive:
             task = self._out.pop(future, None)
             if task is None:  # given to another worker meanwhile
                 continue
+            error = _failure(future)
+            if not _of_scheduler(error, "KilledWorker"):
+                self._deaths = 0
             if task.slide.result is None:
-                if (error := _failure(future)) is None:
+                if error is None:
                     task.take(task.slide, future.result())
                 elif _of_scheduler(error, "NoWorkerError"):
                     self.interrupt()
@@ -277,9 +284,13 @@ class Drive:
             return True
         self._ask_at = now + WINDOW_SECONDS
         for line in self._client.news():
+            self._deaths += 1
             self._on_event(WorkerReplaced(line))
-        if (why := self._client.lost()) is not None:
-            self._on_event(Stopped(f"{why}; no worker is left: run the same command again"))
+        why = self._client.lost()
+        if self._deaths > max(DEATHS, 10 * self.threads):
+            why = f"{self._deaths} worker processes ended, one after the other, with nothing done"
+        if why is not None:
+            self._on_event(Stopped(f"{why}; the run ends: give it more memory, or fewer --workers"))
             return False
         if now > self._look_at:
             self._look_at = now + self._config.task_timeout / LOOKS
@@ -328,7 +339,7 @@ class Drive:
 
     def _say_if_waiting(self, threads: dict[str, int]) -> None:
         """Once whenever all workers are gone."""
-        if not threads and not self._is_waiting:
+        if self._client.may_queue and not threads and not self._is_waiting:
             self._on_event(WaitingForWorkers())
         self._is_waiting = not threads
 
@@ -440,7 +451,7 @@ def _failure(future: Any) -> BaseException | None:
     return RuntimeError(f"the task was {status}") if status and error is None else error
 
 
-def _of_scheduler(error: BaseException, kind: str) -> bool:
+def _of_scheduler(error: BaseException | None, kind: str) -> bool:
     """Whether an error is of this kind of dask's scheduler; where dask is not loaded, none is."""
     scheduler = sys.modules.get("distributed.scheduler")
     return scheduler is not None and isinstance(error, getattr(scheduler, kind))

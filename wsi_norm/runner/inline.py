@@ -23,6 +23,8 @@ class Inline:
     at work, which is then whole, and drops the others.
     """
 
+    may_queue = False
+
     def __init__(self, config: RunConfig) -> None:
         gpu = resolve_device(config.device).type == "cuda"
         self._threads = gpu_threads(1) if gpu else 1

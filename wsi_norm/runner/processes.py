@@ -62,8 +62,8 @@ def ended(status: int | None) -> str:
     if status == UNGUARDED:
         return _guard()
     return (
-        f"a worker process {how_it_ended(status)} while it started: fewer --workers, more memory, "
-        "or --workers 0, which starts none"
+        f"a worker process {how_it_ended(status)} while it started (fewer --workers, more memory, "
+        "or --workers 0, which starts none)"
     )
 
 
