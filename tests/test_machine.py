@@ -1,13 +1,10 @@
-"""What this process may use, by files of the kernel as containers have them; and its signals."""
+"""What this process may use, by files of the kernel as containers have them."""
 
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +15,12 @@ import torch
 from wsi_norm.errors import ConfigError
 from wsi_norm.machine import (
     available_cores,
-    deaf_to_interrupts,
     gpu_threads,
-    interrupt_on_signals,
     malloc_environment,
     peak_memory_bytes,
     resolve_device,
     versions,
 )
-
-pytestmark = pytest.mark.usefixtures("signals_heard")
 
 
 def kernel(root: Path, groups: str, files: dict[str, str]) -> Path:

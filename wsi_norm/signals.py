@@ -53,9 +53,12 @@ def interrupt_on_signals(end: Callable[[], None], limit_s: float = END_SECONDS) 
 
 
 def ignore_signals() -> None:
-    """Take no notice any more of what interrupts: the work is being ended already."""
+    """Take no notice any more of what interrupts: the work is being ended already.
+
+    By a handler that does nothing: Python tells of a signal that came just before SIG_IGN.
+    """
     for number in _interrupts():
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, lambda *_: None)
 
 
 @contextmanager

@@ -158,7 +158,9 @@ def _start_errors() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, OSError) as error:
-        logging.getLogger("distributed.process").setLevel(logging.CRITICAL)  # of what it left behind
+        logging.getLogger("distributed.process").setLevel(
+            logging.CRITICAL
+        )  # of what it left behind
         causes = list(_chain(error))
         known = [str(cause) for cause in causes if isinstance(cause, WorkerEndedError)]
         said = known[0] if known else f"worker processes cannot be started: {causes[-1]}"
