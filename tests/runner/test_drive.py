@@ -318,13 +318,16 @@ class StandStill:
 
     def __init__(self, stuck: dict[str, int], mishaps: int = 0) -> None:
         self.stuck, self.mishaps = stuck, mishaps
-        self.restarted = 0
+        self.restarted = self._name = 0
         self._queue: dict[Any, Any] = {}
 
     def nthreads(self) -> dict[str, int]:
-        return {"w": 1}
+        """A worker that is to end is there for a while."""
+        present, self._name = self._name, self.restarted
+        return {f"w{present}": 1}
 
     def submit(self, do: Any, job: SlideJob, *arguments: Any, **_: Any) -> Any:
+        assert self._name == self.restarted, "a task is given to a worker that is to end"
         future = Future[Any]()
         future.key = object()  # type: ignore[attr-defined] # dask's have it
         self._queue[future] = do, job, arguments
@@ -338,7 +341,7 @@ class StandStill:
             del self._queue[future]
             if future.set_running_or_notify_cancel():
                 future.set_result(do(job, *arguments))
-        return {"w": {future.key for future in self._queue}}
+        return {f"w{self._name}": {future.key for future in self._queue}}
 
     def restart(self, address: str) -> None:
         self.restarted += 1

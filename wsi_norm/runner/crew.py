@@ -117,7 +117,7 @@ class WatchedNanny(Nanny):  # type: ignore[misc] # dask's
             guard.cancel()
         if status != Status.running:
             raise WorkerEndedError(self._why())
-        self._is_up, self._failed_starts, self.was_told = True, 0, False
+        self._is_up, self._failed_starts = True, 0
         return status
 
     async def close(self, timeout: float = CLOSE_SECONDS, reason: str = "nanny-close") -> Any:
@@ -137,6 +137,7 @@ class WatchedNanny(Nanny):  # type: ignore[misc] # dask's
     def _on_worker_exit_sync(self, exitcode: int) -> None:
         """Let another one be started, which dask does while the nanny itself runs."""
         was_up, self._is_up, self._ended_with = self._is_up, False, exitcode
+        was_told, self.was_told = self.was_told, False
         if self._crew.is_ending:
             return
         if self.status == Status.running:
@@ -144,7 +145,7 @@ class WatchedNanny(Nanny):  # type: ignore[misc] # dask's
             if self._failed_starts == STARTS:
                 self._give_up(self._why())
                 return
-            if not self.was_told:
+            if not was_told:
                 when = "" if was_up else " while it started"
                 self._crew.say(
                     f"a worker process {how_it_ended(exitcode)}{when}; another one is started"

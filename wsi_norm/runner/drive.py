@@ -41,6 +41,9 @@ TASKS_PER_THREAD = 3
 WINDOW_SECONDS = 1.0
 """How often workers are counted, and asked after, at most."""
 
+LEAVE_SECONDS = 60.0
+"""How long a worker that is to end is waited for: what it were given meanwhile would be lost."""
+
 LOOKS = 20
 """How often within `task_timeout` it is seen which tasks are at work, at most."""
 
@@ -151,6 +154,7 @@ class Drive:
         self._window, self._window_until = 0, 0.0
         self._ask_at = self._look_at = 0.0
         self._at_work: dict[tuple[str, Any], float] = {}
+        self._leaving: dict[str, float] = {}
         self._is_waiting = False
         self._deaths = 0
         self._failed = False
@@ -176,7 +180,7 @@ class Drive:
         self._client, self._done = client, SimpleQueue[Any]()
         self._say_if_waiting(client.nthreads())
         self._fill()
-        while self._out:
+        while self._out or self._leaving:
             if not self._workers_go_on():
                 self.interrupt()
                 return
@@ -214,7 +218,7 @@ class Drive:
 
     def _fill(self) -> None:
         """Submit what there is room for, shards before new slides; a suspect alone."""
-        if any(task.alone for task in self._out.values()):
+        if self._leaving or any(task.alone for task in self._out.values()):
             return
         if self._suspects:
             if not self._out:
@@ -292,6 +296,14 @@ class Drive:
         if why is not None:
             self._on_event(Stopped(f"{why}; the run ends: give it more memory, or fewer --workers"))
             return False
+        if self._leaving:
+            threads = self._client.nthreads()
+            self._leaving = {
+                address: until
+                for address, until in self._leaving.items()
+                if address in threads and now < until
+            }
+            self._fill()
         if now > self._look_at:
             self._look_at = now + self._config.task_timeout / LOOKS
             self._look(now)
@@ -321,8 +333,7 @@ class Drive:
                 (self._suspects if task.alone else self._again).append(task)
                 future.cancel()
             self._client.restart(address)
-        if still:
-            self._fill()
+            self._leaving[address] = now + LEAVE_SECONDS
 
     def _stalled(self, slide: _Slide) -> None:
         """Say so; one slide does not get more than a few workers."""
