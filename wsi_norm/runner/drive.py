@@ -327,11 +327,16 @@ class Drive:
         still = [pair for pair, since in self._at_work.items() if now - since >= limit]
         for _, future in still:
             self._stalled(self._out[future].slide)
-        for address in {address for address, _ in still}:
-            for future in futures[address]:
-                task = self._out.pop(future)
-                (self._suspects if task.alone else self._again).append(task)
-                future.cancel()
+        ending = {address for address, _ in still}
+        if not ending:
+            return
+        # Tasks that wait for a worker are taken back, too: they would be given to one that ends.
+        safe = {future for address in futures.keys() - ending for future in futures[address]}
+        for future in [future for future in self._out if future not in safe]:
+            task = self._out.pop(future)
+            (self._suspects if task.alone else self._again).append(task)
+            future.cancel()
+        for address in ending:
             self._client.restart(address)
             self._leaving[address] = now + LEAVE_SECONDS
 
