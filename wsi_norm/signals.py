@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PR_SET_PDEATHSIG = 1
 """prctl(2): the signal that a process gets when what started it ends."""
 
-END_SECONDS = 4.0
+END_SECONDS = 3.5
 """What an interrupt has not ended in order by then is ended at once."""
 
 
