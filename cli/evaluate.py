@@ -10,7 +10,7 @@ import click
 from wsi_norm.config import EvaluateConfig, evaluate_config
 from wsi_norm.text import shown
 
-from .main import FILE, dashes
+from .group import FILE, dashes
 from .options import options_of
 from .output import on_terminal, say, say_lines
 from .train import data_root_option, needs_training_extra

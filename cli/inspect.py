@@ -10,7 +10,7 @@ import click
 
 from wsi_norm.text import shown
 
-from .main import FILE
+from .group import FILE
 from .output import say_styled
 
 if TYPE_CHECKING:

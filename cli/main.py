@@ -1,97 +1,90 @@
-"""`wsi-norm`: the group and how its commands end."""
+"""The command's way in and out: one line per error on stderr, and the exit status of the contract.
+
+Signals are taken before anything else is imported, so that they end the command in order from its
+first moment to its last.
+"""
 
 from __future__ import annotations
 
-import importlib
-import io
+import os
 import sys
-import traceback
-from pathlib import Path
 
-import click
+from wsi_norm.signals import ignore_signals, interrupt_on_signals
 
-from wsi_norm.errors import WsiNormError
-from wsi_norm.machine import interrupt_on_signals
+EXIT_UNFINISHED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
-from .output import say, say_lines
-
-COMMANDS = {
-    "run": "Normalise slides into zarr stores.",
-    "train": "Train the layer in front of a classifier or a segmenter.",
-    "evaluate": "Compare normalisers: seeds, unseen domains, intervals.",
-    "inspect": "Show what a checkpoint holds.",
-    "fit-template": "Make an untrained checkpoint aimed at a cohort of tiles.",
-    "verify": "Read stores back; name what is damaged.",
-    "demo": "Make a synthetic slide and normalise it.",
-}
-"""Commands and their one-line help; a command's module is imported when it is called."""
-
-EXIT_USAGE, EXIT_INTERRUPTED = 2, 130
-
-FILE = click.Path(path_type=Path)
-"""Type of options and arguments that are paths."""
-
-
-class LazyGroup(click.Group):
-    """A group whose help costs no import, and whose options take underscores for dashes."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names in the order of the help."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import one command."""
-        name = cmd_name.replace("_", "-")
-        if name not in COMMANDS:
-            return None
-        module = importlib.import_module(f"wsi_norm_cli.{name.replace('-', '_')}")
-        command: click.Command = module.command
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands without importing them."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
-
-
-def dashes(token: str) -> str:
-    """`--patch_size` as `--patch-size`: both spellings are known in the field."""
-    return token.replace("_", "-")
-
-
-@click.group(
-    cls=LazyGroup,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
-@click.version_option(package_name="wsi-norm", prog_name="wsi-norm")
-def cli() -> None:
-    """Stain normalisation of whole-slide images by a learned layer (LStainNorm).
-
-    Start with `wsi-norm demo`, then `wsi-norm run SLIDES... -o OUT`.
-    """
+INTERRUPTED = "interrupted; run the same command again to go on"
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point: one line per error on stderr, and the exit status of the contract."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    verbose = any(argument in {"-v", "--verbose"} for argument in arguments)
-    interrupt_on_signals()
+    """Entry point of `wsi-norm`."""
+    interrupt_on_signals(_end_now)
+    status = exit_status(sys.argv[1:] if arguments is None else arguments)
+    ignore_signals()  # what is left to do is to end
+    sys.exit(status)
+
+
+def exit_status(arguments: list[str]) -> int:
+    """Do what a command line asks for, and say what became of it."""
+    try:
+        return _done(arguments)
+    except KeyboardInterrupt:
+        _said.append(INTERRUPTED)
+        print(INTERRUPTED, file=sys.stderr, flush=True)
+        return EXIT_INTERRUPTED
+
+
+def _done(arguments: list[str]) -> int:
+    """The exit status of a command that was not interrupted."""
+    import io
+    import traceback
+
+    import click
+
+    from wsi_norm.errors import ReportError, WsiNormError
+
+    from .group import cli
+    from .output import say, say_lines
+
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show is no failure
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        status = cli.main(arguments, prog_name="wsi-norm", standalone_mode=False)
+        with cli.make_context("wsi-norm", list(arguments)) as context:  # click's `main` would
+            status = cli.invoke(context)  # say more on an interrupt than one line
     except click.exceptions.Exit as error:
-        status = error.exit_code
+        return error.exit_code
     except click.ClickException as error:
         say(f"error: {error.format_message()}", err=True)
-        status = EXIT_USAGE
-    except (KeyboardInterrupt, click.Abort):
-        say("interrupted; run the same command again to go on", err=True)
-        status = EXIT_INTERRUPTED
-    except WsiNormError as error:
-        if verbose:
+        return EXIT_USAGE
+    except click.Abort as error:
+        raise KeyboardInterrupt from error
+    except (WsiNormError, OSError, MemoryError, ImportError) as error:
+        if not {"-v", "--verbose"}.isdisjoint(arguments):
             say_lines(traceback.format_exc(), err=True)
-        say(f"error: {error}", err=True)
-        status = EXIT_USAGE
-    sys.exit(status if isinstance(status, int) else 0)
+        said = str(error) if isinstance(error, WsiNormError) else _of_machine(error)
+        say(f"error: {said}", err=True)
+        usage = isinstance(error, WsiNormError) and not isinstance(error, ReportError)
+        return EXIT_USAGE if usage else EXIT_UNFINISHED
+    return status if isinstance(status, int) else 0
+
+
+def _of_machine(error: OSError | MemoryError | ImportError) -> str:
+    """What the machine refused: room on a disk, a file, memory."""
+    if isinstance(error, MemoryError):
+        return "out of memory; give the command more, or fewer --workers"
+    if isinstance(error, ImportError):
+        return f"{error} (too little memory, or a damaged installation; -v shows where)"
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error} (-v shows where)"
+
+
+_said: list[str] = []
+"""That the command was interrupted, where that has been said."""
+
+
+def _end_now() -> None:
+    """End although something still holds the command; its worker processes end with it."""
+    if not _said:
+        os.write(2, f"{INTERRUPTED}\n".encode())
+    os._exit(EXIT_INTERRUPTED)

@@ -14,7 +14,7 @@ from pydantic_core import PydanticUndefined
 from wsi_norm.config.fields import Chosen, Option
 from wsi_norm.config.reading import Group
 
-from .main import FILE
+from .group import FILE
 
 F = TypeVar("F", bound=Callable[..., Any])
 

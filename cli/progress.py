@@ -19,7 +19,9 @@ from wsi_norm.runner import (
     ShardWritten,
     SlidePlanned,
     SlidesFound,
+    Stopped,
     WaitingForWorkers,
+    WorkerReplaced,
 )
 from wsi_norm.stages import Stage
 from wsi_norm.text import shown
@@ -65,7 +67,12 @@ class Progress:
             case SlidesFound(slides=slides):
                 self._slides = slides
             case WaitingForWorkers():
-                self._line("waiting for the first worker (see the scheduler, or the queue of jobs)")
+                self._line("waiting for a worker (see the scheduler, or the queue of jobs)")
+            case WorkerReplaced(line=line):
+                if not self._quiet:
+                    self._line(f"warning: {line}")
+            case Stopped(line=line):
+                self._line(f"error: {line}")
             case SlidePlanned(name=name, tiles=tiles):
                 self._bar.total = (self._bar.total or 0) + tiles
                 self._bar.set_description_str(shown(name), refresh=True)

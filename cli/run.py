@@ -9,7 +9,7 @@ import click
 
 from wsi_norm.config import RunConfig, run_config
 
-from .main import FILE, dashes
+from .group import FILE, dashes
 from .options import SettingsCommand, options_of
 from .output import say_lines
 

@@ -10,7 +10,7 @@ import click
 
 from wsi_norm.config import TrainConfig, train_config
 
-from .main import FILE, dashes
+from .group import FILE, dashes
 from .options import options_of
 from .output import on_terminal, say
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .main import FILE
+from .group import FILE
 from .output import say
 
 DEEP_TILES = 16

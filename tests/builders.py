@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from scipy.stats import circmean, circstd
 from skimage import color
-from wsi_norm_cli.main import main
+from wsi_norm_cli import main
 
 from wsi_norm.errors import ConfigError
 from wsi_norm.lstainnorm import Statistics, Template
@@ -197,10 +197,7 @@ def refusal(
 
 def exit_status(*arguments: object) -> int:
     """Of the command line, in this process."""
-    with pytest.raises(SystemExit) as end:
-        main([str(argument) for argument in arguments])
-    assert isinstance(end.value.code, int)
-    return end.value.code
+    return main.exit_status([str(argument) for argument in arguments])
 
 
 def help_text(arguments: list[str], absent: tuple[str, ...]) -> str:

@@ -129,6 +129,32 @@ def test_what_all_processes_get_ends_the_run_in_one_line(
     assert err.strip() == "interrupted; run the same command again to go on"
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_while_workers_start_ends_the_run_and_them(
+    slide_path: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    run = command("run", slide_path, "-o", tmp_path, "-n", 2, "--device", "cpu")
+    process = subprocess.Popen(run, stderr=subprocess.PIPE, text=True)
+    workers = first_worker_processes(process)
+    process.send_signal(number)
+    process.send_signal(signal.SIGINT)  # someone is impatient
+    _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (130, "interrupted; run the same command again to go on\n")
+    assert not psutil.wait_procs(workers, timeout=5)[1]
+
+
+def first_worker_processes(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """As soon as there is one, which has hardly begun to import."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        children = psutil.Process(process.pid).children()
+        if any("spawn_main" in " ".join(child.cmdline()) for child in children):
+            return children
+        assert process.poll() is None, "the run ended before it started workers"
+        time.sleep(0.01)
+    pytest.fail("no worker process after two minutes")
+
+
 def wait_for_shards(process: subprocess.Popen[str], store: Path, number: int) -> None:
     """Until so many shards are in (0: until the store is there), or the run has ended too early."""
     deadline = time.monotonic() + 120

@@ -1,13 +1,10 @@
-"""What this process may use, by files of the kernel as containers have them; and its signals."""
+"""What this process may use, by files of the kernel as containers have them."""
 
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +15,12 @@ import torch
 from wsi_norm.errors import ConfigError
 from wsi_norm.machine import (
     available_cores,
-    deaf_to_interrupts,
     gpu_threads,
-    interrupt_on_signals,
     malloc_environment,
     peak_memory_bytes,
     resolve_device,
     versions,
 )
-
-pytestmark = pytest.mark.usefixtures("signals_heard")
 
 
 def kernel(root: Path, groups: str, files: dict[str, str]) -> Path:
@@ -166,88 +159,3 @@ def test_importing_it_costs_nothing() -> None:
         "assert not loaded, loaded\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
-
-
-# --- signals
-
-SENT_TO_ALL = [signal.SIGINT, signal.SIGHUP, signal.SIGUSR1]
-
-HIT = "import signal, sys; signal.raise_signal(int(sys.argv[1])); print('alive')"
-
-
-def child_survives(number: int) -> bool:
-    """Whether a process that is started now takes no notice of a signal."""
-    child = [sys.executable, "-c", HIT, str(int(number))]
-    return subprocess.run(child, capture_output=True, text=True).stdout == "alive\n"
-
-
-@pytest.mark.parametrize("number", SENT_TO_ALL)
-def test_children_are_deaf_and_this_process_is_again_as_before(number: signal.Signals) -> None:
-    before = signal.getsignal(number), signal.pthread_sigmask(signal.SIG_BLOCK, [])
-    with deaf_to_interrupts():
-        assert child_survives(number)
-        assert not child_survives(signal.SIGTERM)  # by which they are ended
-    with pytest.raises(ZeroDivisionError), deaf_to_interrupts():
-        raise ZeroDivisionError
-    assert before == (signal.getsignal(number), signal.pthread_sigmask(signal.SIG_BLOCK, []))
-    assert not child_survives(number)
-
-
-def test_children_started_by_threads_of_the_block_are_deaf() -> None:
-    """As those of dask are, also when they are started again later."""
-    go, survived = threading.Event(), []
-
-    def start() -> None:
-        go.wait()
-        survived.append(child_survives(signal.SIGINT))
-
-    thread = threading.Thread(target=start)
-    with deaf_to_interrupts():
-        thread.start()
-    go.set()
-    thread.join()
-    assert survived == [True]
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, *SENT_TO_ALL])
-def test_what_comes_meanwhile_is_taken_at_the_end(number: signal.Signals) -> None:
-    interrupt_on_signals()
-    done = []
-
-    def hit() -> None:
-        with deaf_to_interrupts():
-            os.kill(os.getpid(), number)
-            time.sleep(0.05)
-            done.append("the block")
-
-    with pytest.raises(KeyboardInterrupt):
-        hit()
-    assert done == ["the block"]
-
-
-def test_in_other_threads_children_are_deaf_too() -> None:
-    """Python sets handlers in the main thread alone."""
-    before, entered = signal.getsignal(signal.SIGINT), []
-
-    def elsewhere() -> None:
-        with deaf_to_interrupts():
-            entered.append((signal.getsignal(signal.SIGINT), child_survives(signal.SIGINT)))
-
-    thread = threading.Thread(target=elsewhere)
-    thread.start()
-    thread.join()
-    assert entered == [(before, True)]
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
-def test_these_signals_are_interrupts(number: signal.Signals) -> None:
-    interrupt_on_signals()
-    with pytest.raises(KeyboardInterrupt):
-        signal.raise_signal(number)
-
-
-def test_what_nohup_ignores_stays_ignored() -> None:
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    interrupt_on_signals()
-    signal.raise_signal(signal.SIGHUP)
-    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN

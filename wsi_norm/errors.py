@@ -9,7 +9,8 @@ WsiNormError
 ├── ReadError                        one region of an open slide cannot be decoded
 ├── TrainingError                    a training diverged, or cannot go on from what is there
 ├── CheckpointError (ValueError)     a model file is missing, damaged, foreign or hostile
-└── StoreError                       a zarr store is incomplete, damaged or of other settings
+├── StoreError                       a zarr store is incomplete, damaged or of other settings
+└── ReportError                      the report of a run cannot be written
 """
 
 from wsi_norm.text import shown
@@ -57,3 +58,7 @@ class TrainingError(WsiNormError):
 
 class StoreError(WsiNormError):
     """A zarr store is incomplete, damaged, or was written with other settings."""
+
+
+class ReportError(WsiNormError):
+    """The report of a run cannot be written: its folder is gone, full or read-only by now."""

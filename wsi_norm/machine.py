@@ -1,4 +1,4 @@
-"""The machine: what of it this process may use, what is installed on it, and how it interrupts.
+"""The machine: what of it this process may use, and what is installed on it.
 
 In a container or under SLURM that is less than the machine has: cgroups of both versions, by their
 files as of Linux's documentation (cgroup-v1/memory.rst, scheduler/sched-bwc.rst, cgroup-v2.rst).
@@ -7,16 +7,12 @@ files as of Linux's documentation (cgroup-v1/memory.rst, scheduler/sched-bwc.rst
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from multiprocessing import resource_tracker
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from wsi_norm.choices import DEVICE
 from wsi_norm.errors import ConfigError
@@ -119,83 +115,6 @@ def malloc_environment() -> dict[str, str]:
     """
     names = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
     return {name: str(KEEP_BYTES) for name in names if name not in os.environ}
-
-
-def interrupt_on_signals() -> None:
-    """Let SIGTERM, SIGHUP and SIGUSR1 end the work as Ctrl-C does: in order, and resumable.
-
-    SLURM sends SIGTERM at the time limit, or before it what `--signal` names; a terminal sends
-    SIGHUP when it goes away, which `nohup` has a process ignore: that stays so.
-    """
-    for number in _signals("SIGTERM", "SIGHUP", "SIGUSR1"):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _interrupt)
-
-
-@contextmanager
-def deaf_to_interrupts() -> Iterator[None]:
-    """Let processes that are started here take no notice of Ctrl-C, SIGHUP and SIGUSR1.
-
-    Terminals and SLURM send these to all processes at once, while they are for this one, which ends
-    the others. What comes during the block, SIGTERM too, is taken when it ends: what is half
-    started could not be ended.
-    """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    deaf = _signals("SIGINT", "SIGHUP", "SIGUSR1")
-    with _put_off():
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, deaf)  # what is started inherits it
-        try:
-            _start_tracker()
-            signal.pthread_sigmask(signal.SIG_BLOCK, deaf)  # starting that has unblocked SIGINT
-            yield
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
-def _put_off() -> Iterator[None]:
-    """Take signals that come during the block when it ends."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Python takes none in other threads
-        return
-    came: list[int] = []
-    names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
-    handlers = {int(number): signal.getsignal(number) for number in _signals(*names)}
-    handled = {number: handler for number, handler in handlers.items() if callable(handler)}
-    for number in handled:
-        signal.signal(number, lambda number, _: came.append(number))
-    try:
-        yield
-    finally:
-        for number, handler in handled.items():
-            signal.signal(number, handler)
-    for number in came[:1]:
-        handled[number](number, None)
-
-
-def _start_tracker() -> None:
-    """Start multiprocessing's process that clears up after killed ones: without a line on it."""
-    name, before = "PYTHONWARNINGS", os.environ.get("PYTHONWARNINGS")
-    quiet = "ignore:resource_tracker:UserWarning"
-    os.environ[name] = f"{before},{quiet}" if before else quiet
-    try:
-        resource_tracker.ensure_running()
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
-
-
-def _signals(*names: str) -> list[signal.Signals]:
-    """Those that there are on this system."""
-    return [signal.Signals[name] for name in names if hasattr(signal, name)]
-
-
-def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
 
 
 def _scheduled_cores() -> int:

@@ -6,10 +6,10 @@ import subprocess
 import sys
 
 import pytest
-from wsi_norm_cli.main import COMMANDS, cli
+from wsi_norm_cli.group import COMMANDS, cli
 
 from tests.builders import exit_status, help_text
-from wsi_norm.errors import ConfigError
+from wsi_norm.errors import ConfigError, ReportError
 
 HEAVY = (
     "torch",
@@ -55,7 +55,7 @@ def test_our_errors_are_one_line_and_a_traceback_only_with_v(
     def fail(*_: object, **__: object) -> None:
         raise ConfigError("a.yaml: wrong; mend it")
 
-    monkeypatch.setattr(cli, "main", fail)
+    monkeypatch.setattr(cli, "invoke", fail)
     assert exit_status("run") == 2
     assert capsys.readouterr().err == "error: a.yaml: wrong; mend it\n"
     assert exit_status("run", "-v") == 2
@@ -68,6 +68,33 @@ def test_an_interrupt_is_130(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "main", interrupt)
+    monkeypatch.setattr(cli, "invoke", interrupt)
     assert exit_status("run") == 130
-    assert "run the same command again" in capsys.readouterr().err
+    assert capsys.readouterr().err == "interrupted; run the same command again to go on\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ReportError("out: the report cannot be written"), "out: the report cannot be written"),
+        (OSError(28, "No space left", "a/b"), "a/b: No space left (-v shows where)"),
+        (MemoryError(), "out of memory; give the command more, or fewer --workers"),
+        (ImportError("no libtorch"), "no libtorch (too little memory, or a damaged installation"),
+    ],
+)
+def test_what_fails_on_the_way_is_1_and_one_line(
+    error: Exception,
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """2 is for what is wrong before the first slide."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "invoke", fail)
+    assert exit_status("run") == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {line}")
+    assert said.count("\n") == 1

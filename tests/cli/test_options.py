@@ -9,7 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 from pydantic import Field
-from wsi_norm_cli.main import dashes
+from wsi_norm_cli.group import dashes
 from wsi_norm_cli.options import SettingsCommand, joined, options_of
 
 from wsi_norm.choices import Choices

@@ -92,6 +92,7 @@ def test_every_key_can_stand_in_a_file(tmp_path: Path) -> None:
         "scheduler": "tcp://host:1",
         "cluster": "null",
         "max_unreadable": "0.5",
+        "task_timeout": "90",
         "fail_fast": "true",
         "profile": "true",
         "dry_run": "true",

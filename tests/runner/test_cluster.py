@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -19,6 +22,9 @@ from wsi_norm.runner.cluster import (
     local_cluster,
     workers,
 )
+from wsi_norm.runner.crew import Crew
+
+LIMIT_S = 60
 
 
 # Workers are asked through the standard library: they need not import this file.
@@ -32,12 +38,43 @@ def test_local_workers_have_one_compute_thread_and_keep_freed_memory() -> None:
     assert int(str(trim)) >= 1 << 24
 
 
+def test_a_worker_process_that_stands_still_is_replaced_and_deaths_are_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("wsi_norm.runner.cluster.PRELOAD", [])  # it has nothing to do
+    with workers(RunConfig(workers=1, device="cpu")) as client:
+        first = client.submit(os.getpid).result()
+        still = client.submit(signal.raise_signal, signal.SIGSTOP)
+        wait_until(lambda: psutil.Process(first).status() == psutil.STATUS_STOPPED)
+        (address,) = client.nthreads()
+        assert client.given() == {address: {still.key}}
+        client.restart(address)
+        wait_until(lambda: bool(client.nthreads().keys() - {address}))
+        second = client.submit(os.getpid, pure=False).result(timeout=LIMIT_S)
+        assert second != first
+        assert client.news() == []  # who ordered it knows it
+        (address,) = client.nthreads()
+        os.kill(second, signal.SIGKILL)
+        wait_until(lambda: bool(client.nthreads().keys() - {address}))
+        assert client.submit(os.getpid, pure=False).result(timeout=LIMIT_S) not in {first, second}
+        (line,) = client.news()
+        assert line.startswith("a worker process was ended by SIGKILL (out of memory?)")
+        assert client.lost() is None
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_the_default_is_a_process_per_core(monkeypatch: pytest.MonkeyPatch) -> None:
     import wsi_norm.runner.cluster as module
 
     asked = {}
     monkeypatch.setattr(module, "LocalCluster", lambda **settings: asked.update(settings))
-    local_cluster(RunConfig(device="cpu"))
+    local_cluster(RunConfig(device="cpu"), Crew())
     assert asked["n_workers"] == available_cores()
     assert asked["threads_per_worker"] == 1
 
@@ -45,7 +82,7 @@ def test_the_default_is_a_process_per_core(monkeypatch: pytest.MonkeyPatch) -> N
 def test_every_gpu_has_a_process_that_sees_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment of the workers is checked; no GPU is: there is none here."""
     monkeypatch.setattr("wsi_norm.runner.cluster.PRELOAD", [])  # they have nothing to do
-    with gpu_cluster((0, 3)) as cluster, Client(cluster) as client:
+    with gpu_cluster((0, 3), Crew()) as cluster, Client(cluster) as client:
         client.wait_for_workers(2, timeout=60)
         seen = client.run(os.getenv, "CUDA_VISIBLE_DEVICES")
         threads = set(client.nthreads().values())

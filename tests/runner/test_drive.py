@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,16 @@ from wsi_norm.errors import StoreError, UnreadableSlideError
 from wsi_norm.normalizers.model import Model
 from wsi_norm.pipeline import Estimate, Prepared, ShardResult, SlideJob
 from wsi_norm.report import SlideResult
-from wsi_norm.runner import Event, ShardWritten, SlidePlanned, SlidesFound
+from wsi_norm.runner import (
+    Event,
+    ShardWritten,
+    SlidePlanned,
+    SlidesFound,
+    Stopped,
+    WorkerReplaced,
+    cluster,
+)
+from wsi_norm.runner import drive as module
 from wsi_norm.runner.cluster import workers
 from wsi_norm.runner.drive import TASKS_PER_THREAD, Drive, Tasks
 from wsi_norm.runner.inline import Inline
@@ -131,8 +141,8 @@ class Counting:
         self._out: list[Any] = []
         self.most = 0
 
-    def nthreads(self) -> Any:
-        return self._client.nthreads()
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
 
     def submit(self, *arguments: Any, **options: Any) -> Any:
         future = self._client.submit(*arguments, **options)
@@ -263,7 +273,7 @@ def for_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     name = Path(__file__).stem
     monkeypatch.syspath_prepend(Path(__file__).parent)
     monkeypatch.setitem(sys.modules, name, sys.modules[__name__])
-    for task in (prepare, process_shard, finish, deadly, deadly_unless_apart):
+    for task in (prepare, process_shard, finish, deadly, deadly_unless_apart, death):
         monkeypatch.setattr(task, "__module__", name)
 
 
@@ -293,3 +303,119 @@ def no_worker() -> None:
 def test_a_run_without_workers_ends(client: Client) -> None:
     driven, _ = drive(NoWorkers(client), NOTHING, slides=3)
     assert {result.status for result in driven.results()} == {"interrupted"}
+
+
+# --- workers that stand still, and that do not come back
+
+
+class StandStill:
+    """One worker without a process: what is asked of some slides never ends there.
+
+    `stuck` says how often for each slide.
+    """
+
+    may_queue = False
+
+    def __init__(self, stuck: dict[str, int], mishaps: int = 0) -> None:
+        self.stuck, self.mishaps = stuck, mishaps
+        self.restarted = self._name = 0
+        self._queue: dict[Any, Any] = {}
+
+    def nthreads(self) -> dict[str, int]:
+        """A worker that is to end is there for a while."""
+        present, self._name = self._name, self.restarted
+        return {f"w{present}": 1}
+
+    def submit(self, do: Any, job: SlideJob, *arguments: Any, **_: Any) -> Any:
+        assert self._name == self.restarted, "a task is given to a worker that is to end"
+        future = Future[Any]()
+        future.key = object()  # type: ignore[attr-defined] # dask's have it
+        self._queue[future] = do, job, arguments
+        return future
+
+    def given(self) -> dict[str, set[Any]]:
+        """Do what comes before the first task that stands still, and say what is left."""
+        for future, (do, job, arguments) in list(self._queue.items()):
+            if self.stuck.get(job.source.name, 0):
+                break
+            del self._queue[future]
+            if future.set_running_or_notify_cancel():
+                future.set_result(do(job, *arguments))
+        return {f"w{self._name}": {future.key for future in self._queue}}
+
+    def restart(self, address: str) -> None:
+        self.restarted += 1
+        (_, job, _), *_ = self._queue.values()
+        self.stuck[job.source.name] -= 1
+        self._queue.clear()
+
+    def news(self) -> list[str]:
+        self.mishaps -= 1
+        return ["a worker process was ended"] if self.mishaps >= 0 else []
+
+    def lost(self) -> str | None:
+        return None
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> RunConfig:
+    """Settings of a run that looks often and waits for little."""
+    monkeypatch.setattr(module, "WINDOW_SECONDS", 0.001)
+    return CONFIG.model_copy(update={"task_timeout": 0.02})
+
+
+def test_a_task_that_stands_still_is_done_by_another_worker(soon: RunConfig) -> None:
+    """The tasks behind it, too; and its slide has one more worker left."""
+    client = StandStill({"1": 2})
+    driven, events = drive(client, NOTHING, 3, soon)
+    assert [result.status for result in driven.results()] == ["done"] * 3
+    assert client.restarted == 2
+    lines = [event.line for event in events if isinstance(event, WorkerReplaced)]
+    assert (
+        lines == ["/s/1.svs: no progress in 0.02 s; its worker is ended, and another one tries"] * 2
+    )
+
+
+def test_a_slide_on_which_three_workers_stand_still_fails_and_no_other(soon: RunConfig) -> None:
+    client = StandStill({"1": 99})
+    results = drive(client, NOTHING, 3, soon)[0].results()
+    assert [result.status for result in results] == ["done", "failed", "done"]
+    assert "/s/1.svs: no progress in 0.02 s, 3 times" in (results[1].error or "")
+    assert "--task-timeout" in (results[1].error or "")
+    assert client.restarted == 3
+
+
+def test_a_run_whose_workers_die_of_nothing_ends(soon: RunConfig) -> None:
+    """Of too little memory for all, say: thousands of slides would fail, three deaths each."""
+    driven, events = drive(StandStill({"0": 99}, mishaps=10**6), NOTHING, 3, CONFIG)
+    assert {result.status for result in driven.results()} == {"interrupted"}
+    (stopped,) = [event for event in events if isinstance(event, Stopped)]
+    assert "31 worker processes ended, one after the other, with nothing done" in stopped.line
+
+
+def death(job: SlideJob) -> Prepared:
+    """From here on no worker process gets up."""
+    (job.config.output / "no more").touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+@pytest.mark.usefixtures("for_workers")
+def test_a_run_ends_when_no_worker_can_be_started_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ends.py").write_text(
+        f"import os\nif os.path.exists({str(tmp_path / 'no more')!r}): os._exit(7)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(cluster, "PRELOAD", ["ends"])
+    config = CONFIG.model_copy(update={"workers": 1, "output": tmp_path})
+    with workers(config) as client:
+        driven, events = drive(client, replace(NOTHING, prepare=death), 2, config)
+    assert {result.status for result in driven.results()} == {"interrupted"}
+    assert [event.line for event in events if isinstance(event, WorkerReplaced)] == [
+        "a worker process was ended by SIGKILL (out of memory?); another one is started",
+        *["a worker process ended with exit status 7 while it started; another one is started"] * 2,
+    ]
+    (stopped,) = [event for event in events if isinstance(event, Stopped)]
+    assert "ended with exit status 7 while it started" in stopped.line

@@ -14,7 +14,7 @@ import torch
 
 from tests.builders import tree
 from wsi_norm import RunConfig, TileStore, load_checkpoint, run
-from wsi_norm.errors import CheckpointError, ConfigError, StoreError
+from wsi_norm.errors import CheckpointError, ConfigError, ReportError
 from wsi_norm.lstainnorm import Statistics
 from wsi_norm.normalizers.model import Model
 from wsi_norm.report import RunSummary, SlideResult
@@ -574,6 +574,6 @@ def test_misuse_from_python(slide_path: Path, tmp_path: Path) -> None:
 
 def test_a_report_that_cannot_be_written_is_one_line(slide_path: Path, tmp_path: Path) -> None:
     (tmp_path / "run.json").mkdir()
-    with pytest.raises(StoreError, match="the stores are written, but not the report"):
+    with pytest.raises(ReportError, match="the report cannot be written: Is a directory"):
         run([slide_path], config(tmp_path))
     assert TileStore.open(tmp_path / "synthetic.zarr").meta.complete

@@ -51,7 +51,7 @@ def script(text: str, slide: Path, folder: Path, number: int, stdin: bool = Fals
 @pytest.mark.parametrize(
     ("text", "stdin", "words", "most_lines"),
     [
-        (UNGUARDED, False, 'call it under `if __name__ == "__main__":`', 20),
+        (UNGUARDED, False, 'call it under `if __name__ == "__main__":`', 30),
         (UNGUARDED, True, "a script that is no file (<stdin>)", 10),
         (POOL, False, "inside the process 'SpawnPoolWorker-1' of a pool", 40),
     ],

@@ -50,6 +50,7 @@ NOT_IN_A_STORE = {
         "dry_run",
     ),
     *("device", "gpus", "batch_size", "workers", "scheduler", "cluster", "fail_fast"),
+    "task_timeout",
     *("ckpt", "template", "target", "roi"),  # files: what is in them counts, not where they lie
 }
 """Settings that say nothing of what a finished store holds; any other may."""
@@ -164,6 +165,9 @@ class RunConfig(Group):
     )
     max_unreadable: Annotated[float, SHARE] = Field(
         default=0.2, ge=0, le=1, description="share of unreadable tiles above which a slide fails"
+    )
+    task_timeout: Annotated[float, Option(metavar="S")] = Field(
+        default=600, gt=0, description="seconds without progress after which a worker is replaced"
     )
     fail_fast: bool = Field(default=False, description="stop at the first slide that fails")
     dry_run: bool = Field(default=False, description="plan and estimate only")

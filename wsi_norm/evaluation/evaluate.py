@@ -31,7 +31,8 @@ from wsi_norm.evaluation.trials import (
     trials_of,
 )
 from wsi_norm.location import write_text
-from wsi_norm.machine import deaf_to_interrupts, malloc_environment
+from wsi_norm.machine import malloc_environment
+from wsi_norm.signals import deaf_thread, end_with_parent
 from wsi_norm.slide import read_image
 from wsi_norm.training.train import SUMMARY
 
@@ -132,20 +133,19 @@ def _in_workers(
     stages: list[list[Trial]], config: EvaluateConfig, root: Path | None
 ) -> Iterator[tuple[Trial, Path]]:
     os.environ.update(malloc_environment())
-    with deaf_to_interrupts():
-        pool = ProcessPoolExecutor(config.workers, mp_context=get_context("spawn"))
-    with pool:
+    pool = ProcessPoolExecutor(config.workers, get_context("spawn"), end_with_parent)
+    with deaf_thread() as thread, pool:
         try:
             for stage in stages:
-                with deaf_to_interrupts():  # processes are started as there is work for them
-                    futures = {
-                        pool.submit(perform, trial, config, root, 1): trial for trial in stage
-                    }
+                starting = {  # processes are started as there is work for them
+                    trial: thread.submit(pool.submit, perform, trial, config, root, 1)
+                    for trial in stage
+                }
+                futures = {future.result(): trial for trial, future in starting.items()}
                 for future in as_completed(futures):
                     yield futures[future], future.result()
         except KeyboardInterrupt:
-            for worker in active_children():
-                worker.kill()  # trainings go on from their last epoch
+            thread.submit(_kill_workers).result()  # trainings go on from their last epoch
             raise
         except BrokenProcessPool as error:
             raise TrainingError(
@@ -155,6 +155,11 @@ def _in_workers(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _kill_workers() -> None:
+    for worker in active_children():
+        worker.kill()
 
 
 def _validation(config: EvaluateConfig, folders: dict[Trial, Path]) -> str:

@@ -7,7 +7,9 @@ from wsi_norm.runner.events import (
     ShardWritten,
     SlidePlanned,
     SlidesFound,
+    Stopped,
     WaitingForWorkers,
+    WorkerReplaced,
 )
 
 __all__ = [
@@ -16,6 +18,8 @@ __all__ = [
     "ShardWritten",
     "SlidePlanned",
     "SlidesFound",
+    "Stopped",
     "WaitingForWorkers",
+    "WorkerReplaced",
     "run",
 ]

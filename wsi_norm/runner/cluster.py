@@ -4,47 +4,102 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Iterator
+import multiprocessing
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import dask
-from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster, Status
+from distributed import Client, LocalCluster, Scheduler, SpecCluster
 from distributed.security import Security
 
 from wsi_norm.config import RunConfig, read_yaml
 from wsi_norm.errors import ConfigError
-from wsi_norm.machine import (
-    available_cores,
-    deaf_to_interrupts,
-    gpu_threads,
-    malloc_environment,
-    resolve_device,
-)
-from wsi_norm.runner.processes import ended
+from wsi_norm.machine import available_cores, gpu_threads, malloc_environment, resolve_device
+from wsi_norm.runner.crew import Crew, WatchedNanny, WorkerEndedError
+from wsi_norm.signals import deaf_thread
 
 CONNECT_SECONDS = 30
 
 LOOPBACK = "127.0.0.1"
 """Where what is started here listens: whoever reaches dask's ports can run code."""
 
-PRELOAD = ["wsi_norm.pipeline"]
-"""What worker processes import as they start: seconds that all of them take at the same time."""
+PRELOAD = ["wsi_norm.runner.worker"]
+"""What worker processes import as they start."""
 
-LOST_WORKER = {
+RESTART_SECONDS = 30
+"""How long a frozen worker of a scheduler elsewhere may take to end, before it is dropped."""
+
+OURS = {
     "distributed.scheduler.allowed-failures": 0,  # who is to blame is the drive's to find out
-    "distributed.scheduler.no-workers-timeout": "5 minutes",
-    "distributed.deploy.lost-worker-timeout": "1 hour",  # a new one may need long to start
+    "distributed.scheduler.worker-ttl": None,  # who is frozen, too
+    "distributed.deploy.lost-worker-timeout": "1000 days",  # the crew replaces its workers itself
 }
-"""What becomes of a worker process that dies: its nanny starts another one."""
+"""What dask is not to decide where workers are processes of this machine."""
 
 SPAWN = "distributed.nanny.pre-spawn-environ"
 
 
+class Workers:
+    """Workers as a drive needs them: a dask client, and what becomes of processes.
+
+    Parameters
+    ----------
+    client
+        Of their scheduler.
+    crew
+        The worker processes of this machine; None where others start them.
+
+    Attributes
+    ----------
+    may_queue
+        Whether workers may be long in coming, as jobs of a cluster are.
+    """
+
+    def __init__(self, client: Client, crew: Crew | None = None) -> None:
+        self._client, self._crew = client, crew
+        self.may_queue = crew is None
+
+    def nthreads(self) -> dict[str, int]:
+        """Threads of each worker, by its address."""
+        threads: dict[str, int] = self._client.nthreads()
+        return threads
+
+    def submit(self, task: Callable[..., Any], *arguments: Any, pure: bool = False) -> Any:
+        """A future of a task."""
+        return self._client.submit(task, *arguments, pure=pure)
+
+    def given(self) -> dict[str, set[str]]:
+        """Keys of the futures whose tasks each worker was given, by its address."""
+        return {address: set(keys) for address, keys in self._client.processing().items()}
+
+    def restart(self, address: str) -> None:
+        """End a worker's process, whatever it does; another one takes its place."""
+        if self._crew is None or not self._crew.restart(address):
+            self._client.loop.add_callback(
+                self._client.scheduler.restart_workers,
+                workers=[address],
+                timeout=RESTART_SECONDS,
+                wait_for_workers=False,
+                on_error="return",
+                stimulus_id=f"wsi-norm-restart-{uuid4().hex}",
+            )
+
+    def news(self) -> list[str]:
+        """What has happened to worker processes since this was last asked, a line each."""
+        return self._crew.news() if self._crew is not None else []
+
+    def lost(self) -> str | None:
+        """Why there is no worker any more, nor will be; None if there may be one."""
+        return self._crew.lost() if self._crew is not None else None
+
+
 @contextmanager
-def workers(config: RunConfig) -> Iterator[Client]:
-    """A client of the workers that a run asks for; what was started here is stopped at the end.
+def workers(config: RunConfig) -> Iterator[Workers]:
+    """The workers that a run asks for; what was started here is stopped at the end.
 
     Raises
     ------
@@ -56,50 +111,49 @@ def workers(config: RunConfig) -> Iterator[Client]:
         stack.enter_context(
             dask.config.set({SPAWN: {**dask.config.get(SPAWN), **malloc_environment()}})
         )
-        if config.scheduler is None and config.cluster is None:
-            stack.enter_context(dask.config.set(LOST_WORKER))
+        crew: Crew | None = None
         if config.scheduler is not None:
             address: Any = config.scheduler
         elif config.cluster is not None:
             address = stack.enter_context(described_cluster(config.cluster))
-        elif config.gpus:
+        else:
             for index in config.gpus:
                 resolve_device(f"cuda:{index}")
-            with deaf_to_interrupts(), _start_errors():
-                address = stack.enter_context(gpu_cluster(config.gpus))
-        else:
-            with deaf_to_interrupts(), _start_errors():
-                address = stack.enter_context(local_cluster(config))
+            stack.enter_context(dask.config.set(OURS))
+            crew = Crew(config.task_timeout)
+            address = stack.enter_context(_started(config, crew))
         try:
             client = stack.enter_context(Client(address, timeout=CONNECT_SECONDS))
         except (OSError, ValueError, TypeError) as error:  # TypeError: no certificate is set
             raise ConfigError(f"{address}: no dask scheduler answers there: {error}") from error
-        yield client
+        yield Workers(client, crew)
 
 
-class WorkerEndedError(RuntimeError):
-    """A worker process ended while it started; `status` is its exit status."""
+@contextmanager
+def _started(config: RunConfig, crew: Crew) -> Iterator[SpecCluster]:
+    """A cluster of processes here, whose start can be interrupted; an error ends it at once."""
 
-    def __init__(self, status: int) -> None:
-        super().__init__(ended(status))
-        self.status = status
+    def start() -> SpecCluster:
+        multiprocessing.get_context("spawn").Lock()  # the first thing that a full /dev/shm refuses
+        if config.gpus:
+            return gpu_cluster(config.gpus, crew)
+        return local_cluster(config, crew)
 
+    def close(cluster: Future[SpecCluster]) -> None:
+        if cluster.exception() is None:
+            cluster.result().close()
 
-class WatchedNanny(Nanny):  # type: ignore[misc] # dask's
-    """A nanny that tells how its worker process ended, where dask says that it did not start."""
-
-    ended_with: int | None = None
-
-    async def instantiate(self) -> Status:
-        """Start the worker process; WorkerEndedError where it ends instead."""
-        status = await super().instantiate()
-        if status != Status.running and self.ended_with is not None:
-            raise WorkerEndedError(self.ended_with)
-        return status
-
-    def _on_worker_exit_sync(self, exitcode: int) -> None:
-        self.ended_with = exitcode
-        super()._on_worker_exit_sync(exitcode)
+    with deaf_thread() as thread:  # which ends last: whatever is started later is deaf, too
+        starting = thread.submit(start)
+        try:
+            with _start_errors():
+                cluster = starting.result()
+            yield cluster
+        except BaseException:
+            crew.end()
+            raise
+        finally:
+            thread.submit(close, starting).result()
 
 
 @contextmanager
@@ -108,6 +162,9 @@ def _start_errors() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, OSError) as error:
+        logging.getLogger("distributed.process").setLevel(
+            logging.CRITICAL
+        )  # of what it left behind
         causes = list(_chain(error))
         known = [str(cause) for cause in causes if isinstance(cause, WorkerEndedError)]
         said = known[0] if known else f"worker processes cannot be started: {causes[-1]}"
@@ -117,10 +174,10 @@ def _start_errors() -> Iterator[None]:
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
-        error = error.__cause__
+        error = error.__cause__ or error.__context__
 
 
-def local_cluster(config: RunConfig) -> LocalCluster:
+def local_cluster(config: RunConfig, crew: Crew) -> LocalCluster:
     """Processes on this machine: one per core, or one with threads where there is a GPU."""
     gpu = resolve_device(config.device).type == "cuda"
     number = config.workers
@@ -131,12 +188,13 @@ def local_cluster(config: RunConfig) -> LocalCluster:
         threads_per_worker=gpu_threads(1) if gpu else 1,
         worker_class=WatchedNanny,
         dashboard_address=f"{LOOPBACK}:0",
+        crew=crew,
         silence_logs=logging.CRITICAL,
         preload=PRELOAD,
     )
 
 
-def gpu_cluster(gpus: tuple[int, ...]) -> SpecCluster:
+def gpu_cluster(gpus: tuple[int, ...], crew: Crew) -> SpecCluster:
     """One worker process per GPU, which sees that GPU alone."""
     protocol = "tls" if Security().require_encryption else "tcp"
     return SpecCluster(
@@ -144,6 +202,7 @@ def gpu_cluster(gpus: tuple[int, ...]) -> SpecCluster:
             f"gpu-{index}": {
                 "cls": WatchedNanny,
                 "options": {
+                    "crew": crew,
                     "nthreads": gpu_threads(len(gpus)),
                     "host": LOOPBACK,
                     "protocol": protocol,

@@ -8,7 +8,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from wsi_norm import pipeline
@@ -24,7 +24,9 @@ from wsi_norm.runner.events import (
     ShardWritten,
     SlidePlanned,
     SlidesFound,
+    Stopped,
     WaitingForWorkers,
+    WorkerReplaced,
 )
 from wsi_norm.runner.inline import Inline, is_inline
 from wsi_norm.slide.reach import ANSWER_SECONDS
@@ -33,12 +35,25 @@ from wsi_norm.stages import Seconds
 from wsi_norm.store import Counts, TileFlag
 
 if TYPE_CHECKING:  # a run in its own process does without dask
-    from distributed import Client
+    from wsi_norm.runner.cluster import Workers
 
 TASKS_PER_THREAD = 3
 """Tasks out at a time, per worker thread: one at work and the next ones there before it ends."""
 
 WINDOW_SECONDS = 1.0
+"""How often workers are counted, and asked after, at most."""
+
+LEAVE_SECONDS = 60.0
+"""How long a worker that is to end is waited for: what it were given meanwhile would be lost."""
+
+LOOKS = 20
+"""How often within `task_timeout` it is seen which tasks are at work, at most."""
+
+DEATHS = 30
+"""A run ends when so many workers died with no task done in between (ten of each, if more)."""
+
+STALLS = 3
+"""A slide fails on which so many workers stood still."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +82,7 @@ class _Slide:
     read_error: str | None = None
     warnings: tuple[str, ...] = ()
     began: float = 0.0
+    stalls: int = 0
     result: SlideResult | None = None
 
 
@@ -140,6 +156,11 @@ class Drive:
         self._suspects: deque[_Task] = deque()
         self._out: dict[Any, _Task] = {}
         self._window, self._window_until = 0, 0.0
+        self._ask_at = self._look_at = 0.0
+        self._at_work: dict[tuple[str, Any], float] = {}
+        self._leaving: dict[str, float] = {}
+        self._is_waiting = False
+        self._deaths = 0
         self._failed = False
 
     def begin(self) -> bool:
@@ -159,17 +180,27 @@ class Drive:
             self.interrupt()
         return any(slide.result is None for slide in self._slides)
 
-    def run(self, client: Client | Inline) -> None:
+    def run(self, client: Workers | Inline) -> None:
         """Drive every other slide to its result, with the workers of a client."""
         self._client, self._done = client, SimpleQueue[Any]()
-        if not client.nthreads():
-            self._on_event(WaitingForWorkers())
+        self._say_if_waiting(client.nthreads())
         self._fill()
-        while self._out:
-            future = self._done.get()
-            task = self._out.pop(future)
+        while self._out or self._leaving:
+            if not self._workers_go_on():
+                self.interrupt()
+                return
+            try:
+                future = self._done.get(timeout=WINDOW_SECONDS)
+            except Empty:
+                continue
+            task = self._out.pop(future, None)
+            if task is None:  # given to another worker meanwhile
+                continue
+            error = _failure(future)
+            if not _of_scheduler(error, "KilledWorker"):
+                self._deaths = 0
             if task.slide.result is None:
-                if (error := _failure(future)) is None:
+                if error is None:
                     task.take(task.slide, future.result())
                 elif _of_scheduler(error, "NoWorkerError"):
                     self.interrupt()
@@ -192,7 +223,7 @@ class Drive:
 
     def _fill(self) -> None:
         """Submit what there is room for, shards before new slides; a suspect alone."""
-        if any(task.alone for task in self._out.values()):
+        if self._leaving or any(task.alone for task in self._out.values()):
             return
         if self._suspects:
             if not self._out:
@@ -200,7 +231,8 @@ class Drive:
             return
         while len(self._out) < self._room():
             if self._again:
-                self._give(self._again.popleft())
+                if (task := self._again.popleft()).slide.result is None:
+                    self._give(task)
             elif self._shards:
                 slide, shard = self._shards.popleft()
                 if slide.result is None:
@@ -253,6 +285,84 @@ class Drive:
         (self._suspects if task.slide.job.apart else self._again).append(task)
         task.slide.job = replace(task.slide.job, apart=True)
         return True
+
+    def _workers_go_on(self) -> bool:
+        """See to the workers now and then; False if there will be none any more."""
+        now = time.monotonic()
+        if now < self._ask_at:
+            return True
+        self._ask_at = now + WINDOW_SECONDS
+        for line in self._client.news():
+            self._deaths += 1
+            self._on_event(WorkerReplaced(line))
+        why = self._client.lost()
+        if self._deaths > max(DEATHS, 10 * self.threads):
+            why = f"{self._deaths} worker processes ended, one after the other, with nothing done"
+        if why is not None:
+            self._on_event(Stopped(f"{why}; the run ends: give it more memory, or fewer --workers"))
+            return False
+        if self._leaving:
+            threads = self._client.nthreads()
+            self._leaving = {
+                address: until
+                for address, until in self._leaving.items()
+                if address in threads and now < until
+            }
+            self._fill()
+        if now > self._look_at:
+            self._look_at = now + self._config.task_timeout / LOOKS
+            self._look(now)
+        return True
+
+    def _look(self, now: float) -> None:
+        """Find workers that stand still: what they were given is done by others."""
+        threads, given = self._client.nthreads(), self._client.given()
+        self._say_if_waiting(threads)
+        futures = {
+            address: [future for future in self._out if future.key in keys]
+            for address, keys in given.items()
+        }
+        at_work = [
+            (address, future)  # a worker takes its tasks in the order in which they were given
+            for address, given_to_it in futures.items()
+            for future in given_to_it[: threads.get(address, 0)]
+        ]
+        self._at_work = {pair: self._at_work.get(pair, now) for pair in at_work}
+        limit = self._config.task_timeout
+        still = [pair for pair, since in self._at_work.items() if now - since >= limit]
+        for _, future in still:
+            self._stalled(self._out[future].slide)
+        ending = {address for address, _ in still}
+        if not ending:
+            return
+        # Tasks that wait for a worker are taken back, too: they would be given to one that ends.
+        safe = {future for address in futures.keys() - ending for future in futures[address]}
+        for future in [future for future in self._out if future not in safe]:
+            task = self._out.pop(future)
+            (self._suspects if task.alone else self._again).append(task)
+            future.cancel()
+        for address in ending:
+            self._client.restart(address)
+            self._leaving[address] = now + LEAVE_SECONDS
+
+    def _stalled(self, slide: _Slide) -> None:
+        """Say so; one slide does not get more than a few workers."""
+        slide.stalls += 1
+        what = f"{slide.job.source.path}: no progress in {self._config.task_timeout:g} s"
+        if slide.stalls < STALLS:
+            self._on_event(WorkerReplaced(f"{what}; its worker is ended, and another one tries"))
+        elif slide.result is None:
+            error = (
+                f"{what}, {STALLS} times: it is damaged, or on a disk that does not answer; leave "
+                "it out, or give it more time (--task-timeout)"
+            )
+            self._end(slide, "failed", error=error)
+
+    def _say_if_waiting(self, threads: dict[str, int]) -> None:
+        """Once whenever all workers are gone."""
+        if self._client.may_queue and not threads and not self._is_waiting:
+            self._on_event(WaitingForWorkers())
+        self._is_waiting = not threads
 
     def _estimated(self, slide: _Slide, plan: Estimate) -> None:
         slide.warnings = plan.warnings
@@ -373,7 +483,7 @@ def _failure(future: Any) -> BaseException | None:
     return RuntimeError(f"the task was {status}") if status and error is None else error
 
 
-def _of_scheduler(error: BaseException, kind: str) -> bool:
+def _of_scheduler(error: BaseException | None, kind: str) -> bool:
     """Whether an error is of this kind of dask's scheduler; where dask is not loaded, none is."""
     scheduler = sys.modules.get("distributed.scheduler")
     return scheduler is not None and isinstance(error, getattr(scheduler, kind))

@@ -10,14 +10,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from wsi_norm.config import RunConfig
-from wsi_norm.errors import StoreError
+from wsi_norm.errors import ReportError
 from wsi_norm.location import write_text
 from wsi_norm.machine import versions
 from wsi_norm.pipeline.slides import SOFTWARE
 from wsi_norm.report import RunSummary, profile_table, write_report
 from wsi_norm.runner.checks import check_output, checked_model
 from wsi_norm.runner.drive import Drive
-from wsi_norm.runner.events import OnEvent, PassedOver
+from wsi_norm.runner.events import OnEvent, PassedOver, Stopped
 from wsi_norm.runner.inline import Inline, is_inline
 from wsi_norm.runner.processes import check_processes, starts_processes
 from wsi_norm.slide.apart import end_idle
@@ -65,6 +65,8 @@ def run(
     ------
     ConfigError, CheckpointError
         Before any slide is touched: nothing to do, no such device, no place to write, ...
+    ReportError
+        The report cannot be written; finished stores stay.
     KeyboardInterrupt
         Interrupted; the report is written, and the same call continues.
     """
@@ -109,8 +111,14 @@ def run(
         interrupted=interrupted,
         passed_over=tuple(passed_over),
     )
-    if not config.dry_run:
-        _write(summary, config)
+    try:
+        if not config.dry_run:
+            _write(summary, config)
+    except ReportError as error:
+        if not interrupted:
+            raise
+        if on_event is not None:
+            on_event(Stopped(str(error)))
     if interrupted:
         raise KeyboardInterrupt
     return summary
@@ -133,6 +141,7 @@ def _write(summary: RunSummary, config: RunConfig) -> None:
         if config.profile:
             write_text(config.output / "profile.md", profile_table(summary))
     except OSError as error:
-        raise StoreError(
-            f"{config.output}: the stores are written, but not the report: {error}"
+        raise ReportError(
+            f"{config.output}: the report cannot be written: {error.strerror or error}; make that "
+            "right and run the same command again (stores that are there and whole are kept)"
         ) from error

@@ -40,8 +40,31 @@ class ShardWritten:
 
 @dataclass(frozen=True)
 class WaitingForWorkers:
-    """There is no worker yet: jobs of a cluster may be queued."""
+    """There is no worker: jobs of a cluster may be queued."""
 
 
-Event = PassedOver | SlidesFound | WaitingForWorkers | SlidePlanned | ShardWritten | SlideResult
+@dataclass(frozen=True)
+class WorkerReplaced:
+    """A worker ended or stood still, and another one is to take its place; `line` says how."""
+
+    line: str
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """Something keeps the run from going on, or from its report; `line` says what."""
+
+    line: str
+
+
+Event = (
+    PassedOver
+    | SlidesFound
+    | WaitingForWorkers
+    | WorkerReplaced
+    | Stopped
+    | SlidePlanned
+    | ShardWritten
+    | SlideResult
+)
 OnEvent = Callable[[Event], None]

@@ -17,11 +17,13 @@ def is_inline(config: RunConfig) -> bool:
 
 
 class Inline:
-    """One thread of this process (with a GPU several), used as a dask client is.
+    """One thread of this process (with a GPU several), used as `cluster.Workers` are.
 
     The calling thread stays free to take an interrupt. Leaving the `with` block waits for the task
     at work, which is then whole, and drops the others.
     """
+
+    may_queue = False
 
     def __init__(self, config: RunConfig) -> None:
         gpu = resolve_device(config.device).type == "cuda"
@@ -35,6 +37,21 @@ class Inline:
     def submit(self, task: Callable[..., Any], *arguments: Any, pure: bool = False) -> Future[Any]:
         """A task to be done; `pure` is dask's word for "twice the same is once", and not used."""
         return self._pool.submit(task, *arguments)
+
+    def given(self) -> dict[str, set[str]]:
+        """None are given to another process."""
+        return {}
+
+    def restart(self, address: str) -> None:
+        """There is no process to end."""
+
+    def news(self) -> list[str]:
+        """Nothing happens to worker processes."""
+        return []
+
+    def lost(self) -> str | None:
+        """Never: the worker is this process."""
+        return None
 
     def __enter__(self) -> Self:
         return self

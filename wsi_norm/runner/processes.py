@@ -57,18 +57,23 @@ def check_processes() -> None:
         ) from error
 
 
-def ended(status: int) -> str:
+def ended(status: int | None) -> str:
     """What a worker process's exit status at its start says, and what to do."""
     if status == UNGUARDED:
         return _guard()
-    if status < 0:
-        how = f"was ended by {signal.Signals(-status).name} (out of memory?)"
-    else:
-        how = f"ended with exit status {status}"
     return (
-        f"a worker process {how} while it started: fewer --workers, more memory, or --workers 0, "
-        "which starts none"
+        f"a worker process {how_it_ended(status)} while it started (fewer --workers, more memory, "
+        "or --workers 0, which starts none)"
     )
+
+
+def how_it_ended(status: int | None) -> str:
+    """An exit status in words; None is that of a process that was not even started."""
+    if status is None:
+        return "could not be started"
+    if status < 0:
+        return f"was ended by {signal.Signals(-status).name} (out of memory?)"
+    return f"ended with exit status {status}"
 
 
 def _guard() -> str:
