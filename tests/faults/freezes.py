@@ -14,6 +14,9 @@ from tests.faults.truth import Go, shards_in
 STANDING_SECONDS = 10
 """How long what goes on again had stood still: longer than dask's heartbeats."""
 
+GIVEN_UP = ("--task-timeout", "10")
+"""After so many seconds without progress a worker is replaced."""
+
 
 def campaign(go: Go) -> Iterator[Outcome]:
     for _ in range(go.times(4, 0)):
@@ -40,10 +43,7 @@ def thawed(go: Go, fault: str, whom: Callable[[Command], list[int]]) -> Outcome:
 def frozen(go: Go) -> Outcome:
     """A worker that never goes on: its tasks are another's, and this is said."""
     fault, output = "frozen for good: a worker", go.place("frozen")
-    option = stalled_option()
-    if option is None:
-        return Outcome(fault, False, hang=True, why="no option of run for tasks without progress")
-    with go.run(output, "-n", 2, option, 5) as command:
+    with go.run(output, "-n", 2, *GIVEN_UP) as command:
         if not command.wait_for(lambda: shards_in(output) > 2):
             return Outcome(fault, False, why=f"no shard: {command.lines}")
         command.send(signal.SIGSTOP, command.processes(WORKER)[:1])
@@ -52,19 +52,6 @@ def frozen(go: Go) -> Outcome:
     if outcome.held and not command.lines:
         return replace(outcome, survived=False, why="nothing is said of the frozen worker")
     return outcome
-
-
-def stalled_option() -> str | None:
-    """The option of `run` for how long a task may make no progress."""
-    from wsi_norm import RunConfig
-
-    words = ("stall", "progress", "frozen", "stuck", "patience")
-    for name, field in RunConfig.model_fields.items():
-        if any(word in f"{name} {field.description}" for word in words) and "float" in str(
-            field.annotation
-        ):
-            return f"--{name.replace('_', '-')}"
-    return None
 
 
 def _after(go: Go, output: Path, fault: str, command: Command, status: int | None) -> Outcome:

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-ADDRESS_SPACE = 24 << 30
+ADDRESS_SPACE = 10 << 30
 """Of a child: a runaway ends there, not in the machine's memory."""
 
 _context = multiprocessing.get_context("forkserver")

@@ -6,6 +6,8 @@ import torch
 import wsi_norm_cli.run  # noqa: F401
 import wsi_norm_cli.verify  # noqa: F401
 
+import tests.builders  # noqa: F401
+import tests.dicoms  # noqa: F401
 import tests.slide.oracle  # noqa: F401
 import wsi_norm.pipeline
 import wsi_norm.runner.entry
