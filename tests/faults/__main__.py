@@ -44,7 +44,9 @@ def main() -> int:
                 done.append(outcome)
                 if not outcome.held:
                     print(f"{outcome.fault}: {outcome.why}", flush=True)
-            print(f"== {name}: {len(done) - before} in {time.monotonic() - began:.0f} s", flush=True)
+            print(
+                f"== {name}: {len(done) - before} in {time.monotonic() - began:.0f} s", flush=True
+            )
     minutes = (time.monotonic() - start) / 60
     if families:
         how = "quick" if arguments.quick else "whole"

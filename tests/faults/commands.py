@@ -23,7 +23,7 @@ MARK = "WSI_NORM_FAULTS"
 LIMIT = 120.0
 """Seconds in which whatever is waited for has to come, on a machine that others use, too."""
 
-POLL = 0.005
+POLL = 0.02
 PROGRAM = ("-c", "from wsi_norm_cli.main import main; main()")
 WORKER, READER = "spawn_main", "wsi_norm.slide.apart"
 HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
@@ -109,19 +109,18 @@ class Command:
         """Its processes that live, those of a role (WORKER, READER) alone."""
         mark = self._mark.encode()
         found = []
-        for name in filter(str.isdigit, os.listdir("/proc")):
-            place = Path("/proc", name)
+        for place in Path("/proc").glob("[0-9]*"):
             try:
                 marked = mark in place.joinpath("environ").read_bytes()
                 of_role = role.encode() in place.joinpath("cmdline").read_bytes()
             except OSError:  # it has ended meanwhile
                 continue
             if marked and of_role:
-                found.append(int(name))
+                found.append(int(place.name))
         return found
 
     def send(self, number: int, processes: list[int] | None = None) -> None:
-        """A signal to some of its processes; to all of them as a terminal does, if none is named."""
+        """A signal to some of its processes; to all, as a terminal sends it, if none is named."""
         for process in self.processes() if processes is None else processes:
             try:
                 os.kill(process, number)

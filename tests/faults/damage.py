@@ -113,9 +113,7 @@ def verdict(
     return Outcome(fault, False, why=f"{what}: exit status {status}: {lines[-1:]}")
 
 
-def harmed_and_verified(
-    say: Say, store: Path, other: Path, harm: Harm, seeds: list[int]
-) -> None:
+def harmed_and_verified(say: Say, store: Path, other: Path, harm: Harm, seeds: list[int]) -> None:
     keep(store)
     whole = meaning(store)
     for seed in seeds:

@@ -1,4 +1,4 @@
-"""Processes that stand still: a worker, the main process, all of them (SIGSTOP, a suspended node)."""
+"""Processes that stand still (SIGSTOP, a suspended node): a worker, the main one, all of them."""
 
 from __future__ import annotations
 

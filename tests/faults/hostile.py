@@ -1,6 +1,7 @@
 """What strangers may hand over: checkpoints, YAML, tables, regions, masks, names, pipes.
 
-Each is right, or refused in one line that names the file, in bounded time and memory; none runs code.
+Each is right, or refused in one line that names the file, in bounded time and memory. None runs
+code.
 """
 
 from __future__ import annotations
@@ -186,7 +187,9 @@ def picture(mode: str, content: str = "PNG") -> Write:
 
 def cut_picture(file: Path) -> None:
     buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)).save(buffer, "PNG")
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)).save(
+        buffer, "PNG"
+    )
     file.write_bytes(buffer.getvalue()[: buffer.tell() // 2])
 
 
@@ -230,7 +233,8 @@ def slides(file: Path) -> Any:
     status, lines = command_line(print, arguments)
     assert status in {1, 2}, (status, lines)
     told = [line for line in lines if line.startswith("error: ")]
-    assert told == lines and told and "a bug" not in told[0], lines
+    assert told == lines, lines
+    assert "a bug" not in told[0], lines
     raise ConfigError(told[0])
 
 
@@ -262,7 +266,9 @@ CATALOGUE: dict[str, tuple[Call, dict[str, Write]]] = {
         {
             **{f"pickle_{p}{s}": pickled(p) for p in range(6) for s in (".pt", ".pth", ".bin")},
             **{f"pickle_{p}.safetensors": pickled(p) for p in range(6)},
-            **{"saved.pt": saved_code, "saved.safetensors": saved_code, "zip.pt": zipped_code},
+            "saved.pt": saved_code,
+            "saved.safetensors": saved_code,
+            "zip.pt": zipped_code,
             "empty.pt": data(b""),
             "noise.safetensors": data(np.random.default_rng(0).bytes(10_000)),
             "text.pt": text("<html>not found</html>"),

@@ -1,7 +1,7 @@
 """Five mutants of our own code, as a plugin of pytest: `-p tests.faults.mutations`.
 
-The environment variable WSI_NORM_MUTATION names the one. Each is by names of the package that have to
-stay; where one has gone, the plugin fails, and with it whoever believes in the mutant.
+The environment variable WSI_NORM_MUTATION names the one. Each is by names of the package that have
+to stay; where one has gone, the plugin fails, and with it whoever believes in the mutant.
 """
 
 from __future__ import annotations

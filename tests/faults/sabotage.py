@@ -1,4 +1,4 @@
-"""Is the net whole? Each mutant of our own code has to be caught by the test that is named for it."""
+"""Is the net whole? Each mutant of our own code has to be caught by the test named for it."""
 
 from __future__ import annotations
 

@@ -31,7 +31,10 @@ def campaign(go: Go) -> Iterator[Outcome]:
 
 def interrupted(go: Go, number: signal.Signals, phase: str, workers: int) -> Outcome:
     """A run that gets a signal, as all of its processes do where a terminal sends it."""
-    fault, output = f"{number.name} ({'--workers 0' if workers == 0 else 'workers'})", go.place("out")
+    fault, output = (
+        f"{number.name} ({'--workers 0' if workers == 0 else 'workers'})",
+        go.place("out"),
+    )
     with go.run(output, "-n", workers) as command:
         if not command.wait_for(events(output, command)[phase]):
             return Outcome(fault, False, why=f"{phase} never came: {command.lines}")

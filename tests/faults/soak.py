@@ -38,7 +38,7 @@ class Watch:
             place = Path("/proc", str(process))
             try:
                 pages = int((place / "statm").read_text().split()[1])
-                files.append(len(os.listdir(place / "fd")))
+                files.append(len([*(place / "fd").iterdir()]))
             except OSError:  # it has ended
                 continue
             sizes.append(pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
@@ -61,7 +61,7 @@ def campaign(go: Go) -> Iterator[Outcome]:
         watch = Watch(command)
 
         def all_there() -> bool:
-            there = len(os.listdir(output))
+            there = len([*output.iterdir()])
             if not seen or there != seen[-1][0]:
                 seen.append((there, time.monotonic()))
                 watch.look()
@@ -75,7 +75,9 @@ def campaign(go: Go) -> Iterator[Outcome]:
         return
     yield from of_slides(go, output, slides, broken)
     yield climbing("soak: memory of workers", watch.climb(watch.memory), CLIMB_MB, "MB", go.quick)
-    yield climbing("soak: open files of workers", watch.climb(watch.files), CLIMB_FILES, "files", go.quick)
+    yield climbing(
+        "soak: open files of workers", watch.climb(watch.files), CLIMB_FILES, "files", go.quick
+    )
     last = max(when for _, when in seen[:-1]) if len(seen) > 1 else over
     yield climbing("soak: the report's seconds", over - last, REPORT_SECONDS, "s", go.quick)
     shutil.rmtree(output)

@@ -18,7 +18,9 @@ from tests.dicoms import picture
 from tests.dicoms import write_slide as write_dicom
 
 EDGE, TILE = 768, 256
-APERIO = f"Aperio Image Library v12\n{EDGE}x{EDGE} ({TILE}x{TILE}) JPEG/RGB Q=90|AppMag = 20|MPP = 0.5"
+APERIO = (
+    f"Aperio Image Library v12\n{EDGE}x{EDGE} ({TILE}x{TILE}) JPEG/RGB Q=90|AppMag = 20|MPP = 0.5"
+)
 RESOLUTION: dict[str, Any] = {"resolution": (20_000, 20_000), "resolutionunit": "CENTIMETER"}
 JPEG: dict[str, Any] = {"compression": "jpeg", "photometric": "rgb", "subsampling": (1, 1)}
 
@@ -90,7 +92,9 @@ def write_ndpi(folder: Path) -> Path:
     for level in range(2):
         image = pixels.reduce(2**level)
         buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=90, subsampling=0, restart_marker_blocks=image.width // 8 // 3)
+        image.save(
+            buffer, "JPEG", quality=90, subsampling=0, restart_marker_blocks=image.width // 8 // 3
+        )
         strip = _appended(data, buffer.getvalue())
         per_cm = _appended(data, struct.pack("<II", 20_000 >> level, 1))
         maker, model = (_appended(data, text) for text in (b"Hamamatsu\0", b"C9600-12\0"))
@@ -221,6 +225,8 @@ def _put(data: bytearray, place: int, piece: bytes) -> None:
 
 def zero_lengths(path: Path) -> Iterator[bytes]:
     """The file with the byte count of one tile of level 0 at zero, as half-written TIFFs have."""
+    if path.suffix == ".dcm":
+        return
     data = path.read_bytes()
     with tifffile.TiffFile(path) as tiff:
         tag = tiff.pages[0].tags.get("TileByteCounts")

@@ -1,7 +1,7 @@
 """Many trials without many starts: children forked from a process that has imported everything.
 
-A child says what it does as it goes on. Where it says nothing for too long, takes too much memory or
-dies, that is what came of the trial; the campaign goes on with another child.
+A child says what it does as it goes on. Where it says nothing for too long, takes too much memory
+or dies, that is what came of the trial; the campaign goes on with another child.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from tests.faults.outcomes import Outcome
 from wsi_norm.synthetic import write_synthetic_slide
 
 UNREADABLE = 1
-SHARDS = ("--tile-size", "1024", "--step", "128", "--device", "cpu")
+SHARDS = ("--tile-size", "1024", "--step", "160", "--device", "cpu")
 """Settings by which a small slide has many shards: four tiles of 3 MiB in each."""
 
 UNREADABLE_STORE = (OSError, ValueError, TypeError, LookupError, RuntimeError, BaseZarrError)

@@ -1,16 +1,22 @@
-"""What the children of trials find imported and compiled already."""
+"""What the children of trials find imported already."""
 
 from __future__ import annotations
 
+import importlib
+
 import torch
-import wsi_norm_cli.run  # noqa: F401
-import wsi_norm_cli.verify  # noqa: F401
 
-import tests.builders  # noqa: F401
-import tests.dicoms  # noqa: F401
-import tests.slide.oracle  # noqa: F401
-import wsi_norm.pipeline
-import wsi_norm.runner.entry
-import wsi_norm.tissue  # noqa: F401
+MODULES = (
+    "tests.builders",
+    "tests.dicoms",
+    "tests.slide.oracle",
+    "wsi_norm.pipeline",
+    "wsi_norm.runner.entry",
+    "wsi_norm.tissue",
+    "wsi_norm_cli.run",
+    "wsi_norm_cli.verify",
+)
 
+for module in MODULES:
+    importlib.import_module(module)
 torch.set_num_threads(1)
