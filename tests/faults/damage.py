@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +18,7 @@ import zarr
 
 from tests.builders import tree
 from tests.faults.outcomes import Outcome
-from tests.faults.trials import Say, tried
+from tests.faults.trials import Say, command_line, tried
 from tests.faults.truth import UNREADABLE_STORE, Go, held, results, tiles_of, write_slide
 
 LIMIT = 60.0
@@ -62,27 +60,6 @@ def finished(go: Go) -> tuple[Path, Path]:
     assert run.good, run.error
     assert run.value[0] == 0, run.value
     return output / "first.zarr", output / "second.zarr"
-
-
-def command_line(say: Say, arguments: list[Any]) -> tuple[int, list[str]]:
-    """Exit status, and the lines on stderr, of the command line in this process."""
-    from wsi_norm_cli.main import main
-
-    with tempfile.TemporaryFile("w+b") as said:
-        before = os.dup(2)
-        os.dup2(said.fileno(), 2)
-        try:
-            main([str(argument) for argument in arguments])
-        except SystemExit as end:
-            status = end.code
-        finally:
-            sys.stderr.flush()
-            os.dup2(before, 2)
-            os.close(before)
-        said.seek(0)
-        lines = said.read().decode(errors="replace").splitlines()
-    assert isinstance(status, int)
-    return status, [line for line in lines if not line.startswith("[")]
 
 
 def verified(

@@ -35,7 +35,8 @@ def campaign(go: Go) -> Iterator[Outcome]:
     for _ in range(go.times(3, 1)):
         for fault, (change, undo, place) in faults.items():
             yield from disturbed(go, fault, change, undo, place)
-        yield size_limited(go)
+        if not go.quick:
+            yield size_limited(go)
     if not go.quick:
         yield stdout_full(go)
         yield report_in_the_way(go)
@@ -48,7 +49,7 @@ def disturbed(
     output = go.place("disk")
     try:
         with place(output):
-            with go.run(output, "-n", 2) as command:
+            with go.run(output, "-n", go.times(2, 0)) as command:
                 if not command.wait_for(lambda: shards_in(output) > 1):
                     yield Outcome(fault, False, why=f"no shard: {command.lines}")
                     return

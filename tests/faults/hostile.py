@@ -21,12 +21,11 @@ import safetensors.torch
 import torch
 from PIL import Image, ImageDraw
 
-from tests.faults.damage import command_line
 from tests.faults.outcomes import Outcome
-from tests.faults.trials import Say, tried
+from tests.faults.trials import Say, command_line, tried
 from tests.faults.truth import Go, write_slide
 
-LIMIT = 20.0
+LIMIT, RUN_LIMIT = 30.0, 120.0
 MOST_MB = 3000
 
 Write = Callable[[Path], None]
@@ -429,7 +428,7 @@ def runs(go: Go, small: Path) -> Iterator[Outcome]:
     fault, slides, output = "hostile names of slides", go.place("named"), go.place("of_named")
     for name in NAMES:
         os.link(small, os.path.join(os.fsencode(slides), os.fsencode(name)))  # noqa: PTH118
-    run = tried(command_line, ["run", slides, "-o", output, *QUICK], limit=LIMIT * 3)
+    run = tried(command_line, ["run", slides, "-o", output, *QUICK], limit=RUN_LIMIT)
     status, lines = run.value if run.good else (run.error, [])
     raw = [line for line in lines if not line.isprintable()]
     rows = table_of(output)
@@ -470,7 +469,7 @@ def beside_a_good_one(go: Go, small: Path, name: str, make: Write) -> Outcome:
     fault, folder, output = "slides that are no files", go.place("beside"), go.place("of_beside")
     odd = folder / f"{name}.svs"
     make(odd)
-    run = tried(command_line, ["run", odd, small, "-o", output, *QUICK], limit=LIMIT)
+    run = tried(command_line, ["run", odd, small, "-o", output, *QUICK], limit=RUN_LIMIT)
     if not run.good:
         return Outcome(fault, False, hang=run.hang, why=f"{name}: {run.error.strip()[-200:]}")
     status, lines = run.value

@@ -28,9 +28,9 @@ Event = Callable[[], object]
 def campaign(go: Go) -> Iterator[Outcome]:
     rng = go.rng("kills")
     for fault, times, workers in (
-        ("kill -9: all processes", go.times(20, 1), 2),
+        ("kill -9: all processes", go.times(20, 0), 2),
         ("kill -9: all processes, --workers 0", go.times(15, 1), 0),
-        ("kill -9: the main process", go.times(25, 1), 2),
+        ("kill -9: the main process", go.times(25, 0), 2),
     ):
         for start in range(0, times, LINKS):
             yield from chain(go, rng, fault, min(LINKS, times - start), workers)

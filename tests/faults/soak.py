@@ -12,6 +12,7 @@ from statistics import median
 
 from tests.faults.commands import LIMIT, WORKER, Command
 from tests.faults.outcomes import Outcome
+from tests.faults.trials import command_line, tried
 from tests.faults.truth import Go, held, results, tiles_of, write_slide
 
 KINDS = 5
@@ -143,7 +144,7 @@ def of_slides(go: Go, output: Path, slides: Path, broken: set[str]) -> Iterator[
 def truth(go: Go, kind: int) -> dict[tuple[int, int], tuple[bytes, int]]:
     """Tiles of a slide that is alone in its run."""
     output = go.place("alone")
-    arguments = ("run", go.folder / "kinds" / f"{kind}.svs", "-o", output, *SETTINGS, "-n", "0")
-    with Command(*arguments, folder=go.folder) as command:
-        assert command.status() == 0, command.lines
+    arguments = ["run", go.folder / "kinds" / f"{kind}.svs", "-o", output, *SETTINGS, "-n", "0"]
+    run = tried(command_line, arguments, limit=LIMIT)
+    assert run.value == (0, []), (run.value, run.error)
     return dict(tiles_of(output / f"{kind}.zarr"))

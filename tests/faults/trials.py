@@ -9,6 +9,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import resource
+import sys
+import tempfile
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -88,6 +90,27 @@ def tried(function: Callable[..., Any], *arguments: Any, limit: float) -> Tried:
     if result.error == "died":
         result.error = f"died (exit status {process.exitcode})"
     return result
+
+
+def command_line(say: Say, arguments: list[Any]) -> tuple[int, list[str]]:
+    """Exit status, and the lines on stderr, of the command line in this process."""
+    from wsi_norm_cli.main import main
+
+    with tempfile.TemporaryFile("w+b") as said:
+        before = os.dup(2)
+        os.dup2(said.fileno(), 2)
+        try:
+            main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            status = end.code
+        finally:
+            sys.stderr.flush()
+            os.dup2(before, 2)
+            os.close(before)
+        said.seek(0)
+        lines = said.read().decode(errors="replace").splitlines()
+    assert isinstance(status, int)
+    return status, [line for line in lines if not line.startswith("[")]
 
 
 def _child(send: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:

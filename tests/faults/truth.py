@@ -19,8 +19,9 @@ import numpy as np
 import zarr
 from zarr.errors import BaseZarrError
 
-from tests.faults.commands import Command
+from tests.faults.commands import LIMIT, Command
 from tests.faults.outcomes import Outcome
+from tests.faults.trials import Tried, command_line, tried
 from wsi_norm.synthetic import write_synthetic_slide
 
 UNREADABLE = 1
@@ -61,6 +62,11 @@ class Go:
             "run", self.subjects, "-o", output, *SHARDS, *options, folder=self.folder, **how
         )
 
+    def undisturbed(self, output: Path, *options: object) -> Tried:
+        """The same by a child, in one process: its exit status and lines."""
+        arguments = ["run", self.subjects, "-o", output, *SHARDS, "-n", 0, "-q", *options]
+        return tried(command_line, arguments, limit=LIMIT * 2)
+
     @property
     def subjects(self) -> Path:
         """A folder of two slides of the same size, each of some 15 shards."""
@@ -77,9 +83,8 @@ class Go:
         """Tiles of an undisturbed run of the two slides, by the name of the store."""
         output = self.folder / "truth"
         if not (output / "run.json").exists():
-            with self.run(output, "-n", 0) as command:
-                status = command.status()
-            assert status == 0, f"an undisturbed run ends with {status}: {command.lines}"
+            run = self.undisturbed(output)
+            assert run.value == (0, []), f"an undisturbed run: {run.value} {run.error}"
         return {store.stem: tiles_of(store) for store in sorted(output.glob("*.zarr"))}
 
     def ended(
@@ -87,14 +92,13 @@ class Go:
     ) -> Outcome:
         """A run undisturbed to its end, over whatever was left there, and what came of it."""
         before = missing(output)
-        with self.run(output, "-n", 0, *options) as command:
-            status = command.status()
-        said = " / ".join(command.lines)
-        if status is None:
-            return Outcome("", survived=False, hang=True, why=f"the last run does not end: {said}")
+        run = self.undisturbed(output, *options)
+        if not run.good:
+            return Outcome("", survived=False, hang=run.hang, why=f"the last run: {run.error}")
+        status, lines = run.value
         outcome = held(output, truth or self.truth, whole=status == 0)
         again = sum(written(output).values()) - before if before is not None else 0
-        why = outcome.why or (f"the last run ends with {status}: {said}" if status else "")
+        why = outcome.why or (f"the last run ends with {status}: {lines}" if status else "")
         return replace(
             outcome,
             survived=outcome.survived and status == 0,
