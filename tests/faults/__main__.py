@@ -1,6 +1,6 @@
 """Do faults to runs and count what comes of it.
 
-    python -m tests.faults [FAMILY ...] [--quick] [--seed N] [--table docs/reliability.md]
+    python -m tests.faults [FAMILY ...] [--quick | --share 0.2] [--seed N] [--table FILE.md]
 
 Families are done one after the other; each outcome that is not as expected is a line, and the table
 stands at the end. Exit status 1 if anything was lost, double, silent, hanging or not survived.
@@ -28,6 +28,7 @@ def main() -> int:
     own = "mutants-of-ours"
     parser.add_argument("families", nargs="*", metavar="FAMILY", help=f"of {', '.join(FAMILIES)}")
     parser.add_argument("--quick", action="store_true", help="few trials of each")
+    parser.add_argument("--share", type=float, default=1.0, help="of the times that each is tried")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--table", type=Path, help="Markdown file whose table is replaced")
     arguments = parser.parse_args()
@@ -37,7 +38,7 @@ def main() -> int:
     done: list[Outcome] = []
     good, start = True, time.monotonic()
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-        go = Go(Path(folder), arguments.seed, arguments.quick)
+        go = Go(Path(folder), arguments.seed, arguments.quick, arguments.share)
         for name in families:
             before, began = len(done), time.monotonic()
             for outcome in outcomes(name, go):
@@ -49,7 +50,8 @@ def main() -> int:
             )
     minutes = (time.monotonic() - start) / 60
     if families:
-        how = "quick" if arguments.quick else "whole"
+        part = f"{arguments.share:.0%} of a" if arguments.share < 1 else "a whole"
+        how = "a quick" if arguments.quick else part
         said = f"{versions()}; {how} go, seed {arguments.seed}, {minutes:.0f} minutes"
         print(f"\n{said}\n\n{table(done)}")
         if arguments.table:

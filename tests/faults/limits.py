@@ -16,10 +16,10 @@ LINES = 4
 
 
 def campaign(go: Go) -> Iterator[Outcome]:
-    files = (16, 32, 64, 128) if not go.quick else ()
+    files = (32, 64, 16, 128)[: go.times(4, 0)]
     for number in files:
         yield limited(go, f"open files limited to {number}", 1, {resource.RLIMIT_NOFILE: number})
-    sizes = (0.5, 1, 1.5, 2, 3, 4) if not go.quick else (1,)
+    sizes = (1, 2, 0.5, 1.5, 3, 4)[: go.times(6, 1)]
     for size in sizes:
         limits = {resource.RLIMIT_AS: int(size * GIB)}
         for workers in (0, 1) if not go.quick else (0,):

@@ -25,7 +25,9 @@ def campaign(go: Go) -> Iterator[Outcome]:
     else:
         trials = [(*both, 2) for both in product(HEARD, PHASES)]
         trials += [(*both, 0) for both in product(HEARD, ("a draft is there", "one more shard"))]
-    for number, phase, workers in trials:
+    if go.share < 1:
+        trials = [trials[index] for index in go.rng("signals").permutation(len(trials))]
+    for number, phase, workers in trials[: go.times(len(trials), len(trials))]:
         yield interrupted(go, number, phase, workers)
 
 

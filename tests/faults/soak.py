@@ -53,7 +53,7 @@ class Watch:
 
 
 def campaign(go: Go) -> Iterator[Outcome]:
-    number = go.times(500, 20)
+    number = go.times(500, 12)
     slides, broken = subjects(go, number)
     output = go.place("of_soak")
     arguments = ("run", slides, "-o", output, *SETTINGS)

@@ -10,7 +10,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,16 +34,19 @@ UNREADABLE_STORE = (OSError, ValueError, TypeError, LookupError, RuntimeError, B
 
 @dataclass(frozen=True)
 class Go:
-    """One go of the campaign: its folder, its seed, and whether it is the quick one."""
+    """One go of the campaign: its folder, its seed, and how much of the whole it is.
+
+    `share` is of the times that each fault is tried; `quick` is what the tests try.
+    """
 
     folder: Path
     seed: int = 0
     quick: bool = False
-    slides: Path = field(default=Path())
+    share: float = 1.0
 
     def times(self, whole: int, quick: int) -> int:
         """How often something is tried."""
-        return quick if self.quick else whole
+        return quick if self.quick else max(1, round(self.share * whole))
 
     def rng(self, family: str) -> np.random.Generator:
         """The same numbers for a family, whichever others are in the go."""
