@@ -36,7 +36,9 @@ def main() -> int:
         parser.error(f"no family {sorted(unknown)[0]!r} (known: {', '.join(FAMILIES)}, {own})")
     families = [name for name in arguments.families or FAMILIES if name != own]
     done: list[Outcome] = []
-    good, start = True, time.monotonic()
+    part = f"{arguments.share:.0%} of a" if arguments.share < 1 else "a whole"
+    how = f"{'a quick' if arguments.quick else part} go, seed {arguments.seed}"
+    start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
         go = Go(Path(folder), arguments.seed, arguments.quick, arguments.share)
         for name in families:
@@ -48,15 +50,13 @@ def main() -> int:
             print(
                 f"== {name}: {len(done) - before} in {time.monotonic() - began:.0f} s", flush=True
             )
-    minutes = (time.monotonic() - start) / 60
+            minutes = (time.monotonic() - start) / 60
+            said = f"{versions()}; {how}, {minutes:.0f} minutes.\n\n{table(done)}"
+            if arguments.table:
+                _replace(arguments.table, said)
     if families:
-        part = f"{arguments.share:.0%} of a" if arguments.share < 1 else "a whole"
-        how = "a quick" if arguments.quick else part
-        said = f"{versions()}; {how} go, seed {arguments.seed}, {minutes:.0f} minutes"
-        print(f"\n{said}\n\n{table(done)}")
-        if arguments.table:
-            _replace(arguments.table, f"{said}.\n\n{table(done)}")
-        good = all(outcome.held for outcome in done)
+        print(f"\n{said}")
+    good = all(outcome.held for outcome in done)
     if own in arguments.families:
         good &= sabotage.all_caught()
     return 0 if good else 1
