@@ -68,7 +68,7 @@ def flag_dropped() -> None:
 
 
 def fingerprint_unchecked() -> None:
-    """Every slide looks like any other: fingerprints are equal, and no look at its files objects."""
+    """Every slide looks like any other: fingerprints are equal, no look at files objects."""
     from wsi_norm.slide import slide as slides
 
     def same(*_: Any, **__: Any) -> str:
