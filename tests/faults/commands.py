@@ -129,10 +129,13 @@ class Command:
 
     def kill(self) -> None:
         """End all of it at once: until nothing of it is left, as some may be just starting."""
-        while processes := self.processes():
+
+        def ended() -> bool:
+            processes = self.processes()
             self.send(signal.SIGKILL, processes)
-            self._process.poll()
-        self._process.wait()
+            return self._process.poll() is not None and not processes
+
+        wait_for(ended)
 
     def are_gone(self, limit: float = LIMIT) -> bool:
         """Whether all of its processes end within the limit."""
