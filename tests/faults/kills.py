@@ -22,6 +22,9 @@ from tests.faults.truth import Go, shards_in
 LINKS = 5
 """Kills in a chain."""
 
+HERE = ("--host", "127.0.0.1", "--port", "0")
+"""Of the scheduler: nobody else can reach it."""
+
 Event = Callable[[], object]
 
 
@@ -130,7 +133,7 @@ def scheduler_killed(go: Go) -> Outcome:
     file = output / "scheduler.json"
     quiet = {"program": ("-m", "distributed.cli.dask_scheduler"), "folder": go.folder}
     with (
-        Command("--port", 0, "--no-dashboard", "--scheduler-file", file, **quiet) as scheduler,
+        Command(*HERE, "--no-dashboard", "--scheduler-file", file, **quiet) as scheduler,
         Command(
             *("--scheduler-file", file, "--nworkers", 1, "--nthreads", 1, "--no-dashboard"),
             program=("-m", "distributed.cli.dask_worker"),
