@@ -10,6 +10,7 @@ stands at the end. Exit status 1 if anything was lost, double, silent, hanging o
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -32,6 +33,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--table", type=Path, help="Markdown file whose table is replaced")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # processes and mounts go with us
     if unknown := set(arguments.families) - {*FAMILIES, own}:
         parser.error(f"no family {sorted(unknown)[0]!r} (known: {', '.join(FAMILIES)}, {own})")
     families = [name for name in arguments.families or FAMILIES if name != own]
