@@ -2,6 +2,7 @@
 # make test   the test suite
 # make check  formatting, lint, types, import contracts, the Dockerfile
 # make gpu    what needs a CUDA device, in 4 minutes: tests, equality, throughput, memory, whole runs
+# make faults what goes wrong on weekends, done on purpose and counted: docs/reliability.md
 # make gallery (DATA_ROOT=... public images): hard subjects before and after, docs/gallery.md
 # make checkpoints, make evidence (DATA_ROOT=... the labelled tiles): the shipped layers; the experiments of docs/evidence.md
 # VENV=... chooses another environment, PYTHON=... another Python (3.11 to 3.13)
@@ -14,7 +15,7 @@ CONSTRAIN := --constraint constraints.txt
 # PyTorch goes first: left to the resolver, a looser requirement may bring a newer one with CUDA.
 TORCH_INSTALL ?= $(PIP) install $(CONSTRAIN) torch
 
-.PHONY: install train dev demo test check bench gpu gallery checkpoints evidence clean
+.PHONY: install train dev demo test check faults bench gpu gallery checkpoints evidence clean
 
 install: $(VENV)/.installed
 train: $(VENV)/.train
@@ -44,6 +45,10 @@ demo: install
 
 test: dev
 	$(BIN)/python -m pytest
+
+# FAULTS="kills --seed 7": see python -m tests.faults --help
+faults: dev
+	$(BIN)/python -m tests.faults $(FAULTS)
 
 check: dev
 	$(BIN)/ruff format --check .
