@@ -261,6 +261,13 @@ def test_a_draft_leaves_a_folder_that_is_to_be_kept(tmp_path: Path) -> None:
     assert names(tmp_path) == [".store 1.x.draft", "store [1]"]
 
 
+def test_a_draft_of_the_longest_name(tmp_path: Path) -> None:
+    folder = tmp_path / ("a" * 250 + ".zarr")
+    write_whole(draft_of(folder) / "new", [b"x"])
+    sweep_drafts(folder)
+    assert names(tmp_path) == []
+
+
 def test_what_is_not_to_appear_does_not(tmp_path: Path) -> None:
     place = write_whole(tmp_path / "name", [b"old"])
 

@@ -7,7 +7,7 @@ is a change here. So far only paths are written to; slides are read from URLs, t
 from __future__ import annotations
 
 import errno
-import glob
+import hashlib
 import math
 import os
 import shutil
@@ -154,7 +154,12 @@ def remove_if_empty(folder: Path) -> None:
 
 def draft_of(folder: Path) -> Path:
     """A hidden place beside a folder in which to make it; nobody else's."""
-    return folder.with_name(f".{folder.name}.{uuid4().hex}.draft")
+    return folder.with_name(f".{_short(folder.name)}.{uuid4().hex}.draft")
+
+
+def _short(name: str) -> str:
+    """For a name that may be as long as names can be."""
+    return hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
 
 
 def publish(draft: Path, folder: Path, replace: bool = True) -> bool:
@@ -180,7 +185,7 @@ def publish(draft: Path, folder: Path, replace: bool = True) -> bool:
 
 def sweep_drafts(folder: Path) -> None:
     """Remove drafts of a folder that killed writers left behind."""
-    for litter in folder.parent.glob(f".{glob.escape(folder.name)}.*draft"):
+    for litter in folder.parent.glob(f".{_short(folder.name)}.*.draft"):
         remove_tree(litter)
 
 

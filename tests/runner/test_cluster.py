@@ -166,5 +166,6 @@ def test_nothing_listens_but_to_this_machine(monkeypatch: pytest.MonkeyPatch) ->
     """Whoever reaches dask's ports can run code; neither its pages nor a GPU's workers are open."""
     before = listening()
     monkeypatch.setattr("wsi_norm.runner.cluster.gpu_threads", lambda gpus: 1)
-    with local_cluster(RunConfig(workers=1, device="cpu")), gpu_cluster((0,)):
+    ours = local_cluster(RunConfig(workers=1, device="cpu"), Crew())
+    with ours, gpu_cluster((0,), Crew()):
         assert listening() - before <= {"127.0.0.1"}

@@ -236,7 +236,7 @@ def refused(job: SlideJob) -> Counts:
 
 def test_an_error_is_one_line(client: Client) -> None:
     result = only_result(client, replace(NOTHING, finish=refused))
-    assert (result.status, result.error) == ("failed", "/out/0.zarr: two lines")
+    assert (result.status, result.error) == ("failed", r"/out/0.zarr: two\n lines")
     assert result.tiles_written == 40
 
 

@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tests.builders import TILE_SIZE, create_store, store_meta, tree
 from wsi_norm.errors import StoreError
+from wsi_norm.location import draft_of
 from wsi_norm.store import (
     TileFlag,
     TileStore,
@@ -732,7 +733,7 @@ def test_a_store_that_cannot_be_marked_complete(tmp_path: Path) -> None:
 
 def test_a_new_store_replaces_an_old_one(tmp_path: Path) -> None:
     finished(tmp_path / "case.zarr")
-    draft = tmp_path / ".case.zarr.draft"
+    draft = draft_of(tmp_path / "case.zarr")
     draft.mkdir()
     (draft / "old").write_bytes(b"left by a killed run")
     store = make_store(tmp_path / "case.zarr", 5)

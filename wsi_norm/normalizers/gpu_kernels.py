@@ -17,7 +17,7 @@ from wsi_norm.lstainnorm.fusion import MIN_WEIGHT, TOKEN_PX
 from wsi_norm.lstainnorm.moments import EPS
 from wsi_norm.normalizers import kernels
 
-_RGB, _LAB, _HSV, _HED, _OD = (tl.constexpr(kind) for kind in kernels.KINDS.values())
+_RGB, _LAB, _HSV, _HED, _OD = (tl.constexpr(kind) for kind in sorted(kernels.KINDS.values()))
 _COEFFICIENTS = tl.constexpr(kernels.COEFFICIENTS)
 _FIRST = tl.constexpr(6)
 _TOKEN_PX = tl.constexpr(TOKEN_PX)

@@ -346,8 +346,9 @@ class Drive:
             self._leaving[address] = now + LEAVE_SECONDS
 
     def _stalled(self, slide: _Slide) -> None:
-        """Say so; one slide does not get more than a few workers."""
+        """Say so; one slide does not get more than a few workers, and its reader is bounded now."""
         slide.stalls += 1
+        slide.job = replace(slide.job, apart=True)
         what = f"{slide.job.source.path}: no progress in {self._config.task_timeout:g} s"
         if slide.stalls < STALLS:
             self._on_event(WorkerReplaced(f"{what}; its worker is ended, and another one tries"))

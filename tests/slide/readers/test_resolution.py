@@ -131,4 +131,7 @@ def test_a_vendors_statement_rules_and_tags_come_last() -> None:
     assert mpp("aperio", None, only_tags) == (9, TAGS)
     assert mpp("generic-tiff", "0.5") == (0.3, "OME-XML")
     assert mpp("generic-tiff", "0.5", only_tags) == (0.5, TAGS)
-    assert metadata(asked("a", None), [], described, icc_profile=False).objective_power == 20
+    assert (
+        metadata(asked("a", None), [], described, icc_profile=False, left_out={}).objective_power
+        == 20
+    )

@@ -53,7 +53,10 @@ class Checksums:
             for number in numbers:
                 file.seek(tiles.offsets[number])
                 data = file.read(tiles.counts[number])
-                zlib.decompressobj().decompress(data, longest)
+                stream = zlib.decompressobj()
+                stream.decompress(data, longest)
+                if not stream.eof:
+                    raise ReadError(f"tile {number}: its compressed bytes have no end")
                 self._good.add((level.index, number))
 
 
