@@ -120,6 +120,8 @@ def workers(config: RunConfig) -> Iterator[Workers]:
             for index in config.gpus:
                 resolve_device(f"cuda:{index}")
             stack.enter_context(dask.config.set(OURS))
+            # Of ends that we bring about; `silence_logs` holds until a cluster closes, not while.
+            logging.getLogger("distributed").setLevel(logging.CRITICAL)
             crew = Crew(config.task_timeout)
             address = stack.enter_context(_started(config, crew))
         try:
@@ -162,9 +164,6 @@ def _start_errors() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, OSError) as error:
-        logging.getLogger("distributed.process").setLevel(
-            logging.CRITICAL
-        )  # of what it left behind
         causes = list(_chain(error))
         known = [str(cause) for cause in causes if isinstance(cause, WorkerEndedError)]
         said = known[0] if known else f"worker processes cannot be started: {causes[-1]}"

@@ -6,7 +6,8 @@
     content    of what a finished store says of itself, and of all shards' digests
 
 A shard's digest is over the CRC-32C of each chunk, not over the bytes: these are there already, and
-SHA-256 of all bytes would take a tenth of the CPU time of a tile. Enough for accidents; nothing here is a signature.
+SHA-256 of all bytes would take a tenth of a tile's CPU time. Enough for accidents; nothing here is
+a signature.
 """
 
 from __future__ import annotations
