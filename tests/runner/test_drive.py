@@ -393,6 +393,38 @@ def test_a_run_whose_workers_die_of_nothing_ends(soon: RunConfig) -> None:
     assert "31 worker processes ended, one after the other, with nothing done" in stopped.line
 
 
+class Keeper(StandStill):
+    """Its worker stands still as it has done the third task, whose result lies with it."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self.given_away = self.ended = 0
+
+    def submit(self, do: Any, job: SlideJob, *arguments: Any, **_: Any) -> Any:
+        future = super().submit(do, job, *arguments)
+        self.given_away += 1
+        if self.given_away == 3:
+            future.result = self._late
+        return future
+
+    @staticmethod
+    def _late(timeout: float | None = None) -> Any:
+        assert timeout is not None, "waited for without end"
+        raise TimeoutError
+
+    def end_holders(self, future: Any) -> None:
+        self.ended += 1
+
+
+def test_a_result_that_its_worker_keeps_is_computed_anew(soon: RunConfig) -> None:
+    client = Keeper()
+    driven, events = drive(client, NOTHING, 3, soon)
+    assert [result.status for result in driven.results()] == ["done"] * 3
+    assert client.ended == 1
+    lines = [event.line for event in events if isinstance(event, WorkerReplaced)]
+    assert lines == ["a worker does not answer; it is ended"]
+
+
 def death(job: SlideJob) -> Prepared:
     """From here on no worker process gets up."""
     (job.config.output / "no more").touch()

@@ -88,6 +88,12 @@ class Workers:
                 stimulus_id=f"wsi-norm-restart-{uuid4().hex}",
             )
 
+    def end_holders(self, future: Any) -> None:
+        """End the workers that keep the result of a future."""
+        for address in self._client.who_has([future]).get(future.key, ()):
+            self.restart(address)
+        future.cancel()
+
     def news(self) -> list[str]:
         """What has happened to worker processes since this was last asked, a line each."""
         return self._crew.news() if self._crew is not None else []

@@ -46,6 +46,9 @@ WINDOW_SECONDS = 1.0
 LEAVE_SECONDS = 60.0
 """How long a worker that is to end is waited for: what it were given meanwhile would be lost."""
 
+RESULT_SECONDS = 20.0
+"""How long a worker may take to hand over what it has finished: it is small, and there."""
+
 LOOKS = 20
 """How often within `task_timeout` it is seen which tasks are at work, at most."""
 
@@ -201,7 +204,7 @@ class Drive:
                 self._deaths = 0
             if task.slide.result is None:
                 if error is None:
-                    task.take(task.slide, future.result())
+                    self._take(task, future)
                 elif _of_scheduler(error, "NoWorkerError"):
                     self.interrupt()
                 elif not (_of_scheduler(error, "KilledWorker") and self._put_back(task)):
@@ -210,6 +213,22 @@ class Drive:
                 self.interrupt()
                 return
             self._fill()
+
+    def _take(self, task: _Task, future: Any) -> None:
+        """Fetch a result and see to what follows; one that a worker keeps is computed anew.
+
+        A result lies with the worker that has computed it until it is fetched. One that was stopped
+        just then would be waited for without end.
+        """
+        try:
+            result = future.result(timeout=RESULT_SECONDS)
+        except TimeoutError:
+            self._deaths += 1
+            self._on_event(WorkerReplaced("a worker does not answer; it is ended"))
+            self._client.end_holders(future)
+            (self._suspects if task.alone else self._again).append(task)
+        else:
+            task.take(task.slide, result)
 
     def interrupt(self) -> None:
         """Give every slide without a result the result "interrupted"."""

@@ -45,6 +45,9 @@ class Inline:
     def restart(self, address: str) -> None:
         """There is no process to end."""
 
+    def end_holders(self, future: Any) -> None:
+        """Results are here."""
+
     def news(self) -> list[str]:
         """Nothing happens to worker processes."""
         return []
