@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -105,12 +106,17 @@ def test_sigterm_stops_with_130_and_can_be_resumed(
     slide_path: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
     run = command("run", slide_path, "-o", tmp_path, "--device", "cpu", *TILING)
-    process = subprocess.Popen([*run, "-n", "1"], stderr=subprocess.PIPE, text=True)
-    wait_for_shards(process, tmp_path / "synthetic.zarr", 1)
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
+    for _ in range(3):  # on a busy machine a run may end before the signal comes
+        shutil.rmtree(tmp_path)
+        process = subprocess.Popen([*run, "-n", "1"], stderr=subprocess.PIPE, text=True)
+        wait_for_shards(process, tmp_path / "synthetic.zarr", 1)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+        if process.returncode:
+            break
     assert process.returncode == 130, err
-    assert err.strip() == "interrupted; run the same command again to go on"
+    assert "Traceback" not in err
+    assert err.splitlines()[-1] == "interrupted; run the same command again to go on"
     subprocess.run([*run, "-n", "0", "-q"], check=True)
     assert tree(tmp_path / "synthetic.zarr") == tree(uninterrupted)
 
