@@ -6,6 +6,7 @@ files as of Linux's documentation (cgroup-v1/memory.rst, scheduler/sched-bwc.rst
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -52,6 +53,16 @@ def peak_memory_bytes() -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def open_files() -> float:
+    """How many files this process may have open at once; infinity where nothing says."""
+    if sys.platform == "win32":
+        return math.inf
+    import resource
+
+    number, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return math.inf if number == resource.RLIM_INFINITY else number
 
 
 def resolve_device(device: str) -> torch.device:

@@ -149,7 +149,7 @@ def scheduler_killed(go: Go) -> Outcome:
     if status is None:
         return Outcome(fault, False, hang=True, why=f"the run does not end: {command.lines}")
     end = go.ended(output)
-    wrong = f"exit status {status}, {len(command.lines)} lines: {command.lines[:1]}"
+    wrong = f"exit status {status}, {len(command.lines)} lines: {command.lines}"
     good = status == 1 and 0 < len(command.lines) <= 3
     why = end.why or ("" if good else wrong)
     return replace(end, fault=fault, survived=end.survived and good, why=why)

@@ -61,7 +61,7 @@ def complaints(command: Command) -> list[str]:
     """One line of the interrupt, and nothing else but warnings."""
     told = [line for line in command.lines if not line.startswith("warning: ")]
     good = len(told) == 1 and "interrupted" in told[0]
-    return [] if good else [f"{len(told)} lines, not one: {told[-1:]}"]
+    return [] if good else [f"{len(told)} lines, not one: {told}"]
 
 
 def gone_on(go: Go, output: Path) -> Outcome:

@@ -333,6 +333,9 @@ class StandStill:
         self._queue[future] = do, job, arguments
         return future
 
+    def result(self, future: Any, timeout_s: float) -> Any:
+        return future.result(timeout_s)
+
     def given(self) -> dict[str, set[Any]]:
         """Do what comes before the first task that stands still, and say what is left."""
         for future, (do, job, arguments) in list(self._queue.items()):

@@ -106,6 +106,16 @@ def test_a_worker_that_does_not_start_says_how_it_ended(
     assert caught.value.__suppress_context__
 
 
+def test_few_open_files_are_said_before_dask_fails_of_them() -> None:
+    code = (
+        "import resource as r; r.setrlimit(r.RLIMIT_NOFILE, (32, 32))\n"
+        "from wsi_norm.runner.processes import check_processes; check_processes()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "ConfigError: open files are limited to 32 (ulimit -n)" in done.stderr
+
+
 def test_what_a_status_means() -> None:
     assert "fewer --workers, more memory, or --workers 0" in ended(-9)
     assert "import this script" in ended(113)

@@ -129,6 +129,14 @@ def test_sizes_that_no_bytes_stand_behind(tmp_path: Path, tags: dict[str, int], 
     assert said in refusal(open_slide, path, kind=UnreadableSlideError, default_mpp_um=0.5)
 
 
+def test_a_page_in_strips_is_no_larger_than_its_file_can_hold(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.tif")
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        tiff.pages[2].tags["ImageLength"].overwrite(1 << 31)
+    with pytest.raises(Refused, match=r"its page 3 states 50 x 2147483648 px, which .* bytes"):
+        walk(path)
+
+
 def test_counts_of_tags_and_of_directories_have_bounds(tmp_path: Path) -> None:
     path = written(tmp_path / "a.tif")
     found = places(path)

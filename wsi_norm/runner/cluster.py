@@ -20,6 +20,7 @@ from wsi_norm.config import RunConfig, read_yaml
 from wsi_norm.errors import ConfigError
 from wsi_norm.machine import available_cores, gpu_threads, malloc_environment, resolve_device
 from wsi_norm.runner.crew import Crew, WatchedNanny, WorkerEndedError
+from wsi_norm.runner.processes import SchedulerGoneError
 from wsi_norm.signals import deaf_thread
 
 CONNECT_SECONDS = 30
@@ -65,8 +66,13 @@ class Workers:
 
     def nthreads(self) -> dict[str, int]:
         """Threads of each worker, by its address."""
-        threads: dict[str, int] = self._client.nthreads()
+        with _answering():
+            threads: dict[str, int] = self._client.nthreads()
         return threads
+
+    def run(self, task: Callable[..., Any], *arguments: Any) -> None:
+        """Do something once in every worker process there is."""
+        self._client.run(task, *arguments)
 
     def submit(self, task: Callable[..., Any], *arguments: Any, pure: bool = False) -> Any:
         """A future of a task."""
@@ -74,7 +80,13 @@ class Workers:
 
     def given(self) -> dict[str, set[str]]:
         """Keys of the futures whose tasks each worker was given, by its address."""
-        return {address: set(keys) for address, keys in self._client.processing().items()}
+        with _answering():
+            return {address: set(keys) for address, keys in self._client.processing().items()}
+
+    def result(self, future: Any, timeout_s: float) -> Any:
+        """What a task that is done has returned; TimeoutError where its worker keeps it."""
+        with _answering():
+            return future.result(timeout=timeout_s)
 
     def restart(self, address: str) -> None:
         """End a worker's process, whatever it does; another one takes its place."""
@@ -90,7 +102,9 @@ class Workers:
 
     def end_holders(self, future: Any) -> None:
         """End the workers that keep the result of a future."""
-        for address in self._client.who_has([future]).get(future.key, ()):
+        with _answering():
+            holders = self._client.who_has([future]).get(future.key, ())
+        for address in holders:
             self.restart(address)
         future.cancel()
 
@@ -100,7 +114,20 @@ class Workers:
 
     def lost(self) -> str | None:
         """Why there is no worker any more, nor will be; None if there may be one."""
+        if self._client.status != "running":
+            raise SchedulerGoneError
         return self._crew.lost() if self._crew is not None else None
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """SchedulerGoneError where the scheduler does not answer any more."""
+    try:
+        yield
+    except TimeoutError:
+        raise
+    except OSError as error:  # dask's CommClosedError is one
+        raise SchedulerGoneError from error
 
 
 @contextmanager
@@ -117,6 +144,9 @@ def workers(config: RunConfig) -> Iterator[Workers]:
         stack.enter_context(
             dask.config.set({SPAWN: {**dask.config.get(SPAWN), **malloc_environment()}})
         )
+        # The run says what there is to say; `silence_logs` does not hold while a cluster closes.
+        for name in ("distributed", "distributed.client"):  # dask sets a level of each
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         crew: Crew | None = None
         if config.scheduler is not None:
             address: Any = config.scheduler
@@ -126,8 +156,6 @@ def workers(config: RunConfig) -> Iterator[Workers]:
             for index in config.gpus:
                 resolve_device(f"cuda:{index}")
             stack.enter_context(dask.config.set(OURS))
-            # Of ends that we bring about; `silence_logs` holds until a cluster closes, not while.
-            logging.getLogger("distributed").setLevel(logging.CRITICAL)
             crew = Crew(config.task_timeout)
             address = stack.enter_context(_started(config, crew))
         try:

@@ -29,6 +29,7 @@ from wsi_norm.runner.events import (
     WorkerReplaced,
 )
 from wsi_norm.runner.inline import Inline, is_inline
+from wsi_norm.runner.processes import SchedulerGoneError
 from wsi_norm.slide.reach import ANSWER_SECONDS
 from wsi_norm.sources import SlideSource, same_names
 from wsi_norm.stages import Seconds
@@ -54,6 +55,9 @@ LOOKS = 20
 
 DEATHS = 30
 """A run ends when so many workers died with no task done in between (ten of each, if more)."""
+
+REMEDY = "give it more memory, or fewer --workers"
+"""Where workers are lost."""
 
 STALLS = 3
 """A slide fails on which so many workers stood still."""
@@ -186,11 +190,17 @@ class Drive:
     def run(self, client: Workers | Inline) -> None:
         """Drive every other slide to its result, with the workers of a client."""
         self._client, self._done = client, SimpleQueue[Any]()
-        self._say_if_waiting(client.nthreads())
+        try:
+            self._go_on()
+        except SchedulerGoneError:
+            self._stop("the dask scheduler is gone", "start one and run the same command again")
+
+    def _go_on(self) -> None:
+        self._say_if_waiting(self._client.nthreads())
         self._fill()
         while self._out or self._leaving:
-            if not self._workers_go_on():
-                self.interrupt()
+            if (why := self._workers_lost()) is not None:
+                self._stop(why)
                 return
             try:
                 future = self._done.get(timeout=WINDOW_SECONDS)
@@ -205,6 +215,9 @@ class Drive:
             if task.slide.result is None:
                 if error is None:
                     self._take(task, future)
+                elif (why := self._client.lost()) is not None:
+                    self._stop(why)
+                    return
                 elif _of_scheduler(error, "NoWorkerError"):
                     self.interrupt()
                 elif not (_of_scheduler(error, "KilledWorker") and self._put_back(task)):
@@ -221,7 +234,7 @@ class Drive:
         just then would be waited for without end.
         """
         try:
-            result = future.result(timeout=RESULT_SECONDS)
+            result = self._client.result(future, RESULT_SECONDS)
         except TimeoutError:
             self._deaths += 1
             self._on_event(WorkerReplaced("a worker does not answer; it is ended"))
@@ -229,6 +242,11 @@ class Drive:
             (self._suspects if task.alone else self._again).append(task)
         else:
             task.take(task.slide, result)
+
+    def _stop(self, why: str, remedy: str = REMEDY) -> None:
+        """End the run, which cannot go on."""
+        self._on_event(Stopped(f"{why}; the run ends: {remedy}"))
+        self.interrupt()
 
     def interrupt(self) -> None:
         """Give every slide without a result the result "interrupted"."""
@@ -305,21 +323,19 @@ class Drive:
         task.slide.job = replace(task.slide.job, apart=True)
         return True
 
-    def _workers_go_on(self) -> bool:
-        """See to the workers now and then; False if there will be none any more."""
+    def _workers_lost(self) -> str | None:
+        """See to the workers now and then; why there will be none any more, None if there will."""
         now = time.monotonic()
         if now < self._ask_at:
-            return True
+            return None
         self._ask_at = now + WINDOW_SECONDS
         for line in self._client.news():
             self._deaths += 1
             self._on_event(WorkerReplaced(line))
-        why = self._client.lost()
         if self._deaths > max(DEATHS, 10 * self.threads):
-            why = f"{self._deaths} worker processes ended, one after the other, with nothing done"
-        if why is not None:
-            self._on_event(Stopped(f"{why}; the run ends: give it more memory, or fewer --workers"))
-            return False
+            return f"{self._deaths} worker processes ended, one after the other, with nothing done"
+        if (why := self._client.lost()) is not None:
+            return why
         if self._leaving:
             threads = self._client.nthreads()
             self._leaving = {
@@ -331,7 +347,7 @@ class Drive:
         if now > self._look_at:
             self._look_at = now + self._config.task_timeout / LOOKS
             self._look(now)
-        return True
+        return None
 
     def _look(self, now: float) -> None:
         """Find workers that stand still: what they were given is done by others."""

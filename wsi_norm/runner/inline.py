@@ -38,6 +38,10 @@ class Inline:
         """A task to be done; `pure` is dask's word for "twice the same is once", and not used."""
         return self._pool.submit(task, *arguments)
 
+    def result(self, future: Future[Any], timeout_s: float) -> Any:
+        """What a task that is done has returned."""
+        return future.result(timeout_s)
+
     def given(self) -> dict[str, set[str]]:
         """None are given to another process."""
         return {}

@@ -10,12 +10,21 @@ import tempfile
 
 from wsi_norm.config import RunConfig
 from wsi_norm.errors import ConfigError
+from wsi_norm.machine import open_files
 
 UNGUARDED = 113
 """Exit status of a worker process that came upon `run` while it imported the calling script."""
 
 WORKER_NAME = "Dask Worker process"
 """How the names of dask's worker processes begin."""
+
+
+class SchedulerGoneError(RuntimeError):
+    """Dask's scheduler, who gives the work to workers, does not answer any more."""
+
+
+LEAST_FILES = 64
+"""Open files without which dask does not start a worker, or says why not in many lines."""
 
 INLINE = "set workers=0 (--workers 0), which starts none"
 
@@ -47,6 +56,12 @@ def check_processes() -> None:
         raise ConfigError(
             f"run() is called by a script that is no file ({script}), which worker processes "
             f"cannot import: save it, or {INLINE}"
+        )
+    files = open_files()
+    if files < LEAST_FILES:
+        raise ConfigError(
+            f"open files are limited to {files:g} (ulimit -n), too few for worker processes: allow "
+            f"{LEAST_FILES} or more, or {INLINE}"
         )
     try:
         tempfile.gettempdir()

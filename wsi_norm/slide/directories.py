@@ -45,6 +45,8 @@ TOP_LEFT, SEPARATE = 1, 2
 MAX_DIRECTORIES, MAX_TAGS = 10_000, 512
 MIN_TILE_PX, MAX_TILE_PX = 8, 100_000_000
 """Least edge and largest area of a tile: it is decoded whole, and 100 megapixels are 300 MB."""
+MAX_PX_PER_BYTE = 10_000
+"""Of a page in strips: empty JPEG and deflate reach some hundred, of one bit a pixel 8,000."""
 MAX_TILES = 1 << 24
 """Of a page: a million px squared in tiles of 256 px."""
 
@@ -206,6 +208,11 @@ class Directories:
             raise Refused(f"its page {page} states a size of {width} x {height} px")
         x, y = self._number(tags, TILE_WIDTH), self._number(tags, TILE_LENGTH)
         if not (width and height and TILED.issubset(tags)) or x is None or y is None:
+            if (width or 0) * (height or 0) > MAX_PX_PER_BYTE * self._size:
+                raise Refused(
+                    f"its page {page} states {width} x {height} px, which {self._size} bytes "
+                    "cannot hold"
+                )
             return None
         stated = f"its page {page} states {width} x {height} px in tiles of {x} x {y} px"
         if x < min(MIN_TILE_PX, width) or y < min(MIN_TILE_PX, height) or x * y > MAX_TILE_PX:
