@@ -17,6 +17,9 @@ StatisticsMode = Literal["slide", "tile"]
 Background = Literal["preserve", "normalize"]
 """Whether glass keeps its colour, or every pixel is transformed."""
 
+IccChoice = Literal["apply", "ignore"]
+"""Whether a picture's ICC profile brings its colours to sRGB, or they stay as they are stored."""
+
 ColourCheck = Literal["refuse", "warn"]
 """What becomes of a slide that looks like fluorescence, or whose glass is not neutral."""
 

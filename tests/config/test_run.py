@@ -78,6 +78,7 @@ def test_every_key_can_stand_in_a_file(tmp_path: Path) -> None:
         "segmenter": "none",
         "roi": "r.geojson",
         "colour_check": "warn",
+        "icc": "apply",
         "statistics": "tile",
         "background": "preserve",
         "codec": "blosc",

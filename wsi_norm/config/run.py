@@ -17,6 +17,7 @@ from wsi_norm.choices import (
     SEGMENTERS,
     Background,
     ColourCheck,
+    IccChoice,
     StatisticsMode,
 )
 from wsi_norm.config.fields import Chosen, Device, Option
@@ -98,6 +99,10 @@ class RunConfig(Group):
     background: Background | None = Field(
         default=None,
         description="whether glass keeps its colour; none: as the checkpoint was trained",
+    )
+
+    icc: IccChoice = Field(
+        default="ignore", description="whether ICC profiles bring colours to sRGB first"
     )
 
     # tiles

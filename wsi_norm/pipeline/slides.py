@@ -24,6 +24,7 @@ from wsi_norm.stages import Seconds, Stage
 from wsi_norm.store import (
     REMEDY,
     Counts,
+    IccMeta,
     ModelMeta,
     Settings,
     SlideMeta,
@@ -128,6 +129,7 @@ def estimate(job: SlideJob) -> Estimate:
         bytes=_expected_bytes(job, len(plan.tiles)),
         seconds=planning + per_tile * len(plan.tiles),
         warnings=plan.warnings,
+        icc=_icc_meta(slide),
     )
 
 
@@ -138,6 +140,7 @@ def _open(job: SlideJob) -> Slide:
         table_mpp_um=job.source.mpp_um,
         override_mpp_um=job.config.override_mpp,
         default_mpp_um=job.config.default_mpp,
+        icc=job.config.icc,
         apart=job.apart,
     )
 
@@ -280,6 +283,7 @@ def _settings(job: SlideJob, slide: Slide, files: SlideFiles, grid: TileGrid) ->
     return Settings(
         package_version=package_version(),
         slide=_slide_meta(job, slide, files),
+        icc=_icc_meta(slide),
         tiling=_tiling_meta(job, grid),
         tissue=TissueMeta(
             segmenter=job.config.segmenter,
@@ -309,7 +313,13 @@ def _slide_meta(job: SlideJob, slide: Slide, files: SlideFiles) -> SlideMeta:
         mpp_source=slide.mpp_source,
         objective_power=slide.metadata.objective_power,
         damage=slide.damage,
-        icc_profile=slide.metadata.icc_profile,
+        icc_profile=slide.metadata.icc_profile is not None,
+    )
+
+
+def _icc_meta(slide: Slide) -> IccMeta:
+    return IccMeta(
+        status=slide.icc.status, description=slide.icc.description, sha256=slide.icc.sha256
     )
 
 

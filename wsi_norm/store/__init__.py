@@ -3,6 +3,7 @@
 from wsi_norm.store.encoding import Codec
 from wsi_norm.store.metadata import (
     Counts,
+    IccMeta,
     ModelMeta,
     Settings,
     SlideMeta,
@@ -19,6 +20,7 @@ __all__ = [
     "REMEDY",
     "Codec",
     "Counts",
+    "IccMeta",
     "ModelMeta",
     "Settings",
     "SlideMeta",

@@ -274,6 +274,8 @@ def changes(config: TrainConfig) -> list[str]:
         No settings are there, or they are damaged.
     """
     before = read_yaml(config.output / SETTINGS)
+    if isinstance(data := before.get("data"), dict):
+        data.setdefault("icc", "ignore")  # what earlier versions did
     return differences(before, config.model_dump(mode="json"), MAY_DIFFER)
 
 
