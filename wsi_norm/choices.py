@@ -114,5 +114,9 @@ CODECS = Choices(
     zstd="wsi_norm.store.encoding:ZSTD",
     blosc="wsi_norm.store.encoding:BLOSC",
     none="wsi_norm.store.encoding:NONE",
+    jpeg="wsi_norm.store.encoding:JPEG",
 )
-"""Lossless compression of tiles; see `wsi_norm.store.encoding`."""
+"""Compression of tiles; see `wsi_norm.store.encoding`."""
+
+LOSSY = ("jpeg",)
+"""Codecs that have a quality: what comes back of a tile is not quite what was stored."""

@@ -48,7 +48,8 @@ def other_tiles(job: SlideJob, number: int) -> tuple[int, list[int]]:
             if flags[row] & TileFlag.UNREADABLE and errors[0] is None:
                 continue
             done, _ = normalized(job, meta, pixels, np.array([errors[0] is None]))
-            apart = np.abs(done[0].astype(np.int16) - store[row]) > 1
+            again = store.codec.seen(done[0])
+            apart = np.abs(again.astype(np.int16) - store[row]) > 1
             if apart.mean() > OTHER_BYTES:
                 found.append(row)
     finally:

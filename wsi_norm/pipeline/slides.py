@@ -9,7 +9,6 @@ from typing import Literal
 
 import torch
 
-from wsi_norm.choices import CODECS
 from wsi_norm.errors import SlideError, StoreError, UnreadableSlideError
 from wsi_norm.geometry import TileGrid
 from wsi_norm.location import exists, free_bytes
@@ -23,6 +22,7 @@ from wsi_norm.slide import Slide, SlideFiles, open_slide, slide_files
 from wsi_norm.stages import Seconds, Stage
 from wsi_norm.store import (
     REMEDY,
+    Codec,
     Counts,
     IccMeta,
     ModelMeta,
@@ -33,6 +33,7 @@ from wsi_norm.store import (
     TileStore,
     TilingMeta,
     TissueMeta,
+    codec_of,
     differences,
     taken_over,
     tiles_per_shard,
@@ -276,7 +277,11 @@ def _create(
 
 
 def _expected_bytes(job: SlideJob, tiles: int) -> int:
-    return int(tiles * 3 * job.config.tile_size**2 / CODECS[job.config.codec].ratio)
+    return int(tiles * 3 * job.config.tile_size**2 / _codec(job).ratio)
+
+
+def _codec(job: SlideJob) -> Codec:
+    return codec_of(job.config.codec, job.config.quality)
 
 
 def _settings(job: SlideJob, slide: Slide, files: SlideFiles, grid: TileGrid) -> Settings:
@@ -292,6 +297,7 @@ def _settings(job: SlideJob, slide: Slide, files: SlideFiles, grid: TileGrid) ->
         ),
         model=ModelMeta(**kept_normalizer(job.model, job.config).facts()),
         codec=job.config.codec,
+        lossy_quality=_codec(job).quality,
         software=versions(SOFTWARE),
     )
 

@@ -1,6 +1,6 @@
 """Stores: the only home of zarr."""
 
-from wsi_norm.store.encoding import Codec
+from wsi_norm.store.encoding import Codec, codec_of
 from wsi_norm.store.metadata import (
     Counts,
     IccMeta,
@@ -29,6 +29,7 @@ __all__ = [
     "TileStore",
     "TilingMeta",
     "TissueMeta",
+    "codec_of",
     "differences",
     "finished",
     "taken_over",

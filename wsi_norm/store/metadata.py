@@ -162,7 +162,11 @@ class ModelMeta(_Frozen):
 
 
 class Settings(_Frozen):
-    """All that decides the bytes of a store."""
+    """All that decides the bytes of a store.
+
+    `lossy_quality` is that of a lossy codec, 1 to 100; None: tiles are what was computed, to the
+    bit.
+    """
 
     package_version: str
     slide: SlideMeta
@@ -171,6 +175,7 @@ class Settings(_Frozen):
     tissue: TissueMeta
     model: ModelMeta
     codec: str
+    lossy_quality: int | None = None
     software: dict[str, str]
 
 
