@@ -132,7 +132,7 @@ def print_plan(summary: RunSummary, output: Path) -> None:
     width = max(len(shown(slide.name)) for slide in summary.slides)
     for slide in summary.slides:
         if slide.status == "planned":
-            said = words.icc(slide.icc) if slide.icc is not None else ""
+            said = words.icc(slide.icc)
             say(
                 f"{shown(slide.name):{width}}  {slide.tiles:>7} tiles  "
                 f"{(slide.expected_bytes or 0) / 1e6:>9.1f} MB  "

@@ -131,7 +131,9 @@ def test_one_tile_is_read_through_the_index(tmp_path: Path, codec: Codec) -> Non
     data[offset + length : -(16 * 8 + 4)] = bytes(len(data) - 16 * 8 - 4 - offset - length)
     file.write_bytes(data)
     store = CountingStore(tmp_path, read_only=True)
-    np.testing.assert_array_equal(zarr.open_group(store, mode="r")["tiles"][3], codec.seen(tiles[3]))
+    np.testing.assert_array_equal(
+        zarr.open_group(store, mode="r")["tiles"][3], codec.seen(tiles[3])
+    )
     assert store.read == 16 * 8 + 4 + length
 
 
@@ -197,7 +199,9 @@ def test_a_codec_by_name_is_what_zarr_undoes(tmp_path: Path, codec: Codec) -> No
     """Whatever is added to CODECS: its metadata and its function are of one codec."""
     tiles = make_tiles(5, 24, seed=3)
     one_shard(tmp_path, tiles, 8, codec)
-    np.testing.assert_array_equal(zarr.open_group(tmp_path, mode="r")["tiles"][:], seen(tiles, codec))
+    np.testing.assert_array_equal(
+        zarr.open_group(tmp_path, mode="r")["tiles"][:], seen(tiles, codec)
+    )
     assert codec.ratio >= 1
 
 

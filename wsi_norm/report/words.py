@@ -82,10 +82,11 @@ def remedy(slide: SlideResult) -> str:
     return "Every tile could be read. Compare the file with its original, by size or checksum."
 
 
-def icc(meta: IccMeta) -> str:
-    """What became of a slide's ICC profile; nothing where there is none, or none is known of."""
-    name = f" ({meta.description})" if meta.description else ""
-    return f"{ICC[meta.status]}{name}" if meta.sha256 is not None else ""
+def icc(meta: IccMeta | None) -> str:
+    """What becomes of a slide's ICC profile; nothing where none is known of."""
+    if meta is None or meta.sha256 is None:
+        return ""
+    return ICC[meta.status] + (f" ({meta.description})" if meta.description else "")
 
 
 def trained(provenance: Mapping[str, Any]) -> str:

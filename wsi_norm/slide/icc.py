@@ -170,10 +170,13 @@ def _asked(transform: ImageCms.ImageCmsTransform, pixels: RGB) -> RGB:
 
 def _check_plausible(found: RGB) -> None:
     """Refuse what no camera's or screen's colours are, from a table of any size."""
-    black, white = found[0, 0, 0].astype(int), found[-1, -1, -1].astype(int)
-    pure = [found[-1, 0, 0], found[0, -1, 0], found[0, 0, -1]]
-    if white.min() - black.max() < 128 or [int(colour.argmax()) for colour in pure] != [0, 1, 2]:
-        raise Unusable("makes white dark, or red, green and blue something else: it is absurd")
+    middle = len(found) // 2
+    black, grey, white = (found[at, at, at].astype(int) for at in (0, middle, -1))
+    pure = [int(colour.argmax()) for colour in (found[-1, 0, 0], found[0, -1, 0], found[0, 0, -1])]
+    if white.min() - black.max() < 128 or not 32 <= grey.min() <= grey.max() <= 232:
+        raise Unusable("is absurd: it makes white dark, or grey black or white")
+    if pure != [0, 1, 2]:
+        raise Unusable("is absurd: it makes red, green or blue another colour")
 
 
 def _one_line(text: str | None) -> str | None:
