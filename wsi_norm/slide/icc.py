@@ -88,18 +88,18 @@ _keeping = threading.Lock()
 
 def examined(profile: bytes, choice: IccChoice) -> Icc:
     """A profile as it is to be used; its table is made here if it needs one."""
-    sha256, description = hashlib.sha256(profile).hexdigest(), None
+    status: IccStatus = "ignored"
+    description = problem = table = None
     try:
         opened = _opened(profile)
         description = _one_line(opened.profile.profile_description)
-        if choice == "ignore":
-            return Icc("ignored", description, sha256)
-        table = _table(opened)
+        if choice == "apply":
+            table = _table(opened)
+            status = "srgb" if table is None else "applied"
     except Unusable as error:
-        if choice == "ignore":
-            return Icc("ignored", description, sha256)
-        return Icc("unusable", description, sha256, problem=f"its ICC profile {error}")
-    return Icc("srgb" if table is None else "applied", description, sha256, table=table)
+        if choice == "apply":
+            status, problem = "unusable", f"its ICC profile {error}"
+    return Icc(status, description, hashlib.sha256(profile).hexdigest(), problem, table)
 
 
 def icc_of(

@@ -232,6 +232,7 @@ def provenance(config: TrainConfig, splits: Splits, summary: dict[str, Any]) -> 
         "training": f"{config.task} with {config.network.name}, seed {config.seed}",
         **({"network_frozen": True} if config.network.frozen else {}),
         **({"network_sha256": config.network.sha256} if config.network.sha256 else {}),
+        **({"icc": "apply"} if config.data.icc == "apply" else {}),
         "classes": list(splits.classes),
         "train_domains": domains,
         "train_images": len(splits.train),
