@@ -100,6 +100,12 @@ def test_what_a_later_decoder_adds_does_not_matter() -> None:
     assert JpegCodec.from_dict({"name": NAME}) == JpegCodec()
 
 
+def test_imagecodecs_own_codec_reads_it() -> None:
+    """It is there from Python 3.12 on."""
+    theirs = pytest.importorskip("imagecodecs.zarr").Jpeg.from_dict(JpegCodec(level=80).to_dict())
+    assert theirs.to_dict() == JpegCodec(level=80).to_dict()
+
+
 def test_a_picture_of_another_size_is_refused(tmp_path: Path) -> None:
     array = zarr.create_array(
         tmp_path / "a",
