@@ -147,8 +147,13 @@ def test_a_profile_is_followed_where_a_crash_does_no_harm(
 
 @pytest.mark.parametrize(
     ("reader", "away"),
-    [("direct", False), ("openslide", False), ("tifffile", False), ("tiffslide", False)]
-    + [("direct", True)],
+    [
+        ("direct", False),
+        ("direct", True),
+        ("openslide", False),
+        ("tifffile", False),
+        ("tiffslide", False),
+    ],
 )
 def test_every_reader_hands_it_over(tmp_path: Path, reader: str, away: bool) -> None:
     path = write_tiff(tmp_path / "a.tif")
