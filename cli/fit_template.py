@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import click
+
+from wsi_norm.choices import IccChoice
 
 from .group import FILE
 from .output import say
@@ -22,6 +25,13 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".
     help="Tiles of a folder are one slide: measured together, as a run measures.",
 )
 @click.option(
+    "--icc",
+    default="ignore",
+    show_default=True,
+    type=click.Choice(get_args(IccChoice)),
+    help="Whether ICC profiles bring the tiles' colours to sRGB first.",
+)
+@click.option(
     "--seed",
     default=0,
     show_default=True,
@@ -34,6 +44,7 @@ def command(
     output: Path,
     preset: str,
     by_folder: bool,
+    icc: IccChoice,
     seed: int,
     note: str | None,
 ) -> None:
@@ -58,7 +69,8 @@ def command(
         slides.setdefault(file.parent if by_folder else file, []).append(file)
     try:
         template = Template.fit(
-            ([read_image(file) for file in slide] for slide in slides.values()), within_tiles=True
+            ([read_image(file, icc) for file in slide] for slide in slides.values()),
+            within_tiles=True,
         )
     except ValueError as error:
         raise ConfigError(str(error)) from error
@@ -68,6 +80,7 @@ def command(
         "training": "none: the template is that of a cohort of tiles, the weights are initial",
         "tiles": len(files),
         **({"slides": len(slides)} if by_folder else {}),
+        "icc": icc,
         "seed": seed,
         **({"note": note} if note else {}),
     }

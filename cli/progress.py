@@ -11,7 +11,7 @@ from typing import Self
 from tqdm import tqdm
 
 from wsi_norm.location import free_bytes
-from wsi_norm.report import RunSummary, SlideResult
+from wsi_norm.report import RunSummary, SlideResult, words
 from wsi_norm.report.words import duration
 from wsi_norm.runner import (
     Event,
@@ -132,10 +132,12 @@ def print_plan(summary: RunSummary, output: Path) -> None:
     width = max(len(shown(slide.name)) for slide in summary.slides)
     for slide in summary.slides:
         if slide.status == "planned":
+            said = words.icc(slide.icc)
             say(
                 f"{shown(slide.name):{width}}  {slide.tiles:>7} tiles  "
                 f"{(slide.expected_bytes or 0) / 1e6:>9.1f} MB  "
                 f"{slide.expected_seconds or 0:>7.0f} s of one worker"
+                + (f"  ICC profile {shown(said)}" if said else "")
             )
     size = sum(slide.expected_bytes or 0 for slide in summary.slides)
     free = free_bytes(output)

@@ -17,6 +17,9 @@ StatisticsMode = Literal["slide", "tile"]
 Background = Literal["preserve", "normalize"]
 """Whether glass keeps its colour, or every pixel is transformed."""
 
+IccChoice = Literal["apply", "ignore"]
+"""Whether a picture's ICC profile brings its colours to sRGB, or they stay as they are stored."""
+
 ColourCheck = Literal["refuse", "warn"]
 """What becomes of a slide that looks like fluorescence, or whose glass is not neutral."""
 
@@ -111,5 +114,9 @@ CODECS = Choices(
     zstd="wsi_norm.store.encoding:ZSTD",
     blosc="wsi_norm.store.encoding:BLOSC",
     none="wsi_norm.store.encoding:NONE",
+    jpeg="wsi_norm.store.encoding:JPEG",
 )
-"""Lossless compression of tiles; see `wsi_norm.store.encoding`."""
+"""Compression of tiles; see `wsi_norm.store.encoding`."""
+
+LOSSY = ("jpeg",)
+"""Codecs that have a quality: what comes back of a tile is not quite what was stored."""

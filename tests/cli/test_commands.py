@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests import dicoms
 from tests.builders import exit_status
+from tests.profiles import by_imagecms, matrix_profile
 from wsi_norm import TileStore, load_checkpoint
 from wsi_norm.lstainnorm import Template
 from wsi_norm.lstainnorm.checkpoint import open_checkpoint
@@ -62,6 +64,21 @@ def test_fit_template_by_folder_measures_slide_by_slide(tmp_path: Path) -> None:
     alone = Template.fit([tile for slide in tiles for tile in slide], within_tiles=True)
     assert got.target.std["od"][0] > 2 * alone.std["od"][0]
     assert (got.provenance["tiles"], got.provenance["slides"]) == (4, 2)
+
+
+def test_fit_template_of_tiles_with_a_profile(tmp_path: Path) -> None:
+    profile = matrix_profile(gamma=1.8)
+    tile = dicoms.picture(128)
+    Image.fromarray(tile).save(tmp_path / "a.png", icc_profile=profile)
+    Image.fromarray(by_imagecms(tile, profile)).save(tmp_path / "b.png")
+    made = {}
+    for name, choice in (("a", "apply"), ("b", "apply"), ("a", "ignore")):
+        out = tmp_path / f"{name}-{choice}.safetensors"
+        given = (tmp_path / f"{name}.png", "--icc", choice, "-o", out)
+        assert exit_status("fit-template", *given) == 0
+        made[name, choice] = load_checkpoint(out)
+        assert made[name, choice].provenance["icc"] == choice
+    assert made["a", "apply"].target == made["b", "apply"].target != made["a", "ignore"].target
 
 
 @pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])

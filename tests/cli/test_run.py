@@ -9,11 +9,14 @@ from typing import Annotated
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 from pydantic import Field
 from wsi_norm_cli import run as run_module
 from wsi_norm_cli.run import command
 
+from tests import dicoms
 from tests.builders import exit_status
+from tests.profiles import srgb_profile
 from wsi_norm import RunConfig, TileStore
 from wsi_norm.config import run_config
 from wsi_norm.config.fields import Option
@@ -175,7 +178,7 @@ def test_mag_and_no_seg(slide_path: Path, tmp_path: Path) -> None:
         (["--reader", "image"], "'image' is not one of 'auto', 'direct'"),
         (["--ckpt", "{text}"], "neither .safetensors nor .pt"),
         (["--gpus", "zero"], "'zero' is not a list of numbers"),
-        (["--codec", "jpeg"], "'jpeg' is not one of"),
+        (["--codec", "png"], "'png' is not one of"),
         (["--roi", "{missing}", "--frobnicate"], "No such option '--frobnicate'"),
     ],
 )
@@ -203,6 +206,19 @@ def test_a_dry_run_prints_a_plan(
     assert "s of one worker" in out
     assert f"error: {tmp_path / 'gone.svs'}: no such file" in err
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("choice", "said"), [("apply", "says sRGB, nothing to apply"), ("ignore", "ignored")]
+)
+def test_a_dry_run_says_what_becomes_of_a_profile(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], choice: str, said: str
+) -> None:
+    slide = tmp_path / "a.png"
+    Image.fromarray(dicoms.picture()).save(slide, icc_profile=srgb_profile())
+    given = ("--default-mpp", "0.5", "--icc", choice, "--dry-run", "--workers", "0")
+    assert status(slide, *given, "-o", tmp_path / "o") == 0
+    assert f"  ICC profile {said} (sRGB built-in)" in capsys.readouterr().out
 
 
 def test_a_region_restricts_the_tiles(slide_path: Path, tmp_path: Path) -> None:

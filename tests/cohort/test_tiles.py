@@ -12,11 +12,15 @@ import pytest
 import torch
 from PIL import Image
 
+from tests import dicoms
 from tests.cohorts import images, pixels_of
+from tests.profiles import by_imagecms, matrix_profile
 from wsi_norm.cohort import tiles as data
 from wsi_norm.cohort.splits import LabelledImage
 from wsi_norm.cohort.tiles import IGNORE, LabelledTiles
 from wsi_norm.config import TrainConfig
+from wsi_norm.config.train import NormalizerConfig
+from wsi_norm.training.front import target_tile
 
 Make = Callable[..., TrainConfig]
 
@@ -161,15 +165,30 @@ def test_downsampled_masks_stay_with_their_images(
     np.testing.assert_array_equal(pixels[0, 2::5, 2::5], fields * 100)
 
 
+@pytest.mark.parametrize("choice", ["apply", "ignore"])
+def test_profiles_of_images(tmp_path: Path, settings: Make, choice: str) -> None:
+    profile, pixels = matrix_profile(), dicoms.picture(32)
+    path = tmp_path / "image.png"
+    Image.fromarray(pixels).save(path, icc_profile=profile)
+    image = LabelledImage("i", path, None, 0, None, "g", "")
+    tiles = LabelledTiles([image], settings(data={"icc": choice}), 2, training=False)
+    expected = by_imagecms(pixels, profile) if choice == "apply" else pixels
+    np.testing.assert_array_equal(tiles[0, 0][0].permute(1, 2, 0), expected)
+    aimed_at = NormalizerConfig(kind="reinhard", target=path)
+    found = target_tile(aimed_at, tiles, 0)
+    assert found is not None
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_images_are_decoded_once(
     tmp_path: Path, settings: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: Counter[Path] = Counter()
     original = data.read_image
 
-    def counted(path: Path) -> Any:
+    def counted(path: Path, *icc: Any) -> Any:
         seen[path] += 1
-        return original(path)
+        return original(path, *icc)
 
     monkeypatch.setattr(data, "read_image", counted)
     listed = images(tmp_path, [(20, 20)] * 3, masks=True)

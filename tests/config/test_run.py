@@ -78,9 +78,11 @@ def test_every_key_can_stand_in_a_file(tmp_path: Path) -> None:
         "segmenter": "none",
         "roi": "r.geojson",
         "colour_check": "warn",
+        "icc": "apply",
         "statistics": "tile",
         "background": "preserve",
-        "codec": "blosc",
+        "codec": "jpeg",
+        "quality": "80",
         "overwrite": "true",
         "repair": "false",
         "report": "false",
@@ -102,7 +104,7 @@ def test_every_key_can_stand_in_a_file(tmp_path: Path) -> None:
     assert config.slides == ("a.svs", "b c.svs")
     assert config.slides_csv == Path("t.csv")
     assert config.mpp == 0.25
-    assert config.codec == "blosc"
+    assert config.codec == "jpeg"
     assert config.cluster is None
     defaults = RunConfig()
     same = {key for key in lines if getattr(config, key) == getattr(defaults, key)}

@@ -104,6 +104,10 @@ def test_what_is_dumped_is_what_was_read(tmp_path: Path) -> None:
         ({"augmentation": {"jitter": 2}}, "augmentation.jitter: "),
         ({"data": {"validation": 1}}, "data.validation"),
         ({"data": {"tile_size": 4}}, "data.tile_size: "),
+        (
+            {"data": {"index": None, "stores": ["a"], "labels": "l.csv", "icc": "apply"}},
+            "data: icc: stores hold tiles as their run made them",
+        ),
         ({"data": {"folder": "f"}}, "data: give one of index, folder and stores"),
         ({"data": {"labels": "l.csv"}}, "data: stores and labels (their table) go together"),
         ({"data": {"views": {"a": "center"}}}, "data: views need tile_size"),

@@ -6,8 +6,12 @@ import hashlib
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from tests import dicoms
+from tests.profiles import by_imagecms, matrix_profile
 from wsi_norm.errors import CheckpointError, ConfigError
 from wsi_norm.lstainnorm import load_checkpoint, save_checkpoint
 from wsi_norm.lstainnorm.checkpoint import PACKAGED
@@ -46,3 +50,11 @@ def test_a_checkpoint_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_settings_that_do_not_fit_name_the_file() -> None:
     with pytest.raises(ConfigError, match="device"):
         Model().load("tpu")
+
+
+def test_a_targets_profile_is_applied_as_to_the_slides(tmp_path: Path) -> None:
+    path, profile, pixels = tmp_path / "target.png", matrix_profile(), dicoms.picture(64)
+    Image.fromarray(pixels).save(path, icc_profile=profile)
+    applied = Model("macenko", target=path, icc="apply").target_pixels()
+    np.testing.assert_array_equal(applied, by_imagecms(pixels, profile))
+    np.testing.assert_array_equal(Model("macenko", target=path).target_pixels(), pixels)

@@ -47,3 +47,22 @@ def test_tiles_computed_anew(job: SlideJob) -> None:
 def test_another_normaliser_is_not_compared(job: SlideJob) -> None:
     other = replace(job, model=Model("reinhard"))
     assert "another normaliser" in refusal(other_tiles, other, 1, kind=StoreError)
+
+
+def test_lossy_tiles_are_compared_as_they_come_back(slide_path: Path, tmp_path: Path) -> None:
+    settings = {"tile_size": 512, "normalizer": "none", "device": "cpu"}
+    settings |= {"codec": "jpeg", "quality": 30}
+    config = RunConfig.model_validate({"output": tmp_path, **settings})
+    job = SlideJob(SlideSource(slide_path, "s"), tmp_path / "s.zarr", config, Model("none"))
+    for shard in prepare(job).missing:
+        process_shard(job, shard)
+    finish(job)
+    store = TileStore.open(job.store)
+    assert store.meta.lossy_quality == 30
+    assert other_tiles(job, 10**6) == (len(store), [])
+    other = replace(job, config=config.model_copy(update={"quality": 31}))
+    assert "lossy_quality: 30 != 31" in refusal(prepare, other, kind=StoreError)
+    tiles = store[store.rows(0)].copy()
+    tiles[1] = tiles[1][::-1]
+    store.write_shard(0, tiles, store.flags[store.rows(0)])
+    assert 1 in other_tiles(job, 10**6)[1]

@@ -18,7 +18,7 @@ from PIL import Image
 
 from wsi_norm.report import RunSummary, SlideResult, write_html
 from wsi_norm.stages import Seconds
-from wsi_norm.store import TileStore
+from wsi_norm.store import IccMeta, TileStore
 
 MakeSummary = Callable[..., RunSummary]
 VOID = {"img", "meta", "br", "link", "hr"}
@@ -307,8 +307,10 @@ def test_a_dry_run_shows_what_is_expected(show: Show) -> None:
         counts={"tiles": 500},
         expected_bytes=2_500_000_000,
         expected_seconds=125.0,
+        icc=IccMeta(status="applied", description="ScanScope <v1>", sha256="0" * 64),
     )
     page = show(slide, peak_memory_bytes={})
+    assert "ICC profile applied (ScanScope <v1>)" in page.words
     assert "2.5 GB, 2 min 05 s of one worker" in page.words
     assert "Needs attention" not in page.words
 

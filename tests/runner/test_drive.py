@@ -35,7 +35,7 @@ from wsi_norm.runner.drive import TASKS_PER_THREAD, Drive, Tasks
 from wsi_norm.runner.inline import Inline
 from wsi_norm.sources import SlideSource
 from wsi_norm.stages import Seconds, Stage
-from wsi_norm.store import Counts
+from wsi_norm.store import Counts, IccMeta
 
 CONFIG = RunConfig(output=Path("/out"), workers=0, device="cpu")
 SHARDS = 4
@@ -86,7 +86,7 @@ def finish(job: SlideJob) -> Counts:
 
 
 def estimate(job: SlideJob) -> Estimate:
-    return Estimate(tiles=7, bytes=1000, seconds=2.5, warnings=("another",))
+    return Estimate(tiles=7, bytes=1000, seconds=2.5, warnings=("another",), icc=IccMeta())
 
 
 def broken(*_: object) -> Any:

@@ -46,6 +46,11 @@ def make_arrays(path: Path, number: int, size: int, slots: int, codec: Codec) ->
     return group
 
 
+def seen(tiles: Any, codec: Codec) -> Any:
+    """Tiles as they come back."""
+    return np.array([codec.seen(tile) for tile in tiles], np.uint8).reshape(tiles.shape)
+
+
 def object_of(path: Path, shard: int = 0) -> Path:
     return path / "tiles" / "c" / str(shard) / "0" / "0" / "0"
 
@@ -83,8 +88,9 @@ def test_plain_zarr_reads_it(codec: Codec, number: int, slots: int, size: int, s
             assert not is_whole(object_of(path, shard), len(part), slots + 1)
             assert (len(part) == slots) or not is_whole(object_of(path, shard), slots, slots)
         group = zarr.open(path, mode="r")
-        np.testing.assert_array_equal(group["tiles"][:], tiles)
-        np.testing.assert_array_equal(group["tiles"][number // 2], tiles[number // 2])
+        np.testing.assert_array_equal(group["tiles"][:], seen(tiles, codec))
+        one = number // 2
+        np.testing.assert_array_equal(group["tiles"][one], codec.seen(tiles[one]))
         np.testing.assert_array_equal(group["flags"][:], flags)
 
 
@@ -97,7 +103,7 @@ def test_zarr_writes_the_same(tmp_path: Path, codec: Codec) -> None:
     array[:4] = tiles[:4]
     array[8:] = tiles[8:]
     write_whole(object_of(tmp_path, 1), encode_tiles(tiles[4:8], 4, codec))
-    np.testing.assert_array_equal(zarr.open(tmp_path, mode="r")["tiles"][:], tiles)
+    np.testing.assert_array_equal(zarr.open(tmp_path, mode="r")["tiles"][:], seen(tiles, codec))
     assert [is_whole(object_of(tmp_path, i), n, 4) for i, n in enumerate((4, 4, 2))] == [True] * 3
     if codec is NONE:
         by_hand = b"".join(map(bytes, encode_tiles(tiles[8:], 4, codec)))
@@ -125,7 +131,9 @@ def test_one_tile_is_read_through_the_index(tmp_path: Path, codec: Codec) -> Non
     data[offset + length : -(16 * 8 + 4)] = bytes(len(data) - 16 * 8 - 4 - offset - length)
     file.write_bytes(data)
     store = CountingStore(tmp_path, read_only=True)
-    np.testing.assert_array_equal(zarr.open_group(store, mode="r")["tiles"][3], tiles[3])
+    np.testing.assert_array_equal(
+        zarr.open_group(store, mode="r")["tiles"][3], codec.seen(tiles[3])
+    )
     assert store.read == 16 * 8 + 4 + length
 
 
@@ -191,7 +199,9 @@ def test_a_codec_by_name_is_what_zarr_undoes(tmp_path: Path, codec: Codec) -> No
     """Whatever is added to CODECS: its metadata and its function are of one codec."""
     tiles = make_tiles(5, 24, seed=3)
     one_shard(tmp_path, tiles, 8, codec)
-    np.testing.assert_array_equal(zarr.open_group(tmp_path, mode="r")["tiles"][:], tiles)
+    np.testing.assert_array_equal(
+        zarr.open_group(tmp_path, mode="r")["tiles"][:], seen(tiles, codec)
+    )
     assert codec.ratio >= 1
 
 

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from tests.builders import store_meta
 from wsi_norm.geometry import Level, TileGrid
 from wsi_norm.store import (
+    IccMeta,
     StoreMeta,
     TileStore,
     differences,
@@ -222,3 +223,26 @@ def test_several_differences_are_sorted(meta: StoreMeta) -> None:
 def test_metadata_does_not_change(meta: StoreMeta) -> None:
     with pytest.raises(ValidationError, match="frozen"):
         meta.complete = True  # type: ignore[misc]
+
+
+def with_icc(meta: StoreMeta, status: str, sha256: str | None = "a") -> StoreMeta:
+    return meta.model_copy(update={"icc": IccMeta(status=status, sha256=sha256)})
+
+
+def test_a_profile_counts_where_it_is_applied(meta: StoreMeta) -> None:
+    """Stores that say nothing of it are of versions that ignored it."""
+    document = meta.model_dump()
+    del document["icc"]
+    old = StoreMeta.model_validate(document)
+    assert (old.icc.status, old.icc.choice) == ("ignored", "ignore")
+    same = [old, *(with_icc(meta, status) for status in ("none", "ignored", "srgb", "unusable"))]
+    for stored in same:
+        assert not any(differences(stored, wanted.settings()) for wanted in same)
+    applied = with_icc(meta, "applied")
+    assert applied.icc.choice == "apply"
+    assert differences(applied, applied.settings()) == []
+    for stored, wanted in ((applied, with_icc(meta, "ignored")), (with_icc(meta, "srgb"), applied)):
+        said = f"icc.status: {stored.icc.status} != {wanted.icc.status}"
+        assert differences(stored, wanted.settings()) == [said]
+    other = with_icc(meta, "applied", "b")
+    assert differences(applied, other.settings()) == ["icc.sha256: a != b"]

@@ -92,13 +92,18 @@ class LabelledTiles(Dataset[tuple[Tensor, Tensor, int, int]]):
         """uint8 (H, W, 3) of an image, at the size that is trained on."""
         if index not in self._pixels:
             image = self.images[index]
-            whole = read_image(image.path) if image.row is None else self._stored(image)
+            whole = self._read(image)
             self._pixels[index] = _scaled_down(whole, self.data.downsample)
         return self._pixels[index]
 
     def labels(self) -> npt.NDArray[np.int64]:
         """Class of every tile (classification)."""
         return np.array([cut.label for cut in self.cuts])
+
+    def _read(self, image: LabelledImage) -> UInt8:
+        if image.row is not None:
+            return self._stored(image)
+        return read_image(image.path, self.data.icc)
 
     def _stored(self, image: LabelledImage) -> UInt8:
         if image.path not in self._stores:

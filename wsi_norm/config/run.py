@@ -12,11 +12,13 @@ from pydantic import Field, field_validator, model_validator
 from wsi_norm.choices import (
     CHECKPOINTS,
     CODECS,
+    LOSSY,
     NORMALIZERS,
     READERS,
     SEGMENTERS,
     Background,
     ColourCheck,
+    IccChoice,
     StatisticsMode,
 )
 from wsi_norm.config.fields import Chosen, Device, Option
@@ -100,6 +102,10 @@ class RunConfig(Group):
         description="whether glass keeps its colour; none: as the checkpoint was trained",
     )
 
+    icc: IccChoice = Field(
+        default="ignore", description="whether ICC profiles bring colours to sRGB first"
+    )
+
     # tiles
     tile_size: Annotated[int, Option(("--patch-size",), "PX")] = Field(
         default=256, ge=16, le=8192, description="output tile edge in px"
@@ -132,7 +138,10 @@ class RunConfig(Group):
 
     # output
     codec: Annotated[str, Chosen(CODECS)] = Field(
-        default="zstd", description="lossless compression"
+        default="zstd", description="compression of tiles; jpeg is lossy"
+    )
+    quality: Annotated[int | None, N] = Field(
+        default=None, ge=1, le=100, description="of jpeg tiles, 1 to 100; none: 90"
     )
     overwrite: Annotated[bool, Option(off="--resume")] = Field(
         default=False, description="start anew where a store exists, or go on"
@@ -219,6 +228,8 @@ class RunConfig(Group):
         for key, normalizers in UNUSED.items():
             if getattr(self, key) is not None and self.normalizer in normalizers:
                 raise ValueError(f"normalizer {self.normalizer} has no use for {key}; leave it out")
+        if self.quality is not None and self.codec not in LOSSY:
+            raise ValueError(f"codec {self.codec} has no use for quality; leave it out")
         if self.target is not None and self.ckpt is not None:
             raise ValueError("give either target or ckpt (whose template is aimed at), not both")
         return self

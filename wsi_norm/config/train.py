@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from wsi_norm.choices import NORMALIZERS, Background, StatisticsMode
+from wsi_norm.choices import NORMALIZERS, Background, IccChoice, StatisticsMode
 from wsi_norm.config.fields import Chosen, Option
 from wsi_norm.config.reading import Group, read_yaml, validated
 
@@ -56,6 +56,9 @@ class DataConfig(Group):
     views: dict[str, Literal["center", "corner"]] = Field(
         default={}, description="class to where its tile is cut: every image gives one of each"
     )
+    icc: IccChoice = Field(
+        default="ignore", description="whether ICC profiles bring images' colours to sRGB first"
+    )
     tile_size: int | None = Field(default=None, ge=8, description="edge of the tiles cut, in px")
     downsample: int = Field(default=1, ge=1, le=16, description="images are scaled down by this")
     crops_per_image: int = Field(
@@ -76,6 +79,8 @@ class DataConfig(Group):
             raise ValueError("give one of index, folder and stores")
         if bool(self.stores) != bool(self.labels):
             raise ValueError("stores and labels (their table) go together")
+        if self.stores and self.icc == "apply":
+            raise ValueError("icc: stores hold tiles as their run made them; give it --icc apply")
         if self.views and self.tile_size is None:
             raise ValueError("views need tile_size")
         if self.fixed_crops and (self.tile_size is None or self.views):

@@ -274,8 +274,9 @@ def _templates(config: EvaluateConfig, folders: dict[Trial, Path], summary: pd.D
     fixed = summarise(predictions, task, None, resamples=config.resamples)
     fixed = fixed[fixed["metric"] == metric]
     clean = fixed[fixed["condition"] == fixed["condition"].iloc[0]]
+    icc = config.training.data.icc
     colours = {
-        label: read_image(Path(target)).mean((0, 1)) / 255 for target, label in labels.items()
+        label: read_image(Path(target), icc).mean((0, 1)) / 255 for target, label in labels.items()
     }
     own = summary[(summary["method"] == config.templates.beside) & (summary["metric"] == metric)]
     learned = own[own["condition"] == fixed["condition"].iloc[0]].iloc[0]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from wsi_norm.choices import NORMALIZERS, Background, StatisticsMode
+from wsi_norm.choices import NORMALIZERS, Background, IccChoice, StatisticsMode
 from wsi_norm.errors import CheckpointError
 from wsi_norm.normalizers.base import StainNormalizer
 from wsi_norm.pixels import UInt8
@@ -28,6 +28,8 @@ class Model:
         Image that a classic normaliser aims at, a file or uint8 (H, W, 3); None: what is built in.
     statistics, background
         None: as the checkpoint was trained.
+    icc
+        Whether the target's ICC profile is applied: as to the slides.
     sha256
         Digest of what was loaded first, so that every worker works with the same; None: any.
     """
@@ -38,6 +40,7 @@ class Model:
     target: Path | UInt8 | None = None
     statistics: StatisticsMode | None = None
     background: Background | None = None
+    icc: IccChoice = "ignore"
     sha256: str | None = None
 
     def load(self, device: str = "auto", batch_size: int | None = None) -> StainNormalizer:
@@ -68,7 +71,9 @@ class Model:
 
     def target_pixels(self) -> UInt8 | None:
         """uint8 (H, W, 3) of the target; UnreadableSlideError if its file is no image."""
-        return read_image(self.target) if isinstance(self.target, Path) else self.target
+        if isinstance(self.target, Path):
+            return read_image(self.target, self.icc)
+        return self.target
 
 
 Maker = Callable[[Model, str, int | None], StainNormalizer]

@@ -11,7 +11,7 @@ from wsi_norm.normalizers.model import Model
 from wsi_norm.slide import SlideFiles
 from wsi_norm.sources import SlideSource
 from wsi_norm.stages import Seconds
-from wsi_norm.store import Counts
+from wsi_norm.store import Counts, IccMeta
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,13 @@ class ShardResult:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run would do to a slide (`--dry-run`); `seconds` of one worker."""
+    """What a run would do to a slide (`--dry-run`); `seconds` of one worker.
+
+    `icc` is what becomes of its ICC profile.
+    """
 
     tiles: int
     bytes: int
     seconds: float
     warnings: tuple[str, ...]
+    icc: IccMeta

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_norm.config import RunConfig
+from wsi_norm.errors import SlideError
 from wsi_norm.geometry import TileGrid
 from wsi_norm.normalizers.base import StainNormalizer
 from wsi_norm.normalizers.model import Model
@@ -46,16 +47,31 @@ def kept_slide(job: SlideJob, meta: StoreMeta) -> Slide:
     been replaced since.
     """
     files = job.plan.files if job.plan is not None else None
-    wanted = job.source.path, job.config.reader, meta.slide, job.apart, files
+    wanted = job.source.path, job.config.reader, meta.slide, meta.icc, job.apart, files
     held: tuple[object, Slide] | None = getattr(_thread, "slide", None)
     if held is not None and held[0] == wanted:
         return held[1]
     release_slide()
     slide = open_slide(
-        job.source.path, job.config.reader, table_mpp_um=meta.slide.mpp_um, apart=job.apart
+        job.source.path,
+        job.config.reader,
+        table_mpp_um=meta.slide.mpp_um,
+        icc=meta.icc.choice,
+        apart=job.apart,
     )
+    _check_icc(job, slide, meta)
     _thread.slide = wanted, slide
     return slide
+
+
+def _check_icc(job: SlideJob, slide: Slide, meta: StoreMeta) -> None:
+    """SlideError if a profile that was applied is not, here and now."""
+    if meta.icc.applied and (slide.icc.status, slide.icc.sha256) != ("applied", meta.icc.sha256):
+        slide.close()
+        raise SlideError(
+            f"{job.source.path}: its ICC profile is not the one that {job.store} was planned with; "
+            "start anew with --overwrite"
+        )
 
 
 def check_owner(job: SlideJob, store: TileStore) -> None:

@@ -9,7 +9,6 @@ from typing import Literal
 
 import torch
 
-from wsi_norm.choices import CODECS
 from wsi_norm.errors import SlideError, StoreError, UnreadableSlideError
 from wsi_norm.geometry import TileGrid
 from wsi_norm.location import exists, free_bytes
@@ -23,7 +22,9 @@ from wsi_norm.slide import Slide, SlideFiles, open_slide, slide_files
 from wsi_norm.stages import Seconds, Stage
 from wsi_norm.store import (
     REMEDY,
+    Codec,
     Counts,
+    IccMeta,
     ModelMeta,
     Settings,
     SlideMeta,
@@ -32,6 +33,7 @@ from wsi_norm.store import (
     TileStore,
     TilingMeta,
     TissueMeta,
+    codec_of,
     differences,
     taken_over,
     tiles_per_shard,
@@ -128,6 +130,7 @@ def estimate(job: SlideJob) -> Estimate:
         bytes=_expected_bytes(job, len(plan.tiles)),
         seconds=planning + per_tile * len(plan.tiles),
         warnings=plan.warnings,
+        icc=_icc_meta(slide),
     )
 
 
@@ -138,6 +141,7 @@ def _open(job: SlideJob) -> Slide:
         table_mpp_um=job.source.mpp_um,
         override_mpp_um=job.config.override_mpp,
         default_mpp_um=job.config.default_mpp,
+        icc=job.config.icc,
         apart=job.apart,
     )
 
@@ -273,13 +277,18 @@ def _create(
 
 
 def _expected_bytes(job: SlideJob, tiles: int) -> int:
-    return int(tiles * 3 * job.config.tile_size**2 / CODECS[job.config.codec].ratio)
+    return int(tiles * 3 * job.config.tile_size**2 / _codec(job).ratio)
+
+
+def _codec(job: SlideJob) -> Codec:
+    return codec_of(job.config.codec, job.config.quality)
 
 
 def _settings(job: SlideJob, slide: Slide, files: SlideFiles, grid: TileGrid) -> Settings:
     return Settings(
         package_version=package_version(),
         slide=_slide_meta(job, slide, files),
+        icc=_icc_meta(slide),
         tiling=_tiling_meta(job, grid),
         tissue=TissueMeta(
             segmenter=job.config.segmenter,
@@ -288,6 +297,7 @@ def _settings(job: SlideJob, slide: Slide, files: SlideFiles, grid: TileGrid) ->
         ),
         model=ModelMeta(**kept_normalizer(job.model, job.config).facts()),
         codec=job.config.codec,
+        lossy_quality=_codec(job).quality,
         software=versions(SOFTWARE),
     )
 
@@ -309,7 +319,13 @@ def _slide_meta(job: SlideJob, slide: Slide, files: SlideFiles) -> SlideMeta:
         mpp_source=slide.mpp_source,
         objective_power=slide.metadata.objective_power,
         damage=slide.damage,
-        icc_profile=slide.metadata.icc_profile,
+        icc_profile=slide.metadata.icc_profile is not None,
+    )
+
+
+def _icc_meta(slide: Slide) -> IccMeta:
+    return IccMeta(
+        status=slide.icc.status, description=slide.icc.description, sha256=slide.icc.sha256
     )
 
 

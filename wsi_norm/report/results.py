@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from wsi_norm.stages import Seconds, Stage
-from wsi_norm.store import TileFlag
+from wsi_norm.store import IccMeta, TileFlag
 
 Status = Literal["done", "damaged", "empty", "skipped", "failed", "interrupted", "planned"]
 
@@ -40,6 +40,8 @@ class SlideResult:
         Where they went, summed over workers.
     expected_bytes, expected_seconds
         Of a dry run; seconds of one worker.
+    icc
+        What becomes of its ICC profile; of a dry run, else its store says it.
     """
 
     name: str
@@ -56,6 +58,7 @@ class SlideResult:
     tiles_written: int = 0
     expected_bytes: int | None = None
     expected_seconds: float | None = None
+    icc: IccMeta | None = None
 
     @property
     def tiles(self) -> int:
@@ -88,6 +91,7 @@ class SlideResult:
         del facts["counts"], facts["spent"]
         return {
             **facts,
+            "icc": None if self.icc is None else self.icc.model_dump(),
             **{key: self.counts.get(key, 0) for key in COUNTED},
             **{column: self.spent.wall.get(stage, 0.0) for stage, column in TIMED.items()},
             "cpu_seconds": dict(self.spent.cpu),

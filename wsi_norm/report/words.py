@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from wsi_norm.report.results import RunSummary, SlideResult, Status
+from wsi_norm.store import IccMeta
 from wsi_norm.text import shown
 
 STATUSES: Mapping[Status, tuple[str, str]] = {
@@ -26,6 +27,15 @@ MPP_SOURCES = {
     "default": "--default-mpp",
 }
 """Where a slide's mpp came from, by what the store says."""
+
+
+ICC = {
+    "applied": "applied",
+    "ignored": "ignored",
+    "srgb": "says sRGB, nothing to apply",
+    "unusable": "cannot be applied",
+}
+"""What became of an ICC profile, by what the store says."""
 
 
 def verdict(summary: RunSummary) -> str:
@@ -70,6 +80,13 @@ def remedy(slide: SlideResult) -> str:
             "with --overwrite."
         )
     return "Every tile could be read. Compare the file with its original, by size or checksum."
+
+
+def icc(meta: IccMeta | None) -> str:
+    """What becomes of a slide's ICC profile; nothing where none is known of."""
+    if meta is None or meta.sha256 is None:
+        return ""
+    return ICC[meta.status] + (f" ({meta.description})" if meta.description else "")
 
 
 def trained(provenance: Mapping[str, Any]) -> str:

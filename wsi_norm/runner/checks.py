@@ -25,6 +25,7 @@ def checked_model(config: RunConfig) -> tuple[Model, dict[str, Any]]:
         config.target,
         config.statistics,
         config.background,
+        config.icc,
     )
     loaded = model.load("cpu")
     if config.roi is not None:

@@ -408,6 +408,7 @@ class Drive:
             counts={"tiles": plan.tiles},
             expected_bytes=plan.bytes,
             expected_seconds=plan.seconds,
+            icc=plan.icc,
         )
 
     def _planned(self, slide: _Slide, prepared: Prepared) -> None:

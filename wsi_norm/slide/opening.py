@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from upath import UPath
 
-from wsi_norm.choices import READERS
+from wsi_norm.choices import READERS, IccChoice
 from wsi_norm.errors import ConfigError, ReadError, UnreadableSlideError
 from wsi_norm.geometry import Level
 from wsi_norm.location import Location, check_file, location
@@ -20,6 +20,7 @@ from wsi_norm.slide import dicom
 from wsi_norm.slide.apart import ReaderApart, done_apart
 from wsi_norm.slide.diagnose import tiff_damage, tifffile_complaints, why_unreadable
 from wsi_norm.slide.directories import walk
+from wsi_norm.slide.icc import Icc, examined, icc_of
 from wsi_norm.slide.mpp import GivenMpp, chosen_mpp
 from wsi_norm.slide.readers import image
 from wsi_norm.slide.readers.base import (
@@ -46,6 +47,7 @@ def open_slide(
     table_mpp_um: float | None = None,
     override_mpp_um: float | None = None,
     default_mpp_um: float | None = None,
+    icc: IccChoice = "ignore",
     apart: bool = False,
 ) -> Slide:
     """Open a slide file, a DICOM folder, a plain image or the URL of a TIFF.
@@ -63,6 +65,9 @@ def open_slide(
         um/px of level 0 that rules over what the slide states, but not over the table.
     default_mpp_um
         um/px of level 0 for a slide that states none.
+    icc
+        "apply": every pixel is brought to sRGB by the slide's ICC profile. One that cannot be
+        applied is a line of the slide's warnings.
     apart
         Let the reader of a file of this machine work in a process of its own, so that a crash of
         its native code is an UnreadableSlideError. A reader that was added as an object stays here.
@@ -87,7 +92,10 @@ def open_slide(
         given = GivenMpp(table_mpp_um, override_mpp_um, default_mpp_um)
         mpp = chosen_mpp(file, opened.metadata, given)
         _check_extent(file, opened.metadata.levels[0], mpp.um)
-    return Slide(file, mpp.um, mpp.source, damage, mpp.warnings, opened, again)
+        profile = icc_of(opened.metadata.icc_profile, icc, partial(touch, _examined, file))
+    unusable = () if profile.problem is None else (f"{profile.problem}; its colours stay",)
+    said = (*mpp.warnings, *unusable)
+    return Slide(file, mpp.um, mpp.source, damage, said, profile, opened, again)
 
 
 @dataclass(frozen=True)
@@ -121,6 +129,11 @@ def checked_file(path: Location) -> tuple[Location, str | None]:
         ) from error
     except Refused as error:
         raise UnreadableSlideError(f"{path}: damaged TIFF: {error}; copy it again") from error
+
+
+def _examined(_path: Location, profile: bytes, choice: IccChoice) -> Icc:
+    """Little CMS parses what strangers wrote, as readers do."""
+    return examined(profile, choice)
 
 
 def _check_regular(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A whole-slide image: its levels, its mpp, its pixels on white."""
+"""A whole-slide image: its levels, its mpp, its pixels on white, in sRGB if that is wanted."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from wsi_norm.errors import ReadError, UnreadableSlideError
 from wsi_norm.geometry import Box, Level, Region
 from wsi_norm.location import Location
 from wsi_norm.slide.diagnose import tifffile_complaints
+from wsi_norm.slide.icc import Icc
 from wsi_norm.slide.mpp import MppSource
 from wsi_norm.slide.overview import WHITE, Overview, painted
 from wsi_norm.slide.readers.base import Metadata, Reader, Refused
@@ -45,6 +46,8 @@ class Slide:
         What is wrong with a file that can still be read in part; None for a whole one.
     warnings
         What else is to be said about it, a line each.
+    icc
+        What its ICC profile is, and what becomes of it; every pixel goes through it.
     """
 
     path: Location
@@ -52,6 +55,7 @@ class Slide:
     mpp_source: MppSource
     damage: str | None
     warnings: tuple[str, ...]
+    icc: Icc
     _reader: Reader = field(repr=False)
     _open: Callable[[str], Reader] = field(repr=False)
     _closed: bool = field(default=False, repr=False)
@@ -59,7 +63,7 @@ class Slide:
 
     @property
     def metadata(self) -> Metadata:
-        """Levels, vendor, objective power, associated images, ICC presence."""
+        """Levels, vendor, objective power, associated images, ICC profile."""
         return self._reader.metadata
 
     @property
@@ -179,6 +183,7 @@ class Slide:
                 f"{box.width} x {box.height} px at ({box.left}, {box.top}) of level {level.index}"
             )
             raise ReadError(f"{self.path}: cannot read {where}: {error}") from error
+        pixels = self.icc.to_srgb(pixels)
         left_out = self.metadata.left_out.get(level.index)
         if left_out is not None:  # readers differ in what they draw there
             pixels = np.where(left_out.of(box)[..., None], np.uint8(WHITE), pixels)

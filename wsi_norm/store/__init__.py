@@ -1,8 +1,9 @@
 """Stores: the only home of zarr."""
 
-from wsi_norm.store.encoding import Codec
+from wsi_norm.store.encoding import Codec, codec_of
 from wsi_norm.store.metadata import (
     Counts,
+    IccMeta,
     ModelMeta,
     Settings,
     SlideMeta,
@@ -19,6 +20,7 @@ __all__ = [
     "REMEDY",
     "Codec",
     "Counts",
+    "IccMeta",
     "ModelMeta",
     "Settings",
     "SlideMeta",
@@ -27,6 +29,7 @@ __all__ = [
     "TileStore",
     "TilingMeta",
     "TissueMeta",
+    "codec_of",
     "differences",
     "finished",
     "taken_over",

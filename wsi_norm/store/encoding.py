@@ -27,7 +27,9 @@ import numpy.typing as npt
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
+from wsi_norm.choices import CODECS
 from wsi_norm.location import read_tail
+from wsi_norm.store.jpeg import JpegCodec, decode_pixels
 from wsi_norm.store.metadata import DIMENSIONS, TileFlag
 
 UInt8 = npt.NDArray[np.uint8]
@@ -39,26 +41,39 @@ _ABSENT = 2**64 - 1
 
 @dataclass(frozen=True)
 class Codec:
-    """A lossless compression of chunks; `wsi_norm.choices.CODECS` names them.
+    """A compression of chunks; `wsi_norm.choices.CODECS` names them.
 
     Attributes
     ----------
     steps
-        What the metadata of an array says of it: zarr's codecs.
+        What the metadata of an array says of it: zarr's codecs from bytes to bytes.
     encode
         The function that does it: a uint8 array to bytes, which depend on nothing but the array.
     ratio
         How much smaller normalised tiles get, measured on real ones; for estimates only.
+    serializer
+        zarr's codec from a chunk to bytes; "auto": its bytes as they are.
+    quality
+        Of a lossy one, 1 to 100; None: what comes back is what was stored.
+    decode
+        Of a lossy one: bytes to the uint8 array that comes back.
     """
 
     steps: tuple[Any, ...]
     encode: Callable[[UInt8], Any]
     ratio: float
+    serializer: Any = "auto"
+    quality: int | None = None
+    decode: Callable[[Any], UInt8] | None = None
 
     @property
     def compressors(self) -> list[Any]:
         """Compression, and a checksum of each chunk, so that a flipped bit is noticed."""
         return [*self.steps, Crc32cCodec()]
+
+    def seen(self, pixels: UInt8) -> UInt8:
+        """A tile uint8 (T, T, 3) as it comes back."""
+        return pixels if self.decode is None else self.decode(self.encode(pixels))
 
 
 ZSTD = Codec((ZstdCodec(level=1),), partial(imagecodecs.zstd_encode, level=1), 2.3)
@@ -76,7 +91,26 @@ BLOSC = Codec(
     2.1,
 )
 
-NONE = Codec((), lambda data: data, 1.0)
+NONE = Codec((), lambda data: data.reshape(-1), 1.0)
+
+
+def jpeg(quality: int = 90) -> Codec:
+    """Lossy: a JPEG file a tile, colours at full resolution."""
+    serializer = JpegCodec(level=quality)
+    ratio = float(np.interp(quality, [*JPEG_RATIOS], [*JPEG_RATIOS.values()]))
+    return Codec((), serializer.encode_pixels, ratio, serializer, quality, decode_pixels)
+
+
+JPEG_RATIOS = {1: 60.0, 75: 11.0, 90: 6.4, 95: 4.3, 100: 2.0}
+"""Quality, and how much smaller tiles get; by it linear enough for an estimate."""
+
+JPEG = jpeg()
+
+
+def codec_of(name: str, quality: int | None = None) -> Codec:
+    """A codec by its name, of a quality if it has one; None: its usual one."""
+    codec: Codec = CODECS[name]
+    return codec if codec.quality is None or quality is None else jpeg(quality)
 
 
 def create_arrays(
@@ -91,6 +125,7 @@ def create_arrays(
         shards=(tiles_per_shard, *tile),
         dtype=np.uint8,
         fill_value=255,
+        serializer=codec.serializer,
         compressors=codec.compressors,
         dimension_names=DIMENSIONS["tiles"],
     )
@@ -115,7 +150,7 @@ def encode_tiles(tiles: UInt8, slots: int, codec: Codec, seal: Seal | None = Non
     index = np.full((slots, 2), _ABSENT, "<u8")
     checksums = bytearray(CHECKSUM_BYTES * slots)
     start = 0
-    for slot, tile in enumerate(np.ascontiguousarray(tiles, np.uint8).reshape(len(tiles), -1)):
+    for slot, tile in enumerate(np.ascontiguousarray(tiles, np.uint8)):
         chunk, checksum = _encode(tile, codec)
         index[slot] = start, len(chunk) + len(checksum)
         start += len(chunk) + len(checksum)

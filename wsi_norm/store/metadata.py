@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from wsi_norm.choices import Background, StatisticsMode
+from wsi_norm.choices import Background, IccChoice, StatisticsMode
 from wsi_norm.config import compare
 from wsi_norm.geometry import Level, TileGrid
 
@@ -94,6 +94,28 @@ class SlideMeta(_Frozen):
     icc_profile: bool
 
 
+class IccMeta(_Frozen):
+    """What became of the slide's ICC profile before anything was measured.
+
+    `status` is one of `slide.icc.IccStatus`; `sha256` is of the profile's bytes. Stores of earlier
+    versions, which say nothing, ignored it.
+    """
+
+    status: Literal["none", "ignored", "applied", "srgb", "unusable"] = "ignored"
+    description: str | None = None
+    sha256: str | None = None
+
+    @property
+    def applied(self) -> bool:
+        """Whether it changed pixels: nothing else of it decides a byte."""
+        return self.status == "applied"
+
+    @property
+    def choice(self) -> IccChoice:
+        """How the slide is opened to give these pixels."""
+        return "apply" if self.applied else "ignore"
+
+
 class TilingMeta(_Frozen):
     """Where the tiles lie; `coords` holds their corners."""
 
@@ -140,14 +162,20 @@ class ModelMeta(_Frozen):
 
 
 class Settings(_Frozen):
-    """All that decides the bytes of a store."""
+    """All that decides the bytes of a store.
+
+    `lossy_quality` is that of a lossy codec, 1 to 100; None: tiles are what was computed, to the
+    bit.
+    """
 
     package_version: str
     slide: SlideMeta
+    icc: IccMeta = IccMeta()
     tiling: TilingMeta
     tissue: TissueMeta
     model: ModelMeta
     codec: str
+    lossy_quality: int | None = None
     software: dict[str, str]
 
 
@@ -184,9 +212,10 @@ def differences(stored: StoreMeta, wanted: Settings) -> list[str]:
 
     Versions count only while a store is unfinished: a finished one is not written to again. Of a
     model its digest counts, not what it says of its making. Samples of the slide count where the
-    store has them.
+    store has them, and an ICC profile where it was or would be applied.
     """
     versions = ("package_version", "software", "slide.reader_version") if stored.complete else ()
     samples = ("slide.sha256_samples",) if stored.slide.sha256_samples is None else ()
-    ignored = ("model.provenance", *versions, *samples)
+    icc = () if stored.icc.applied or wanted.icc.applied else ("icc",)
+    ignored = ("model.provenance", *versions, *samples, *icc)
     return compare.differences(stored.settings().model_dump(), wanted.model_dump(), ignored)

@@ -22,7 +22,6 @@ from pydantic import ValidationError
 from zarr.errors import BaseZarrError
 
 from wsi_norm import location
-from wsi_norm.choices import CODECS
 from wsi_norm.errors import StoreError
 from wsi_norm.store import digests, encoding
 from wsi_norm.store.encoding import UInt8
@@ -127,7 +126,7 @@ class TileStore:
                 len(coords),
                 meta.tiling.tile_size_px,
                 meta.tiling.tiles_per_shard,
-                CODECS[meta.codec],
+                encoding.codec_of(meta.codec, meta.lossy_quality),
             )
             _save(group, "coords", coords)
             _save(group, "tissue_fraction", tissue_fraction)
@@ -308,8 +307,8 @@ class TileStore:
         identity, seal = self._objects.identity, None
         if identity is not None:
             seal = partial(digests.of_shard, identity, shard, flags)
-        slots, codec = self.meta.tiling.tiles_per_shard, CODECS[self.meta.codec]
-        pieces = encoding.encode_tiles(tiles, slots, codec, seal)
+        slots = self.meta.tiling.tiles_per_shard
+        pieces = encoding.encode_tiles(tiles, slots, self.codec, seal)
         location.write_whole(tiles_file, pieces, self._check_owner)
 
     def has_shard(self, shard: int) -> bool:
@@ -433,6 +432,11 @@ class TileStore:
             if not same:
                 found[name] = "missing, or not as it was written"
         return found
+
+    @property
+    def codec(self) -> encoding.Codec:
+        """What its tiles are compressed with."""
+        return encoding.codec_of(self.meta.codec, self.meta.lossy_quality)
 
     @property
     def is_sealed(self) -> bool:

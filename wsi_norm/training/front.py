@@ -194,7 +194,7 @@ def target_tile(config: NormalizerConfig, tiles: LabelledTiles, seed: int) -> UI
             "in a training, let normalizer.start name a checkpoint of 'wsi-norm fit-template'"
         )
     if config.target is not None:
-        return read_image(config.target)
+        return read_image(config.target, tiles.data.icc)
     if config.kind in (LAYER, "none"):
         return None
     return _tile(tiles, int(np.random.default_rng([seed, 1]).integers(len(tiles))))

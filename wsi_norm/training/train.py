@@ -232,6 +232,7 @@ def provenance(config: TrainConfig, splits: Splits, summary: dict[str, Any]) -> 
         "training": f"{config.task} with {config.network.name}, seed {config.seed}",
         **({"network_frozen": True} if config.network.frozen else {}),
         **({"network_sha256": config.network.sha256} if config.network.sha256 else {}),
+        **({"icc": "apply"} if config.data.icc == "apply" else {}),
         "classes": list(splits.classes),
         "train_domains": domains,
         "train_images": len(splits.train),
@@ -274,6 +275,8 @@ def changes(config: TrainConfig) -> list[str]:
         No settings are there, or they are damaged.
     """
     before = read_yaml(config.output / SETTINGS)
+    if isinstance(data := before.get("data"), dict):
+        data.setdefault("icc", "ignore")  # what earlier versions did
     return differences(before, config.model_dump(mode="json"), MAY_DIFFER)
 
 

@@ -120,7 +120,7 @@ def test_a_vendors_statement_rules_and_tags_come_last() -> None:
 
     def mpp(vendor: str, own: str | None, found: Described = described) -> tuple[float, str]:
         stated = metadata(
-            asked(vendor, own), [Level(0, 6, 4, 1.0)], found, icc_profile=True, left_out={}
+            asked(vendor, own), [Level(0, 6, 4, 1.0)], found, icc_profile=b"profile", left_out={}
         ).mpp
         assert stated is not None
         return stated.x, stated.where
@@ -132,6 +132,6 @@ def test_a_vendors_statement_rules_and_tags_come_last() -> None:
     assert mpp("generic-tiff", "0.5") == (0.3, "OME-XML")
     assert mpp("generic-tiff", "0.5", only_tags) == (0.5, TAGS)
     assert (
-        metadata(asked("a", None), [], described, icc_profile=False, left_out={}).objective_power
+        metadata(asked("a", None), [], described, icc_profile=None, left_out={}).objective_power
         == 20
     )

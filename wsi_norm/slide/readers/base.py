@@ -83,7 +83,8 @@ class Metadata:
     objective_power: float | None = None
     vendor: str | None = None
     associated_images: tuple[str, ...] = ()
-    icc_profile: bool = False
+    icc_profile: bytes | None = None
+    """As it lies in the file, whatever that is worth; see `wsi_norm.slide.icc`."""
     bounds: Box | None = None
     """What was scanned, in level-0 px, where there is more to the slide than that."""
     left_out: Mapping[int, LeftOut] = field(default_factory=dict)

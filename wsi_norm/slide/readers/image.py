@@ -18,9 +18,11 @@ from PIL.TiffImagePlugin import (
     TiffImageFile,
 )
 
+from wsi_norm.choices import IccChoice
 from wsi_norm.errors import UnreadableSlideError
 from wsi_norm.geometry import Level
 from wsi_norm.slide.directories import walk
+from wsi_norm.slide.icc import icc_of
 from wsi_norm.slide.readers.base import (
     RGB,
     Metadata,
@@ -82,7 +84,7 @@ class ImageReader:
             with refused_by_pillow():
                 image.load()  # Pillow turns a TIFF by itself
                 self._pixels = on_white(ImageOps.exif_transpose(image))
-            icc_profile = bool(image.info.get("icc_profile"))
+            icc_profile = image.info.get("icc_profile") or None
         if deep and self._pixels.max(initial=0) <= DARKEST_GLASS:
             raise Refused(
                 "pixels of more than 8 bits that end below a quarter of 16 bits "
@@ -111,20 +113,32 @@ class ImageReader:
         self._pixels = np.empty((0, 0, 3), np.uint8)
 
 
-def read_image(path: str | Path) -> RGB:
+def read_image(path: str | Path, icc: IccChoice = "ignore") -> RGB:
     """uint8 (H, W, 3) of a plain image file, transparency composed on white.
+
+    Parameters
+    ----------
+    path
+        The file.
+    icc
+        "apply": brought to sRGB by the ICC profile, if the image has one.
 
     Raises
     ------
     UnreadableSlideError
-        Missing, or not an image that Pillow decodes.
+        Missing, not an image that Pillow decodes, or its profile cannot be applied.
     """
     try:
         reader = ImageReader(str(path))
     except Refused as error:
         raise UnreadableSlideError(f"{path}: cannot read the image: {error}") from error
+    profile = icc_of(reader.metadata.icc_profile, icc)
+    if profile.problem is not None:
+        raise UnreadableSlideError(
+            f"{path}: {profile.problem}; save the image without it, or set icc to ignore"
+        )
     (level,) = reader.metadata.levels
-    return reader.read(level, 0, 0, level.width, level.height)
+    return profile.to_srgb(reader.read(level, 0, 0, level.width, level.height))
 
 
 def _seek_largest(image: Image.Image) -> list[Statement]:

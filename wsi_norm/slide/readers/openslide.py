@@ -49,7 +49,7 @@ class OpenSlideReader:
                     described = checked(tiff, stated)
             levels = true_levels(stated.levels(), self._look)
             self._levels = [level for level, _ in levels]
-            icc_profile = stated.get("icc-size") is not None
+            icc_profile = self._slide._profile  # `color_profile` would not give its very bytes
             true = [level for _, level in levels]
             absent: dict[int, LeftOut] = {}
             self._checksums: Checksums | None = None

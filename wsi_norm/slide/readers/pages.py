@@ -165,6 +165,14 @@ def statement(page: tifffile.TiffPage) -> Statement:
     return Statement(_size(page), text, x, y, _number(page, "ResolutionUnit"))
 
 
+def icc_profile(page: tifffile.TiffPage) -> bytes | None:
+    """The tag of an ICC profile; empty where it holds something else, None where there is none."""
+    if "InterColorProfile" not in page.tags:
+        return None
+    value = page.tags["InterColorProfile"].value
+    return value if isinstance(value, bytes) else b""
+
+
 def _number(page: tifffile.TiffPage, tag: str) -> int | None:
     value = page.tags[tag].value if tag in page.tags else None
     return int(value) if isinstance(value, int) else None

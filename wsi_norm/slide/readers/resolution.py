@@ -96,7 +96,7 @@ def metadata(
     levels: Iterable[Level],
     described: Described,
     *,
-    icc_profile: bool,
+    icc_profile: bytes | None,
     left_out: Mapping[int, LeftOut],
 ) -> Metadata:
     """What a library and the pages state together.

@@ -34,7 +34,13 @@ from wsi_norm.slide.readers.base import (
     pasted,
     translated,
 )
-from wsi_norm.slide.readers.pages import SlidePages, orientation, statement, unspecified_samples
+from wsi_norm.slide.readers.pages import (
+    SlidePages,
+    icc_profile,
+    orientation,
+    statement,
+    unspecified_samples,
+)
 from wsi_norm.slide.readers.resolution import Described
 
 WHITE = 255
@@ -96,7 +102,7 @@ class TifffileReader:
             mpp=described.mpp or described.tagged_mpp,
             objective_power=described.objective_power,
             vendor="generic-tiff",
-            icc_profile="InterColorProfile" in pages.full.tags,
+            icc_profile=icc_profile(pages.full),
             left_out=left_out(path, true),
         )
 

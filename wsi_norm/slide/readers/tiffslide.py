@@ -22,7 +22,7 @@ from wsi_norm.slide.readers.base import (
     on_white,
     translated,
 )
-from wsi_norm.slide.readers.pages import checked, read_pages
+from wsi_norm.slide.readers.pages import checked, icc_profile, read_pages
 from wsi_norm.slide.readers.resolution import metadata
 
 ERRORS = (
@@ -53,15 +53,13 @@ class TiffSlideReader:
             with translated(Refused, *ERRORS):
                 stated = Stated.by(self._slide, "tiffslide")
                 tiff = self._slide.ts_tifffile
-                icc_profile = "InterColorProfile" in tiff.pages.first.tags
+                profile = icc_profile(tiff.pages.first)
             described = checked(tiff, stated)
             levels = true_levels(stated.levels(), self._look)
             self._levels = [level for level, _ in levels]
             true = [level for _, level in levels]
             absent = left_out(path, true) if stated.plain or stated.get("vendor") in PAGED else {}
-            self.metadata = metadata(
-                stated, true, described, icc_profile=icc_profile, left_out=absent
-            )
+            self.metadata = metadata(stated, true, described, icc_profile=profile, left_out=absent)
 
     @property
     def version(self) -> str:
