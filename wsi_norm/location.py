@@ -12,7 +12,7 @@ import math
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,18 @@ def read_tail(place: Path, length: int) -> tuple[int, bytes]:
         whole = stream.seek(0, os.SEEK_END)
         stream.seek(max(0, whole - length))
         return whole, stream.read()
+
+
+def read_parts(
+    place: Path, length: int, parts: Callable[[int, bytes], Iterable[tuple[int, int]]]
+) -> Iterator[bytes]:
+    """Pieces of an object: each (offset, bytes) of `parts`, which sees its size and its tail."""
+    with place.open("rb", buffering=0) as stream:
+        whole = stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, whole - length))
+        for offset, size in parts(whole, stream.read(length)):
+            stream.seek(offset)
+            yield stream.read(size)
 
 
 def write_whole(

@@ -608,6 +608,7 @@ def test_a_bug_is_no_damage(
 
     with monkeypatch.context() as patch:
         patch.setattr(zarr.Array, "__getitem__", wrong)
+        patch.setattr(encoding, "read_tiles", wrong)
         for use in (
             store.damage,
             store.count,

@@ -14,7 +14,7 @@ by force: after a loss of power, `is_whole` finds what did not get there.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ import numpy.typing as npt
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
-from wsi_norm.location import read_tail
+from wsi_norm import location
 from wsi_norm.store.metadata import DIMENSIONS, TileFlag
 
 UInt8 = npt.NDArray[np.uint8]
@@ -47,12 +47,15 @@ class Codec:
         What the metadata of an array says of it: zarr's codecs.
     encode
         The function that does it: a uint8 array to bytes, which depend on nothing but the array.
+    decode
+        The way back: bytes into a flat uint8 array of the right length.
     ratio
         How much smaller normalised tiles get, measured on real ones; for estimates only.
     """
 
     steps: tuple[Any, ...]
     encode: Callable[[UInt8], Any]
+    decode: Callable[[bytes, UInt8], Any]
     ratio: float
 
     @property
@@ -61,7 +64,20 @@ class Codec:
         return [*self.steps, Crc32cCodec()]
 
 
-ZSTD = Codec((ZstdCodec(level=1),), partial(imagecodecs.zstd_encode, level=1), 2.3)
+def _by_zstd(data: bytes, out: UInt8) -> Any:
+    return imagecodecs.zstd_decode(data, out=out.data)
+
+
+def _by_blosc(data: bytes, out: UInt8) -> Any:
+    return imagecodecs.blosc_decode(data, numthreads=1, out=out.data)
+
+
+def _by_copying(data: bytes, out: UInt8) -> UInt8:
+    out[:] = np.frombuffer(data, np.uint8)
+    return out
+
+
+ZSTD = Codec((ZstdCodec(level=1),), partial(imagecodecs.zstd_encode, level=1), _by_zstd, 2.3)
 
 BLOSC = Codec(
     (BloscCodec(cname="lz4", clevel=5, shuffle="noshuffle"),),
@@ -73,10 +89,11 @@ BLOSC = Codec(
         typesize=1,
         numthreads=1,
     ),
+    _by_blosc,
     2.1,
 )
 
-NONE = Codec((), lambda data: data, 1.0)
+NONE = Codec((), lambda data: data, _by_copying, 1.0)
 
 
 def create_arrays(
@@ -137,6 +154,40 @@ def encode_flags(flags: UInt8, slots: int) -> tuple[Any, bytes]:
     return _encode(padded, ZSTD)
 
 
+def read_tiles(
+    file: Path, which: Sequence[int], out: Sequence[UInt8], slots: int, codec: Codec
+) -> None:
+    """Tiles of a shard, by their slots, each into its array of `out`: no more is read.
+
+    A quarter of the time that zarr-python takes for a tile, and no thread of its is needed.
+
+    Raises
+    ------
+    OSError
+        There is no such shard, or it cannot be read.
+    ValueError, RuntimeError
+        Its index or one of the tiles is not as it was written.
+    """
+    length = 16 * slots + CHECKSUM_BYTES
+
+    def chunks(size: int, tail: bytes) -> list[tuple[int, int]]:
+        index = tail[:-CHECKSUM_BYTES]
+        if len(tail) != length or _checksum(index) != tail[-CHECKSUM_BYTES:]:
+            raise ValueError("the index of a shard is cut or damaged")
+        found = np.frombuffer(index, "<u8").reshape(slots, 2)[list(which)]
+        if (found > size).any():
+            raise ValueError("a shard lacks a tile")
+        return [(offset, nbytes) for offset, nbytes in found.tolist()]
+
+    pieces = location.read_parts(file, length, chunks)
+    for tile, piece in zip(out, pieces, strict=True):
+        chunk = piece[:-CHECKSUM_BYTES]
+        if _checksum(chunk) != piece[-CHECKSUM_BYTES:]:
+            raise ValueError("the checksum is not that of the tile")
+        if len(codec.decode(chunk, tile.reshape(-1))) != tile.size:
+            raise ValueError("a tile is cut")
+
+
 @dataclass(frozen=True)
 class End:
     """What stands behind the chunks of a shard.
@@ -167,7 +218,7 @@ def read_end(file: Path, tiles: int, slots: int, sealed: bool = False) -> End | 
     digest = DIGEST_BYTES if sealed else 0
     length = seal + digest + 16 * slots + 4
     try:
-        size, tail = read_tail(file, length)
+        size, tail = location.read_tail(file, length)
     except OSError:
         return None
     index = tail[seal + digest : -4]

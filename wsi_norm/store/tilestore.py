@@ -9,7 +9,8 @@ find what did not get there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import operator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -226,9 +227,32 @@ class TileStore:
 
     def __getitem__(self, index: int | slice) -> UInt8:
         """uint8 (T, T, 3) of one tile, or (n, T, T, 3) of a slice; StoreError if damaged."""
-        if isinstance(index, int) and not -len(self) <= index < len(self):
+        if isinstance(index, slice):
+            return self.read(range(*index.indices(len(self))))
+        if not -len(self) <= index < len(self):
             raise IndexError(f"tile {index} of {len(self)}")
-        return self._read("tiles", index)
+        tile: UInt8 = self.read([operator.index(index) % len(self)])[0]
+        return tile
+
+    def read(self, rows: Sequence[int]) -> UInt8:
+        """uint8 (n, T, T, 3): tiles in any order; no more than these is read.
+
+        Tiles of a shard that is still to be written are white.
+
+        Raises
+        ------
+        StoreError
+            A tile is damaged, or a shard of a complete store is gone.
+        """
+        edge = self.meta.tiling.tile_size_px
+        tiles = np.empty((len(rows), edge, edge, 3), np.uint8)
+        places: dict[int, list[int]] = {}
+        for place, row in enumerate(rows):
+            places.setdefault(row // self._objects.slots, []).append(place)
+        for shard, mine in places.items():
+            slots = [rows[place] % self._objects.slots for place in mine]
+            self._read_tiles(shard, slots, [tiles[place] for place in mine])
+        return tiles
 
     def __iter__(self) -> Iterator[UInt8]:
         """Every tile, a shard at a time from the disk."""
@@ -463,6 +487,20 @@ class TileStore:
         if content == self.meta.content_sha256:
             return None
         return f"{ATTRIBUTE}: counts or digest are not those that the store was finished with"
+
+    def _read_tiles(self, shard: int, which: Sequence[int], out: Sequence[UInt8]) -> None:
+        file, slots = self._objects.at("tiles", shard), self._objects.slots
+        try:
+            encoding.read_tiles(file, which, out, slots, CODECS[self.meta.codec])
+        except FileNotFoundError as error:
+            if self.meta.complete:
+                raise StoreError(
+                    f"{self.path}: tiles: shard {shard} is missing; {REMEDY}"
+                ) from error
+            for tile in out:
+                tile[...] = 255
+        except _DECODE_ERRORS as error:
+            raise StoreError(f"{self.path}: tiles: shard {shard}: {error}; {REMEDY}") from error
 
     def _read(self, name: str, rows: int | slice = slice(None)) -> npt.NDArray[Any]:
         try:
