@@ -8,10 +8,10 @@ import torch
 from wsi_norm.errors import SlideError, StoreError
 from wsi_norm.pipeline.job import SlideJob
 from wsi_norm.pipeline.kept import kept_normalizer, kept_slide, kept_store, release_slide
+from wsi_norm.pipeline.origin import files_of, is_model
 from wsi_norm.pipeline.shards import normalized
 from wsi_norm.pipeline.tiles import read_tiles, spread
-from wsi_norm.slide import fingerprint, slide_files
-from wsi_norm.store import ModelMeta, StoreMeta, TileFlag
+from wsi_norm.store import StoreMeta, TileFlag
 
 OTHER_BYTES = 0.01
 """Share of a tile's bytes that may differ by more than a grey level: processors round otherwise."""
@@ -38,6 +38,7 @@ def other_tiles(job: SlideJob, number: int) -> tuple[int, list[int]]:
     try:
         slide = kept_slide(job, meta)
         _check_same(job, meta)
+        normalizer = kept_normalizer(job.model, job.config)
         grid = layout.grid
         rows = {grid.tile_at(x, y): row for row, (x, y) in enumerate(layout.coords.tolist())}
         sample = spread(list(rows), number)
@@ -47,7 +48,8 @@ def other_tiles(job: SlideJob, number: int) -> tuple[int, list[int]]:
             pixels, errors = read_tiles(slide, grid, [tile])
             if flags[row] & TileFlag.UNREADABLE and errors[0] is None:
                 continue
-            done, _ = normalized(job, meta, pixels, np.array([errors[0] is None]))
+            readable = np.array([errors[0] is None])
+            done, _ = normalized(normalizer, meta, pixels, readable)
             apart = np.abs(done[0].astype(np.int16) - store[row]) > 1
             if apart.mean() > OTHER_BYTES:
                 found.append(row)
@@ -57,18 +59,11 @@ def other_tiles(job: SlideJob, number: int) -> tuple[int, list[int]]:
 
 
 def _check_same(job: SlideJob, meta: StoreMeta) -> None:
-    files = slide_files(job.source.path)
-    seen = kept_slide(job, meta)
-    if (
-        (seen.path.stat().st_size, fingerprint(seen.path))
-        != (meta.slide.size_bytes, meta.slide.sha256_first_mib)
-    ) or meta.slide.sha256_samples not in (None, files.sha256):
+    if files_of(job.source.path, meta.slide) is None:
         raise SlideError(
             f"{job.source.path}: not the slide that {job.store} was made of, or changed since"
         )
-    model = ModelMeta(**kept_normalizer(job.model, job.config).facts())
-    without = {"provenance"}
-    if model.model_dump(exclude=without) != meta.model.model_dump(exclude=without):
+    if not is_model(kept_normalizer(job.model, job.config), meta.model):
         raise StoreError(
             f"{job.store}: made with another normaliser than the run.json beside it names"
         )

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from tests.builders import TILE_SIZE, written_store
 from wsi_norm.errors import StoreError
-from wsi_norm.store.dataset import TileDataset
+from wsi_norm import TileDataset
 
 
 @pytest.fixture(scope="module")
