@@ -202,8 +202,8 @@ def _part(store: TileStore, origin: Origin | None, skip_flags: int) -> _Part:
     if skip_flags:
         if origin is not None:
             raise StoreError(
-                f"{store.path}: a plan, whose tiles nobody has read, so none can be left out by its "
-                "flags; leave out skip_flags, or ask for flags with each tile"
+                f"{store.path}: a plan, whose tiles nobody has read yet, so they have no flags; "
+                "leave out skip_flags, or ask for flags with each tile"
             )
         rows = np.flatnonzero(store.flags & skip_flags == 0)
     return _Part(

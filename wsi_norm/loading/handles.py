@@ -1,4 +1,4 @@
-"""Open stores and slides of a dataset: of the process and the thread that opened them, few at once."""
+"""Open stores and slides of a dataset, few at once: each thread of each process has its own."""
 
 from __future__ import annotations
 

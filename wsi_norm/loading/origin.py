@@ -113,8 +113,8 @@ def _model(store: Path, meta: ModelMeta, ckpt: str | Path | None) -> Model:
     """The normaliser of a plan, bound to its digest, loaded and warm in this process."""
     if meta.normalizer not in NORMALIZERS:
         raise ConfigError(
-            f"{store}: made with the normaliser {meta.normalizer!r}, which is not known here; import "
-            "what adds it first"
+            f"{store}: made with the normaliser {meta.normalizer!r}, which is not known here; "
+            "import what adds it first"
         )
     tried = []
     for model in _models(store, meta, ckpt):

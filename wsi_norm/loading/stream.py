@@ -50,7 +50,8 @@ class TileStream(IterableDataset[Any]):
         self.dataset = dataset
         self.shuffle, self.buffer, self.seed = shuffle, checked_buffer(buffer), seed
         self.rank, self.world_size = placed(rank, world_size)
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._epoch = torch.zeros((), dtype=torch.int64)
+        self._epoch.share_memory_()  # type: ignore[no-untyped-call]
 
     def set_epoch(self, epoch: int) -> None:
         """Another order for each epoch; persistent workers hear of it, too."""
