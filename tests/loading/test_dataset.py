@@ -10,8 +10,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from tests.builders import TILE_SIZE, written_store
-from wsi_norm.errors import StoreError
 from wsi_norm import TileDataset
+from wsi_norm.errors import StoreError
 
 
 @pytest.fixture(scope="module")
