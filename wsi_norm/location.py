@@ -64,6 +64,32 @@ def size(place: Path) -> int:
         return 0
 
 
+def sizes(folder: Path, names: Iterable[str]) -> list[int]:
+    """Bytes of objects below a folder; 0 where there is none."""
+    found = []
+    for name in names:
+        try:
+            found.append(os.stat(f"{folder}/{name}").st_size)  # noqa: PTH116 # a Path takes thrice
+        except (FileNotFoundError, NotADirectoryError):
+            found.append(0)
+    return found
+
+
+def all_exist(folder: Path, names: Iterable[str]) -> bool:
+    """Whether all these objects are below a folder: its folders are listed, no object is asked."""
+    wanted: dict[str, set[str]] = {}
+    for name in names:
+        parent, _, last = name.rpartition("/")
+        wanted.setdefault(parent, set()).add(last)
+    try:
+        return all(  # a Path for each would take longer than to list them
+            found.issubset(os.listdir(f"{folder}/{parent}"))  # noqa: PTH208
+            for parent, found in wanted.items()
+        )
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
 def stamp(place: Path) -> Stamp | None:
     """What changes when an object is written anew; None where there is none."""
     try:
@@ -144,6 +170,11 @@ def write_text(place: Path, text: str) -> Path:
 def listing(folder: Path, pattern: str) -> list[Path]:
     """What in a folder has a name like the pattern, sorted."""
     return sorted(folder.glob(pattern))
+
+
+def files_below(folder: Path) -> list[Path]:
+    """All objects in a folder and below; none where there is none."""
+    return [Path(parent, name) for parent, _, names in os.walk(folder) for name in names]
 
 
 def remove(place: Path) -> None:

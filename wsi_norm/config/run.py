@@ -211,8 +211,6 @@ class RunConfig(Group):
                 f"overlap {self.overlap} must be less than tile_size {self.tile_size} by "
                 f"{MIN_STEP_PX} px at least"
             )
-        if "pyramid" in HOMES[self.layout]:  # TODO
-            raise ValueError(f"layout {self.layout} is not there yet")
         if "pyramid" in HOMES[self.layout] and self.overlap:
             raise ValueError(
                 f"layout {self.layout}: tiles of a pyramid cannot overlap; leave overlap out, or "

@@ -28,11 +28,12 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from wsi_norm import location
+from wsi_norm.store import digests
 from wsi_norm.store.metadata import DIMENSIONS, TileFlag
 
 UInt8 = npt.NDArray[np.uint8]
 
-CHECKSUM_BYTES, DIGEST_BYTES = 4, 32
+CHECKSUM_BYTES = 4
 
 _ABSENT = 2**64 - 1
 
@@ -47,16 +48,16 @@ class Codec:
         What the metadata of an array says of it: zarr's codecs.
     encode
         The function that does it: a uint8 array to bytes, which depend on nothing but the array.
-    decode
-        The way back: bytes into a flat uint8 array of the right length.
     ratio
         How much smaller normalised tiles get, measured on real ones; for estimates only.
+    decode_into
+        The way back: (bytes, flat uint8 array) -> what it filled of the array.
     """
 
     steps: tuple[Any, ...]
     encode: Callable[[UInt8], Any]
-    decode: Callable[[bytes, UInt8], Any]
     ratio: float
+    decode_into: Callable[[bytes, UInt8], Any]
 
     @property
     def compressors(self) -> list[Any]:
@@ -77,7 +78,7 @@ def _by_copying(data: bytes, out: UInt8) -> UInt8:
     return out
 
 
-ZSTD = Codec((ZstdCodec(level=1),), partial(imagecodecs.zstd_encode, level=1), _by_zstd, 2.3)
+ZSTD = Codec((ZstdCodec(level=1),), partial(imagecodecs.zstd_encode, level=1), 2.3, _by_zstd)
 
 BLOSC = Codec(
     (BloscCodec(cname="lz4", clevel=5, shuffle="noshuffle"),),
@@ -89,20 +90,20 @@ BLOSC = Codec(
         typesize=1,
         numthreads=1,
     ),
-    _by_blosc,
     2.1,
+    _by_blosc,
 )
 
 PYRAMID_RATIO = 1.7
 """How much smaller tiles get in a pyramid, with all its levels; for estimates only."""
 
-NONE = Codec((), lambda data: data, _by_copying, 1.0)
+NONE = Codec((), lambda data: data, 1.0, _by_copying)
 
 
 def create_arrays(
     group: zarr.Group, number: int, tile_size_px: int, tiles_per_shard: int, codec: Codec | None
 ) -> None:
-    """`tiles` (a chunk a tile; not if `codec` is None), `flags`: one object of each per shard."""
+    """`tiles` (a chunk a tile, sharded; no array if `codec` is None) and `flags`, by shards."""
     tile = (tile_size_px, tile_size_px, 3)
     if codec is not None:
         group.create_array(
@@ -188,7 +189,7 @@ def read_tiles(
         chunk = piece[:-CHECKSUM_BYTES]
         if _checksum(chunk) != piece[-CHECKSUM_BYTES:]:
             raise ValueError("the checksum is not that of the tile")
-        if len(codec.decode(chunk, tile.reshape(-1))) != tile.size:
+        if len(codec.decode_into(chunk, tile.reshape(-1))) != tile.size:
             raise ValueError("a tile is cut")
 
 
@@ -219,7 +220,7 @@ def read_end(file: Path, tiles: int, slots: int, sealed: bool = False) -> End | 
     is right is not asked.
     """
     seal = CHECKSUM_BYTES * slots if sealed else 0
-    digest = DIGEST_BYTES if sealed else 0
+    digest = digests.BYTES if sealed else 0
     length = seal + digest + 16 * slots + 4
     try:
         size, tail = location.read_tail(file, length)
@@ -250,6 +251,14 @@ def other_chunks(data: bytes, end: End) -> list[int]:
         if stored != sealed or _checksum(chunk) != sealed:
             found.append(slot)
     return found
+
+
+def decode(data: bytes) -> bytes:
+    """A chunk of `ZSTD`; ValueError or RuntimeError if it is not what was written."""
+    chunk = data[:-CHECKSUM_BYTES]
+    if _checksum(chunk) != data[-CHECKSUM_BYTES:]:
+        raise ValueError("its checksum is another's")
+    return bytes(imagecodecs.zstd_decode(chunk))
 
 
 def _encode(data: UInt8, codec: Codec) -> tuple[Any, bytes]:

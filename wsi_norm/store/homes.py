@@ -11,9 +11,7 @@ from typing import Protocol
 from wsi_norm import location
 from wsi_norm.store import digests, encoding
 from wsi_norm.store.encoding import Codec, UInt8
-from wsi_norm.store.objects import Objects
-
-OTHER_PLACE = "of another place, other flags or another store"
+from wsi_norm.store.objects import OTHER_PLACE, Objects
 
 
 class Home(Protocol):
@@ -44,7 +42,13 @@ class Home(Protocol):
         """Write a shard, its record last; `check` is called before each object appears."""
 
     def read(self, shard: int, which: Sequence[int], out: Sequence[UInt8]) -> None:
-        """Tiles of a shard, by their slots, each into its array of `out`; see `read_tiles`."""
+        """Tiles of a shard, by their slots, each into its array (T, T, 3) of `out`.
+
+        Raises
+        ------
+        OSError, ValueError, RuntimeError
+            They are not there, or damaged.
+        """
 
     def drop(self, shard: int) -> None:
         """Remove the record of a shard, so that it counts as missing."""

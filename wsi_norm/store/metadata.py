@@ -53,6 +53,7 @@ class TileFlag(IntFlag):
 
 DIMENSIONS = {
     "tiles": ("tile", "y", "x", "channel"),
+    "seals": ("seal", "byte"),
     "flags": ("tile",),
     "coords": ("tile", "xy"),
     "tissue_fraction": ("tile",),
