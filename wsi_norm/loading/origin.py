@@ -60,26 +60,33 @@ class _Candidates:
     """What `slides` may mean: by the slide's name where it is a mapping, else by the file's."""
 
     def __init__(self, slides: Slides) -> None:
-        self.by_slide: dict[str, list[Location]] | None = None
-        self.by_file: dict[str, list[Location]] = {}
+        self.is_named = isinstance(slides, Mapping)
+        self.places: dict[str, list[Location]] = {}
         if isinstance(slides, Mapping):
-            self.by_slide = {name: [location(place)] for name, place in slides.items()}
+            self.places = {name: [location(place)] for name, place in slides.items()}
             return
-        for place in map(location, [slides] if isinstance(slides, str | Path) else slides):
-            for file in _files_at(place):
-                self.by_file.setdefault(file.name, []).append(file)
+        for place in [slides] if isinstance(slides, str | Path) else slides:
+            for file in _files_at(location(place)):
+                self.places.setdefault(file.name, []).append(file)
 
-    def of(self, meta: StoreMeta) -> list[Location]:
-        """Those that the slide of a plan may be."""
-        if self.by_slide is not None:
-            return self.by_slide.get(meta.slide.name, [])
-        return self.by_file.get(meta.slide.file_name, [])
+    def of(self, store: Path, meta: StoreMeta) -> list[Location]:
+        """Those that the slide of a plan may be; SlideError if there are none."""
+        said = meta.slide
+        wanted = said.name if self.is_named else said.file_name
+        if wanted not in self.places:
+            raise SlideError(f"{store}: its slide {wanted} is not in slides=; name it there")
+        return self.places[wanted]
 
 
 def _files_at(place: Location) -> Iterator[Location]:
-    if not (isinstance(place, Path) and os.path.isdir(place)):
+    """A file, or those in a folder and below it."""
+    if not isinstance(place, Path):
         yield place
         return
+    if not os.path.exists(place):
+        raise ConfigError(f"{place}: no such file or folder; check slides=")
+    if not os.path.isdir(place):
+        yield place
     for folder, _, names in os.walk(place):
         for name in names:
             yield Path(folder, name)
@@ -89,24 +96,24 @@ def _slide(
     store: Path, meta: StoreMeta, candidates: _Candidates | None
 ) -> tuple[Location, SlideFiles]:
     """The slide of a plan, and its files."""
-    if candidates is None:
-        places = [run_beside(store)[0]]
-    elif not (places := candidates.of(meta)):
-        raise SlideError(
-            f"{store}: its slide {meta.slide.file_name} is not among slides=; name the folder or "
-            "the file"
-        )
     problems = []
-    for place in places:
+    for place in [_slide_of_run(store)] if candidates is None else candidates.of(store, meta):
         try:
             files = files_of(place, meta.slide)
         except (OSError, SlideError) as error:
-            problems.append(f"{error}")
+            problems.append(f"{store}: its slide cannot be read: {error}")
             continue
         if files is not None:
             return place.absolute() if isinstance(place, Path) else place, files
         problems.append(f"{place}: not the slide that {store} is a plan of, or changed since")
-    raise SlideError(f"{problems[0]}; name the right file in slides=, or run it again")
+    raise SlideError(f"{problems[0]}; if it has moved, name the file or its folder in slides=")
+
+
+def _slide_of_run(store: Path) -> Location:
+    try:
+        return run_beside(store)[0]
+    except ConfigError as error:
+        raise ConfigError(f"{error}, or name the slide in slides=") from error
 
 
 def _model(store: Path, meta: ModelMeta, ckpt: str | Path | None) -> Model:
@@ -131,7 +138,7 @@ def _model(store: Path, meta: ModelMeta, ckpt: str | Path | None) -> Model:
         tried.append(f"{model.file}: another")
     raise CheckpointError(
         f"{store}: made with {meta.normalizer} of digest {meta.sha256}; "
-        f"name its file in ckpt= ({'; '.join(tried)})"
+        f"name its file in ckpt= ({'; '.join(dict.fromkeys(tried))})"
     )
 
 
