@@ -91,6 +91,7 @@ def test_an_unreadable_tile_is_white_and_said(faulty: Path, tmp_path: Path) -> N
 def test_workers(plan: Path, stored: Path, method: str, workers: int) -> None:
     dataset = TileDataset(plan)
     dataset[0]  # the slide is open, and the kernels have run, before workers start
+    torch.rand(999, 999) @ torch.rand(999, 999)  # PyTorch's threads are there, too
     loader = DataLoader(dataset, num_workers=workers, multiprocessing_context=method, **TAKES)
     np.testing.assert_array_equal(pixels_of(torch.cat(list(loader))), TileStore.open(stored)[:])
     dataset[1]  # what workers closed was their own

@@ -58,8 +58,8 @@ class StoredTiles:
 class Handles(threading.local):
     """What this thread has open.
 
-    A forked process has a copy of its parent's, which is neither read nor closed there: threads
-    that are at work in the parent may have held its locks.
+    A forked process has a copy of its parent's, which it lets go: a slide of another process is not
+    closed by that.
     """
 
     def __init__(self) -> None:
@@ -68,7 +68,6 @@ class Handles(threading.local):
     def opened(self, path: Path, identity: str, origin: Origin | None) -> Opened:
         """A store's tiles, opened if need be; StoreError if it is another store by now."""
         if self._process != os.getpid():
-            _inherited.append((self._stores, self._slides))
             self._begin()
         kept, most = (self._stores, MOST_STORES) if origin is None else (self._slides, MOST_SLIDES)
         key = path, identity
@@ -84,10 +83,6 @@ class Handles(threading.local):
         self._process = os.getpid()
         self._stores: OrderedDict[Any, Opened] = OrderedDict()
         self._slides: OrderedDict[Any, Opened] = OrderedDict()
-
-
-_inherited: list[Any] = []
-"""Kept from being closed."""
 
 
 def _open(path: Path, identity: str, origin: Origin | None) -> Opened:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -20,6 +21,9 @@ from wsi_norm.slide.diagnose import tifffile_complaints
 from wsi_norm.slide.mpp import MppSource
 from wsi_norm.slide.overview import WHITE, Overview, painted
 from wsi_norm.slide.readers.base import Metadata, Reader, Refused
+
+_inherited: list[Reader] = []
+"""Readers that a fork copied: closing one would move the file's position in the parent, too."""
 
 
 def fingerprint(path: Location) -> str:
@@ -56,6 +60,7 @@ class Slide:
     _open: Callable[[str], Reader] = field(repr=False)
     _closed: bool = field(default=False, repr=False)
     _lost: bool = field(default=False, repr=False)
+    _process: int = field(default_factory=os.getpid, repr=False)
 
     @property
     def metadata(self) -> Metadata:
@@ -160,8 +165,12 @@ class Slide:
         self.close()
 
     def __del__(self, at_exit: Callable[[], bool] = sys.is_finalizing) -> None:
-        if not at_exit():  # then the modules that would close it are gone, and the file is closed
+        if at_exit():  # then the modules that would close it are gone, and the file is closed
+            return
+        if self._process == os.getpid():
             self.close()  # a worker's thread has ended: what it kept open is closed with it
+        else:
+            _inherited.append(self._reader)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Slide holds an open file and does not pickle; send its path")
