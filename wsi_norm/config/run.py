@@ -121,6 +121,9 @@ class RunConfig(Group):
     min_tissue: Annotated[float, Option(("--tissue-threshold",), "SHARE")] = Field(
         default=0.1, ge=0, le=1, description="tissue share that a tile needs"
     )
+    whole_slide: bool = Field(
+        default=False, description="keep every tile, glass too; tissue alone is measured"
+    )
     segmenter: Annotated[str, Chosen(SEGMENTERS)] = Field(
         default="otsu", description="tissue detection"
     )

@@ -249,7 +249,7 @@ def _create(
         )
     normalizer = kept_normalizer(job.model, job.config)
     statistics, warnings, after = None, list(plan.warnings), plan.thumbnail
-    if plan.tiles and normalizer.statistics == "slide":
+    if plan.tissue_tiles and normalizer.statistics == "slide":
         statistics, problem = measure_slide(slide, plan, normalizer)
         warnings += [problem] if problem else []
         warnings += normalizer.doubts(statistics) if statistics is not None else []
@@ -294,6 +294,7 @@ def _settings(job: SlideJob, slide: Slide, files: SlideFiles, grid: TileGrid) ->
         tissue=TissueMeta(
             segmenter=job.config.segmenter,
             min_tissue=job.config.min_tissue,
+            whole_slide=job.config.whole_slide,
             regions_sha256=regions_sha256(job.source, job.config),
         ),
         model=ModelMeta(**kept_normalizer(job.model, job.config).facts()),

@@ -17,7 +17,7 @@ from zarr.codecs import ZstdCodec
 from wsi_norm.geometry import Tile, TileGrid
 from wsi_norm.store.metadata import DIMENSIONS, StoreMeta
 from wsi_norm.store.objects import LABELS
-from wsi_norm.store.pyramid import FILL, LEVEL, lower_cells, seal_bytes
+from wsi_norm.store.pyramid import FILL, LEVEL, lower_groups, seal_bytes
 
 VERSION = "0.5"
 
@@ -47,10 +47,11 @@ def create_pyramid(
     """
     tiling, grid = meta.tiling, meta.tiling.grid(meta.slide)
     edge, levels = tiling.tile_size_px, grid.levels
-    slots, lower = tiling.tiles_per_shard, len(lower_cells(cells, levels))
+    slots = tiling.tiles_per_shard
+    seals = -(-len(cells) // slots) + len(lower_groups(cells, levels, slots))
     store.create_array(
         "seals",
-        shape=(-(-len(cells) // slots) + -(-lower // slots), seal_bytes(slots)),
+        shape=(seals, seal_bytes(slots)),
         chunks=(1, seal_bytes(slots)),
         dtype=np.uint8,
         fill_value=0,

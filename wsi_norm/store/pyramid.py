@@ -7,7 +7,7 @@ each where it lies, how long it is and its CRC-32C, and ends in the shard's dige
 
 Below level 0 a chunk is the rounded mean of 2 x 2 pixels of the level above, which is white (255)
 where it has no chunk. These chunks come last, from one to four others each, so that memory does not
-grow with the slide. They have seals, too, after those of the shards, by groups of as many; their
+grow with the slide. They have seals, too, after those of the shards and level by level, whose
 digests are bound to those of all shards.
 """
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -50,13 +50,17 @@ def seal_bytes(slots: int) -> int:
     return slots * ENTRY.itemsize + digests.BYTES
 
 
-def lower_cells(cells: Iterable[Tile], levels: int) -> list[tuple[int, Tile]]:
-    """(level, cell) of each chunk below level 0, which has these `cells`: level by level."""
-    found: list[tuple[int, Tile]] = []
+def lower_groups(cells: Iterable[Tile], levels: int, slots: int) -> list[list[tuple[int, Tile]]]:
+    """(level, cell) of the chunks below level 0, which has these `cells`, by their seals.
+
+    A seal has at most `slots` of one level. Levels follow each other, as each is made of the last.
+    """
+    groups = []
     for level in range(1, levels):
         cells = compact_order([*{Tile(cell.row // 2, cell.column // 2) for cell in cells}])
-        found += [(level, cell) for cell in cells]
-    return found
+        chunks = [(level, cell) for cell in cells]
+        groups += [chunks[start : start + slots] for start in range(0, len(chunks), slots)]
+    return groups
 
 
 def half(pixels: UInt8) -> UInt8:
@@ -74,6 +78,7 @@ class Pyramid:
 
     objects: Objects
     by_seals: bool = False
+    _found: list[bytes] = field(default_factory=list)
 
     name = "pyramid"
 
@@ -149,7 +154,7 @@ class Pyramid:
             if self._sealed(group, basis) is None:
                 chunks = (
                     (level, cell, self._reduced(level, cell, above))
-                    for level, cell in self._cells_of(group)
+                    for level, cell in self._lower[group - self.objects.shards]
                 )
                 self._write(group, basis, chunks, check)
             above |= self._checksums(group)
@@ -176,17 +181,25 @@ class Pyramid:
         return found
 
     def has_chunks(self) -> bool:
-        """Whether all chunks are there of which there are seals, by their names alone."""
-        seals = map(self._seal, range(self._groups.stop))
-        chunks = [chunk for seal in seals if seal is not None for chunk in _chunks(seal[0])]
-        return location.all_exist(
-            self.objects.path / "pyramid", [_name(*chunk[:3]) for chunk in chunks]
+        """Whether all chunks are there of which seals were found, by their names alone."""
+        entries = np.frombuffer(b"".join(self._found), ENTRY)
+        entries = entries[entries["length"] > 0]
+        rows = entries["level"].astype(np.uint64) << 32 | entries["row"]
+        order = np.argsort(rows)
+        folders, starts = np.unique(rows[order], return_index=True)
+        columns = np.split(entries["column"][order], starts)[1:]
+        pyramid = self.objects.path / "pyramid"
+        return all(
+            location.names(pyramid / f"{row >> 32}/c/0/{row & 0xFFFFFFFF}").issuperset(
+                map(str, there.tolist())
+            )
+            for row, there in zip(folders.tolist(), columns, strict=True)
         )
 
     def strays(self) -> list[Path]:
         """Chunks where there are to be none: viewers would show them."""
         known = {self._place(0, cell) for cell in self.cells}
-        known |= {self._place(level, cell) for level, cell in self._lower}
+        known |= {self._place(*chunk) for group in self._lower for chunk in group}
         found: list[Path] = []
         for level in range(self.grid.levels):
             chunks = self.objects.path / "pyramid" / str(level) / "c"
@@ -214,8 +227,8 @@ class Pyramid:
         return [self.grid.tile_at(x, y) for x, y in corners.tolist()]
 
     @cached_property
-    def _lower(self) -> list[tuple[int, Tile]]:
-        return lower_cells(self.cells, self.grid.levels)
+    def _lower(self) -> list[list[tuple[int, Tile]]]:
+        return lower_groups(self.cells, self.grid.levels, self.objects.slots)
 
     @property
     def _groups(self) -> range:
@@ -225,10 +238,6 @@ class Pyramid:
             return range(self.objects.shards, int(metadata["shape"][0]))
         except (OSError, ValueError, LookupError, TypeError):
             return range(0)
-
-    def _cells_of(self, group: int) -> list[tuple[int, Tile]]:
-        start = (group - self.objects.shards) * self.objects.slots
-        return self._lower[start : start + self.objects.slots]
 
     def _place(self, level: int, cell: Tile) -> Path:
         return self.objects.path / "pyramid" / _name(level, *cell)
@@ -264,6 +273,7 @@ class Pyramid:
         if seal is None or seal[1] != self._digest(number, bound, seal[0]):
             return None
         if self.by_seals:
+            self._found.append(seal[0])
             return seal[1]
         chunks = _chunks(seal[0])
         sizes = location.sizes(
