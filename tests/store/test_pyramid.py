@@ -329,7 +329,7 @@ def test_a_damaged_tile_is_no_white_one(path: Path, harm: Callable[[Path], Any])
         assert store[3].shape == (EDGE, EDGE, 3)
     else:
         line = refusal(lambda: store[3], kind=StoreError)
-        assert line.startswith(f"{path}: pyramid: tile 3: ")
+        assert line.startswith(f"{path}: pyramid: shard 0 (tiles 0-")
 
 
 def test_a_look_at_30_shards_takes_less_than_5_ms(tmp_path: Path) -> None:

@@ -503,18 +503,16 @@ class TileStore:
 
     def _read_tiles(self, shard: int, which: Sequence[int], out: Sequence[UInt8]) -> None:
         home = self._shards.homes[0]
+        what = f"{self.path}: {home.name}: {_shard(shard, self.rows(shard))}"
         try:
             home.read(shard, which, out)
         except FileNotFoundError as error:
             if self.meta.complete:
-                problem = f"{home.name}: shard {shard} is missing"
-                raise StoreError(f"{self.path}: {problem}; {REMEDY}") from error
+                raise StoreError(f"{what}: missing, or some of it; {REMEDY}") from error
             for tile in out:
                 tile[...] = 255
         except _DECODE_ERRORS as error:
-            raise StoreError(
-                f"{self.path}: {home.name}: shard {shard}: {error}; {REMEDY}"
-            ) from error
+            raise StoreError(f"{what}: {error}; {REMEDY}") from error
 
     def _read(self, name: str, rows: int | slice = slice(None)) -> npt.NDArray[Any]:
         try:
