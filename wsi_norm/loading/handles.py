@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 UInt8 = npt.NDArray[np.uint8]
 
-MOST_STORES = 64
+MOST_STORES = 512
 """Stores that a thread keeps open: no files, but their metadata and coordinates."""
 
 MOST_SLIDES = 8

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ class Codec:
     steps: tuple[Any, ...]
     encode: Callable[[UInt8], Any]
     ratio: float
-    decode_into: Callable[[bytes, UInt8], Any]
+    decode_into: Callable[[bytes, UInt8], Any] = field(kw_only=True)
 
     @property
     def compressors(self) -> list[Any]:
@@ -78,7 +78,9 @@ def _by_copying(data: bytes, out: UInt8) -> UInt8:
     return out
 
 
-ZSTD = Codec((ZstdCodec(level=1),), partial(imagecodecs.zstd_encode, level=1), 2.3, _by_zstd)
+ZSTD = Codec(
+    (ZstdCodec(level=1),), partial(imagecodecs.zstd_encode, level=1), 2.3, decode_into=_by_zstd
+)
 
 BLOSC = Codec(
     (BloscCodec(cname="lz4", clevel=5, shuffle="noshuffle"),),
@@ -91,13 +93,13 @@ BLOSC = Codec(
         numthreads=1,
     ),
     2.1,
-    _by_blosc,
+    decode_into=_by_blosc,
 )
 
 PYRAMID_RATIO = 1.7
 """How much smaller tiles get in a pyramid, with all its levels; for estimates only."""
 
-NONE = Codec((), lambda data: data, 1.0, _by_copying)
+NONE = Codec((), lambda data: data, 1.0, decode_into=_by_copying)
 
 
 def create_arrays(
