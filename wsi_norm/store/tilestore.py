@@ -22,13 +22,12 @@ from pydantic import ValidationError
 from zarr.errors import BaseZarrError
 
 from wsi_norm import location
-from wsi_norm.choices import CODECS, HOMES
 from wsi_norm.errors import StoreError
-from wsi_norm.store import digests, encoding
+from wsi_norm.store import digests
+from wsi_norm.store.draft import mend, write_draft
 from wsi_norm.store.encoding import UInt8
-from wsi_norm.store.metadata import DIMENSIONS, Counts, StoreMeta, TileFlag
+from wsi_norm.store.metadata import Counts, StoreMeta, TileFlag
 from wsi_norm.store.objects import ATTRIBUTE, REMEDY, ROOT, SINGLE_CHUNK, Objects, attribute
-from wsi_norm.store.ome import create_pyramid
 from wsi_norm.store.shards import Shards
 
 SHARD_BYTES = 16 << 20
@@ -117,35 +116,19 @@ class TileStore:
                 f"{path}: not a store of wsi-norm, so it is not replaced; move it away"
             )
         draft = location.draft_of(path)
-        mask_scale = {"downsample": list(mask_downsample)}
-        size = meta.slide.width_px, meta.slide.height_px
-        thumbnail_scale = {
-            "downsample": [size[0] / thumbnail.shape[1], size[1] / thumbnail.shape[0]]
-        }
         try:
-            group = zarr.create_group(draft)
-            encoding.create_arrays(
-                group,
-                len(coords),
-                meta.tiling.tile_size_px,
-                meta.tiling.tiles_per_shard,
-                CODECS[meta.codec] if "tiles" in HOMES[meta.layout] else None,
+            write_draft(
+                draft,
+                meta,
+                coords=coords,
+                tissue_fraction=tissue_fraction,
+                tissue_mask=tissue_mask,
+                mask_downsample=mask_downsample,
+                thumbnail=thumbnail,
+                thumbnail_normalized=thumbnail_normalized,
             )
-            _save(group, "coords", coords)
-            _save(group, "tissue_fraction", tissue_fraction)
-            _save(group, "tissue_mask", tissue_mask, mask_scale)
-            for name, image in (
-                ("thumbnail", thumbnail),
-                ("thumbnail_normalized", thumbnail_normalized),
-            ):
-                _save(group, name, image, thumbnail_scale)
-            if "pyramid" in HOMES[meta.layout]:
-                grid = meta.tiling.grid(meta.slide)
-                cells = [grid.tile_at(x, y) for x, y in coords.tolist()]
-                create_pyramid(group, meta, cells, tissue_mask, mask_downsample)
-            group.attrs[ATTRIBUTE] = _identified(Objects(draft, meta, len(coords)))
             if existing == "mend" and location.exists(path):
-                _mend(path, draft, meta, len(coords))
+                mend(path, draft, meta, len(coords))
             else:
                 location.publish(draft, path, replace=existing == "replace")
             location.sweep_drafts(path)
@@ -545,41 +528,6 @@ def taken_over(path: Path) -> StoreError:
     )
 
 
-def _mend(path: Path, draft: Path, meta: StoreMeta, tiles: int) -> None:
-    """Put what a store should hold, but for its shards, in the place of what differs there."""
-    made = attribute(draft)["identity_sha256"]
-    shards = Shards(Objects(path, meta.model_copy(update={"identity_sha256": made}), tiles))
-    try:
-        same = attribute(path).get("identity_sha256") == made
-    except (OSError, ValueError, AttributeError):
-        same = False
-    bare = {place.name for place in location.listing(path, "*")} <= {*DIMENSIONS, "pyramid", ROOT}
-    if not (same or (bare and not shards.begun) or shards.are_of_here()):
-        raise StoreError(
-            f"{path}: cannot be repaired: nothing in it is of this slide, with these settings, "
-            "versions and kind of machine; use --overwrite, or move it away"
-        )
-    files = [place for place in location.listing(draft, "**/*") if place.is_file()]
-    for file in sorted(files, key=lambda file: file == draft / ROOT):  # which comes last
-        place, data = path / file.relative_to(draft), location.read_bytes(file)
-        if not _holds(place, data):
-            location.write_whole(place, [data])
-
-
-def _holds(place: Path, data: bytes) -> bool:
-    try:
-        return location.read_bytes(place) == data
-    except OSError:
-        return False
-
-
-def _identified(objects: Objects) -> dict[str, Any]:
-    """The attribute of a new store, with the digests of what is written of it."""
-    arrays = {name: objects.digest(name) for name in objects.written}
-    said = objects.meta.model_copy(update={"arrays_sha256": arrays}).model_dump(mode="json")
-    return said | {"identity_sha256": digests.of_identity(said)}
-
-
 def _shard(shard: int, rows: slice) -> str:
     return f"shard {shard} (tiles {rows.start}-{rows.stop - 1})"
 
@@ -601,23 +549,3 @@ def _open_array(path: Path, group: zarr.Group, name: str) -> zarr.Array[Any]:
     if not isinstance(array, zarr.Array):
         raise StoreError(f"{path}: the array {name} is missing; {REMEDY}")
     return array
-
-
-def _save(
-    group: zarr.Group,
-    name: str,
-    data: npt.NDArray[Any],
-    attributes: dict[str, Any] | None = None,
-) -> None:
-    array = group.create_array(
-        name,
-        shape=data.shape,
-        chunks=tuple(max(1, length) for length in data.shape),
-        dtype=data.dtype,
-        dimension_names=DIMENSIONS[name],
-        attributes=attributes,
-        compressors=encoding.ZSTD.compressors,
-        config={"write_empty_chunks": True},  # its existence says that it is not lost
-    )
-    if data.size:
-        array[...] = data
