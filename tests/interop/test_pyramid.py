@@ -6,6 +6,7 @@ What is read back is a tile, held to the array `tiles` of the same store.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +19,7 @@ from wsi_norm import RunConfig, TileStore, run
 
 Other = Callable[..., Any]
 
+ROOT = Path(__file__).parents[2]
 TILE = 256
 
 COMMON = """
@@ -124,3 +126,18 @@ def test_readers_give_the_pixels_of_the_tiles(other: Other, store: TileStore, re
     if reader == "napari_ome_zarr":
         assert sorted(more) == ["tiles", "tissue"]
     assert len(np.unique(store[row])) > 100
+
+
+@pytest.mark.parametrize("program", ["fastslide", "ome_zarr", "bioio", "ngff_zarr"])
+def test_the_lines_of_the_docs_work(
+    other: Other, store: TileStore, program: str, tmp_path: Path
+) -> None:
+    section = (ROOT / "docs" / "outputs.md").read_text().partition("## Pyramid")[2]
+    blocks = re.findall(r"```python\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)
+    (block,) = (
+        block for block in blocks if f"from {program}" in block or f"import {program}\n" in block
+    )
+    (tmp_path / "normalized").mkdir()
+    (tmp_path / "normalized" / "NAME.zarr").symlink_to(store.path)
+    code = f"import os\nos.chdir(arguments[0])\n{block}\nprint(json.dumps('done'))"
+    assert other(code, tmp_path, needs=program) == "done"

@@ -255,7 +255,7 @@ class Pyramid:
         location.write_whole(self.objects.at("seals", number), pieces, check)
 
     def _digest(self, number: int, bound: bytes, said: bytes) -> bytes:
-        return digests.of_shard(self.objects.identity or "", number, bound, said, b"")
+        return digests.of_seal(self.objects.identity or "", number, bound, said)
 
     def _seal(self, number: int) -> tuple[bytes, bytes] | None:
         """What a seal says, and its digest; None if it is missing or cut."""
