@@ -1,6 +1,6 @@
 """Run the benchmark's parts and write results.md, results.json and results.png.
 
-    python -m benchmarks [layer] [pipeline] [growth] [scheduler] [--quick] [--full]
+    python -m benchmarks [layer] [pipeline] [loading] [growth] [scheduler] [--quick] [--full]
 
 Every contestant works in processes of its own: one that fails, or is not installed, is a line with
 its reason in the table and stops nobody else.
@@ -12,10 +12,16 @@ import argparse
 import os
 from pathlib import Path
 
-from benchmarks import growth, layer, machine, pipeline, report, scheduler
+from benchmarks import growth, layer, loading, machine, pipeline, report, scheduler
 from benchmarks.scale import FULL, NORMAL, QUICK
 
-PARTS = {"layer": layer, "pipeline": pipeline, "growth": growth, "scheduler": scheduler}
+PARTS = {
+    "layer": layer,
+    "pipeline": pipeline,
+    "loading": loading,
+    "growth": growth,
+    "scheduler": scheduler,
+}
 
 ENVIRONMENT = {
     # as wsi-norm sets for its own workers, here for everybody: see docs/architecture.md, Memory

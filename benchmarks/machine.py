@@ -23,7 +23,8 @@ from wsi_norm.machine import available_cores
 
 PACKAGES = """
 wsi-norm torch kornia numba numpy zarr simplejpeg dask distributed openslide-python openslide-bin
-tiffslide tifffile imagecodecs opencv-python-headless torchstain stainx fastslide wsi-patching
+tiffslide tifffile imagecodecs h5py webdataset opencv-python-headless torchstain stainx fastslide
+wsi-patching
 """
 
 

@@ -16,7 +16,13 @@ def write(results: Mapping[str, Any], output: Path) -> None:
     """results.json, results.md and, where there is something to draw, results.png."""
     (output / "results.json").write_text(json.dumps(results, indent=1))
     sections = [_machine(results["machine"], results["scale"])]
-    parts = {"layer": _layer, "pipeline": _pipeline, "growth": _growth, "scheduler": _scheduler}
+    parts = {
+        "layer": _layer,
+        "pipeline": _pipeline,
+        "loading": _loading,
+        "growth": _growth,
+        "scheduler": _scheduler,
+    }
     sections += [write(results[name]) for name, write in parts.items() if name in results]
     (output / "results.md").write_text("\n\n".join(sections) + "\n")
     _draw(results, output / "results.png")
@@ -79,6 +85,30 @@ def _pipeline(part: Mapping[str, Any]) -> str:
         "single process. A tile that a script's normaliser raises on is written as it is.\n\n"
         + _table(["", *head.split("|")], rows)
         + _missing(part)
+    )
+
+
+def _loading(part: Mapping[str, Any]) -> str:
+    reference = part["rows"].get(part["reference"], {})
+
+    def cells(row: Mapping[str, Any], workers: str) -> list[str]:
+        if workers not in row:
+            return ["-", "-"]
+        rate, base = row[workers]["tiles_per_s"], reference.get(workers, {}).get("tiles_per_s")
+        ratio = f" ({rate / base:.1f})" if base else ""
+        return [f"{rate:.0f}{ratio}", f"{row[workers]['cpu_ms_per_tile']:.2f}"]
+
+    rows = [
+        [name, *cells(row, "1"), *cells(row, "2"), f"{row['bytes'] / 1000:.1f}"]
+        for name, row in part["rows"].items()
+    ]
+    head = "1 worker: tiles/s|CPU ms a tile|2 workers: tiles/s|CPU ms a tile|kB a tile"
+    return (
+        f"## Loading\n\nTiles per second from a DataLoader, batches of 64, uint8 (3, 256, 256), of "
+        f"{part['tiles']} normalised tiles of one slide (ratio to {part['reference']}); medians of "
+        f"{part['rounds']} interleaved round(s), from the first batch on. Files are in the page "
+        "cache. CPU: of workers and the process that they serve. A plan reads and normalises as "
+        "it goes.\n\n" + _table(["", *head.split("|")], rows) + _missing(part)
     )
 
 

@@ -15,6 +15,7 @@ class Scale:
     slide_edge: int = 20_000
     pipeline_rounds: int = 3
     pipeline_share: float = 1.0  # of the tiles that slow contestants get
+    loading_s: float = 5.0  # of each form
     growth_edges: tuple[int, ...] = (5_000, 10_000, 20_000)
     growth_tile_edges: tuple[int, ...] = (256, 512, 1024, 2048)
     growth_slides: tuple[int, ...] = (1, 4, 16)
@@ -31,6 +32,7 @@ QUICK = Scale(
     slide_edge=6_000,
     pipeline_rounds=1,
     pipeline_share=0.1,
+    loading_s=1.0,
     growth_edges=(3_000, 6_000),
     growth_tile_edges=(256, 512, 1024),
     growth_slides=(1, 2),

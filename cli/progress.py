@@ -124,7 +124,8 @@ def print_summary(summary: RunSummary, output: Path) -> None:
         f"{summary.tiles_written} tiles in {summary.seconds:.1f} s "
         f"({summary.tiles_per_second:.1f} tiles/s; over all workers: {stages})"
     )
-    say(f"stores and report: {output}")
+    layout = summary.settings.get("layout", "tiles")
+    say(f"stores{'' if layout == 'tiles' else f' (layout {layout})'} and report: {output}")
 
 
 def print_plan(summary: RunSummary, output: Path) -> None:

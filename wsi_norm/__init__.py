@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from wsi_norm.config import RunConfig
+    from wsi_norm.loading import ShardSampler, TileDataset, TileStream
     from wsi_norm.lstainnorm import (
         LStainNorm,
         Statistics,
@@ -24,18 +25,19 @@ if TYPE_CHECKING:
     from wsi_norm.runner import run
     from wsi_norm.slide import Slide, open_slide
     from wsi_norm.store import TileStore
-    from wsi_norm.store.dataset import TileDataset
 
 _HOMES = {
     "LStainNorm": "lstainnorm",
     "Normalizer": "normalizers.engine",
     "RunConfig": "config",
     "RunSummary": "report",
+    "ShardSampler": "loading",
     "Slide": "slide",
     "Statistics": "lstainnorm",
     "Template": "lstainnorm",
-    "TileDataset": "store.dataset",
+    "TileDataset": "loading",
     "TileStore": "store",
+    "TileStream": "loading",
     "load_checkpoint": "lstainnorm",
     "open_slide": "slide",
     "run": "runner",
@@ -47,11 +49,13 @@ __all__ = [
     "Normalizer",
     "RunConfig",
     "RunSummary",
+    "ShardSampler",
     "Slide",
     "Statistics",
     "Template",
     "TileDataset",
     "TileStore",
+    "TileStream",
     "load_checkpoint",
     "open_slide",
     "run",

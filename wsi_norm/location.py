@@ -12,7 +12,7 @@ import math
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,25 @@ def size(place: Path) -> int:
         return 0
 
 
+def sizes(folder: Path, names: Iterable[str]) -> list[int]:
+    """Bytes of objects below a folder; 0 where there is none."""
+    found = []
+    for name in names:
+        try:
+            found.append(os.stat(f"{folder}/{name}").st_size)  # noqa: PTH116 # a Path takes thrice
+        except (FileNotFoundError, NotADirectoryError):
+            found.append(0)
+    return found
+
+
+def names(folder: Path) -> set[str]:
+    """Names of what is in a folder; none where there is none."""
+    try:
+        return set(os.listdir(folder))  # noqa: PTH208 # a Path for each takes ten times as long
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+
+
 def stamp(place: Path) -> Stamp | None:
     """What changes when an object is written anew; None where there is none."""
     try:
@@ -103,6 +122,18 @@ def read_tail(place: Path, length: int) -> tuple[int, bytes]:
         return whole, stream.read()
 
 
+def read_parts(
+    place: Path, length: int, parts: Callable[[int, bytes], Iterable[tuple[int, int]]]
+) -> Iterator[bytes]:
+    """Pieces of an object: each (offset, bytes) of `parts`, which sees its size and its tail."""
+    with place.open("rb", buffering=0) as stream:
+        whole = stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, whole - length))
+        for offset, size in parts(whole, stream.read(length)):
+            stream.seek(offset)
+            yield stream.read(size)
+
+
 def write_whole(
     place: Path, pieces: Iterable[Any], before: Callable[[], None] = lambda: None
 ) -> Path:
@@ -132,6 +163,11 @@ def write_text(place: Path, text: str) -> Path:
 def listing(folder: Path, pattern: str) -> list[Path]:
     """What in a folder has a name like the pattern, sorted."""
     return sorted(folder.glob(pattern))
+
+
+def files_below(folder: Path) -> list[Path]:
+    """All objects in a folder and below; none where there is none."""
+    return [Path(parent, name) for parent, _, names in os.walk(folder) for name in names]
 
 
 def remove(place: Path) -> None:

@@ -76,11 +76,13 @@ def test_every_key_can_stand_in_a_file(tmp_path: Path) -> None:
         "override_mpp": "0.25",
         "min_tissue": "0.5",
         "segmenter": "none",
+        "whole_slide": "true",
         "roi": "r.geojson",
         "colour_check": "warn",
         "icc": "apply",
         "statistics": "tile",
         "background": "preserve",
+        "layout": "tiles",
         "codec": "jpeg",
         "quality": "80",
         "overwrite": "true",
@@ -108,7 +110,7 @@ def test_every_key_can_stand_in_a_file(tmp_path: Path) -> None:
     assert config.cluster is None
     defaults = RunConfig()
     same = {key for key in lines if getattr(config, key) == getattr(defaults, key)}
-    assert same == {"gpus", "cluster", "target", "repair"}
+    assert same == {"gpus", "cluster", "target", "repair", "layout"}
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "---\n"])

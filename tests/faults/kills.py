@@ -52,7 +52,10 @@ def events(output: Path, command: Command) -> dict[str, Event]:
         "workers start": lambda: command.processes(WORKER),
         "a draft is there": lambda: list(output.glob(".*.draft")),
         "a store is there": lambda: list(output.glob("*.zarr")),
-        "a shard is being written": lambda: list(output.glob("*.zarr/tiles/c/*/0/0/*.partial")),
+        "a shard is being written": lambda: [
+            *output.glob("*.zarr/tiles/c/*/0/0/*.partial"),
+            *output.glob("*.zarr/pyramid/0/c/0/*/*.partial"),
+        ],
         "one more shard": lambda: shards_in(output) > before,
         "four more shards": lambda: shards_in(output) > before + 3,
         "ten more shards": lambda: shards_in(output) > before + 9,

@@ -9,7 +9,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -36,13 +36,16 @@ UNREADABLE_STORE = (OSError, ValueError, TypeError, LookupError, RuntimeError, B
 class Go:
     """One go of the campaign: its folder, its seed, and how much of the whole it is.
 
-    `share` is of the times that each fault is tried; `quick` is what the tests try.
+    `share` is of the times that each fault is tried; `quick` is what the tests try. `settings` and
+    `size` are of the runs of two slides and of these.
     """
 
     folder: Path
     seed: int = 0
     quick: bool = False
     share: float = 1.0
+    settings: tuple[str, ...] = SHARDS
+    size: tuple[int, int] = (2048, 1536)
 
     def times(self, whole: int, quick: int) -> int:
         """How often something is tried."""
@@ -62,12 +65,12 @@ class Go:
     def run(self, output: Path, *options: object, **how: Any) -> Command:
         """`wsi-norm run` of the two slides into a folder."""
         return Command(
-            "run", self.subjects, "-o", output, *SHARDS, *options, folder=self.folder, **how
+            "run", self.subjects, "-o", output, *self.settings, *options, folder=self.folder, **how
         )
 
     def undisturbed(self, output: Path, *options: object) -> Tried:
         """The same by a child, in one process: its exit status and lines."""
-        arguments = ["run", self.subjects, "-o", output, *SHARDS, "-n", 0, "-q", *options]
+        arguments = ["run", self.subjects, "-o", output, *self.settings, "-n", 0, "-q", *options]
         return tried(command_line, arguments, limit=LIMIT * 2)
 
     @property
@@ -77,7 +80,7 @@ class Go:
         if not folder.exists():
             draft = self.place("slides_draft")
             for seed, name in enumerate(("first", "second")):
-                write_slide(draft / f"{name}.svs", seed)
+                write_slide(draft / f"{name}.svs", seed, *self.size)
             draft.rename(folder)
         return folder
 
@@ -120,20 +123,40 @@ def write_slide(path: Path, seed: int = 0, width: int = 2048, height: int = 1536
 Tiles = Mapping[tuple[int, int], tuple[bytes, int]]
 """By level-0 corner: a digest of the pixels, and the flags."""
 
+BESIDE = -1
+"""In the place of x: the lower levels of a pyramid are counted as tiles, by their number."""
+
 
 def tiles_of(store: Path, seen: Callable[[tuple[int, int]], None] | None = None) -> Tiles:
-    """The tiles of a store, read by zarr; `seen` is told of each row."""
+    """The tiles of a store, read by zarr from wherever they are; `seen` is told of each row."""
     group = zarr.open_group(store, mode="r")
-    tiles, flags, coords = group["tiles"], group["flags"][:], group["coords"][:]
+    coords, flags = group["coords"][:], group["flags"][:]
     found: dict[tuple[int, int], tuple[bytes, int]] = {}
-    slots = (tiles.shards or tiles.chunks)[0]
-    for start in range(0, len(coords), slots):
-        for row, pixels in enumerate(tiles[start : start + slots], start):
-            corner = int(coords[row, 0]), int(coords[row, 1])
-            found[corner] = hashlib.blake2b(pixels.tobytes(), digest_size=16).digest(), flags[row]
-            if seen is not None:
-                seen(corner)
+    for row, pixels in enumerate(_pixels(group, coords)):
+        corner = int(coords[row, 0]), int(coords[row, 1])
+        found[corner] = hashlib.blake2b(pixels, digest_size=16).digest(), flags[row]
+        if seen is not None:
+            seen(corner)
+    if "pyramid" in group:
+        levels = sorted(name for name, _ in group["pyramid"].arrays())
+        for name in levels[1:]:
+            pixels = group["pyramid"][name][:].tobytes()
+            found[BESIDE, int(name)] = hashlib.blake2b(pixels, digest_size=16).digest(), 0
     return found
+
+
+def _pixels(group: Any, coords: Any) -> Iterator[bytes]:
+    """Of each tile, in the array and in the image, as far as there are these."""
+    tiles, image = group.get("tiles"), group.get("pyramid/0")
+    slots = 1 if tiles is None else (tiles.shards or tiles.chunks)[0]
+    tiling = group.attrs["wsi_norm"]["tiling"]
+    edge, scale = tiling["tile_size_px"], tiling["downsample"]
+    for start in range(0, len(coords), slots):
+        shard = coords[start : start + slots]
+        there = [b""] * len(shard) if tiles is None else tiles[start : start + slots]
+        for (x, y), tile in zip((shard / scale).round().astype(int), there, strict=True):
+            part = b"" if image is None else image[:, y : y + edge, x : x + edge].tobytes()
+            yield bytes(tile) + part
 
 
 def held(output: Path, truth: Mapping[str, Tiles], *, whole: bool) -> Outcome:
@@ -190,5 +213,6 @@ def written(output: Path) -> dict[str, int]:
 
 
 def shards_in(output: Path) -> int:
-    """Shards that stand in a folder's stores."""
-    return sum(1 for _ in output.glob("*.zarr/tiles/c/*/0/0/0"))
+    """Shards that stand in a folder's stores, of tiles or else of pyramids."""
+    tiles = sum(1 for _ in output.glob("*.zarr/tiles/c/*/0/0/0"))
+    return tiles or sum(1 for _ in output.glob("*.zarr/seals/c/*/0"))

@@ -200,3 +200,13 @@ def test_reader_versions(slide_path: Path) -> None:
         assert slide.reader_version == version("tiffslide")
     with open_slide(slide_path, "direct") as slide:
         assert slide.reader_version == f"simplejpeg {version('simplejpeg')}"
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_what_a_fork_copied_is_not_closed_with_the_copy(slide_path: Path, reader: str) -> None:
+    slide = open_slide(slide_path, reader)
+    level, opened = slide.levels[0], slide._reader
+    slide._process += 1  # opened by the process that this one were a fork of
+    del slide
+    assert opened.read(level, 0, 0, 8, 8).shape == (8, 8, 3)
+    opened.close()

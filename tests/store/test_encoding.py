@@ -21,6 +21,7 @@ from wsi_norm.store.encoding import (
     encode_flags,
     encode_tiles,
     is_whole,
+    read_tiles,
 )
 
 every_codec = pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS.keys())
@@ -215,3 +216,44 @@ def test_every_chunk_ends_in_its_checksum(codec: Codec) -> None:
         for _ in range(8):
             register = register >> 1 ^ (0x82F63B78 if register & 1 else 0)
     assert checksum == (register ^ 0xFFFFFFFF).to_bytes(4, "little")
+
+
+# --- tiles are read without zarr-python
+
+
+def read(file: Path, which: list[int], size: int, slots: int, codec: Codec) -> np.ndarray:
+    out = np.empty((len(which), size, size, 3), np.uint8)
+    read_tiles(file, which, list(out), slots, codec)
+    return out
+
+
+@every_codec
+def test_tiles_are_read_as_zarr_reads_them(tmp_path: Path, codec: Codec) -> None:
+    tiles = make_tiles(5, 16)
+    file = one_shard(tmp_path, tiles, 8, codec)
+    plain = zarr.open_group(tmp_path, mode="r")["tiles"]
+    which = [4, 0, 2, 2]
+    np.testing.assert_array_equal(read(file, which, 16, 8, codec), plain[:][which])
+    with pytest.raises(ValueError, match="lacks a tile"):
+        read(file, [5], 16, 8, codec)
+    with pytest.raises((ValueError, RuntimeError)):  # what was written are tiles of another size
+        read(file, [0], 8, 8, codec)
+    with pytest.raises((ValueError, RuntimeError)):
+        read(file, [0], 32, 8, codec)
+    with pytest.raises(FileNotFoundError):
+        read(tmp_path / "gone", [0], 16, 8, codec)
+
+
+@every_codec
+def test_no_flipped_byte_and_no_cut_file_is_read(tmp_path: Path, codec: Codec) -> None:
+    tiles = make_tiles(2, 16)
+    file = one_shard(tmp_path, tiles, 2, codec)
+    data = file.read_bytes()
+    for at in (*range(0, len(data), 97), *range(len(data) - 40, len(data))):
+        file.write_bytes(data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1 :])
+        with pytest.raises((ValueError, RuntimeError)):
+            read(file, [0, 1], 16, 2, codec)
+    for length in (0, 1, 35, 36, len(data) // 2, len(data) - 1):
+        file.write_bytes(data[:length])
+        with pytest.raises((ValueError, RuntimeError)):
+            read(file, [0, 1], 16, 2, codec)

@@ -23,7 +23,7 @@ from wsi_norm.store import (
     encoding,
     tiles_per_shard,
 )
-from wsi_norm.store.objects import Objects
+from wsi_norm.store.shards import Shards
 
 SIZE, PER_SHARD = TILE_SIZE, 4
 MASK_DOWNSAMPLE = (16.0, 15.0)
@@ -608,6 +608,7 @@ def test_a_bug_is_no_damage(
 
     with monkeypatch.context() as patch:
         patch.setattr(zarr.Array, "__getitem__", wrong)
+        patch.setattr(encoding, "read_tiles", wrong)
         for use in (
             store.damage,
             store.count,
@@ -616,7 +617,7 @@ def test_a_bug_is_no_damage(
         ):
             with pytest.raises(bug, match="a bug"):
                 use()
-    monkeypatch.setattr(Objects, "end", wrong)
+    monkeypatch.setattr(Shards, "digests", wrong)
     with pytest.raises(bug, match="a bug"):
         store.damage()
 
@@ -839,3 +840,27 @@ def test_flags_have_the_bits_of_the_contract() -> None:
         (16, "left_out", "partly left out of the file"),
     ]
     assert TileFlag(5) == TileFlag.UNREADABLE | TileFlag.EDGE
+
+
+def test_rows_in_any_order(tmp_path: Path) -> None:
+    store = finished(tmp_path / "case.zarr")
+    rows = [9, 0, 5, 5, 1]
+    plain = zarr.open_group(store.path, mode="r")["tiles"]
+    np.testing.assert_array_equal(store.read(rows), np.stack([plain[row] for row in rows]))
+    assert store.read([]).shape == (0, SIZE, SIZE, 3)
+    for beyond in ([10], [-1], [0, 99]):
+        with pytest.raises(IndexError):
+            store.read(beyond)
+
+
+def test_tiles_that_are_not_there_are_white_only_while_a_store_is_unfinished(
+    tmp_path: Path,
+) -> None:
+    store = finished(tmp_path / "case.zarr")
+    tile_object(store.path, 1).unlink()
+    with pytest.raises(StoreError, match=r"tiles: shard 1 \(tiles 4-7\): missing"):
+        store[4]
+    part = make_store(tmp_path / "part.zarr", 10)
+    part.write_shard(0, *content(part, 0, 0))
+    assert (part[4] == 255).all()
+    assert not (part[3] == 255).all()

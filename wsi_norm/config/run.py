@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from wsi_norm.choices import (
     CHECKPOINTS,
     CODECS,
+    HOMES,
     LOSSY,
     NORMALIZERS,
     READERS,
@@ -19,6 +20,7 @@ from wsi_norm.choices import (
     Background,
     ColourCheck,
     IccChoice,
+    Layout,
     StatisticsMode,
 )
 from wsi_norm.config.fields import Chosen, Device, Option
@@ -125,6 +127,9 @@ class RunConfig(Group):
     min_tissue: Annotated[float, Option(("--tissue-threshold",), "SHARE")] = Field(
         default=0.1, ge=0, le=1, description="tissue share that a tile needs"
     )
+    whole_slide: bool = Field(
+        default=False, description="keep every tile, glass too; tissue alone is measured"
+    )
     segmenter: Annotated[str, Chosen(SEGMENTERS)] = Field(
         default="otsu", description="tissue detection"
     )
@@ -137,6 +142,10 @@ class RunConfig(Group):
     )
 
     # output
+    layout: Layout = Field(
+        default="tiles",
+        description="an array of tiles, an OME-Zarr pyramid, both, or a plan without pixels",
+    )
     codec: Annotated[str, Chosen(CODECS)] = Field(
         default="zstd", description="compression of tiles; jpeg is lossy"
     )
@@ -213,6 +222,20 @@ class RunConfig(Group):
             raise ValueError(
                 f"overlap {self.overlap} must be less than tile_size {self.tile_size} by "
                 f"{MIN_STEP_PX} px at least"
+            )
+        if "pyramid" in HOMES[self.layout] and self.overlap:
+            raise ValueError(
+                f"layout {self.layout}: tiles of a pyramid cannot overlap; leave overlap out, or "
+                "take layout tiles"
+            )
+        if "pyramid" in HOMES[self.layout] and self.codec in LOSSY:
+            raise ValueError(
+                f"layout {self.layout}: a pyramid is lossless; leave codec {self.codec} out, or "
+                "take layout tiles"
+            )
+        if "tiles" not in HOMES[self.layout] and self.codec != "zstd":
+            raise ValueError(
+                f"layout {self.layout} has no use for codec {self.codec}; leave it out"
             )
         if self.overwrite and self.repair:
             raise ValueError("give either overwrite or repair, not both")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wsi_norm.choices import NORMALIZERS, Background, IccChoice, StatisticsMode
+from wsi_norm.config import RunConfig, read_yaml
 from wsi_norm.errors import CheckpointError
 from wsi_norm.normalizers.base import StainNormalizer
 from wsi_norm.pixels import UInt8
@@ -42,6 +43,19 @@ class Model:
     background: Background | None = None
     icc: IccChoice = "ignore"
     sha256: str | None = None
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Model:
+        """The one that a run's settings name."""
+        return cls(
+            config.normalizer,
+            config.ckpt,
+            read_yaml(config.template) if config.template is not None else None,
+            config.target,
+            config.statistics,
+            config.background,
+            config.icc,
+        )
 
     def load(self, device: str = "auto", batch_size: int | None = None) -> StainNormalizer:
         """The normaliser at work; its files are read and digested once.

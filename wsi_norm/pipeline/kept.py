@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_norm.config import RunConfig
-from wsi_norm.errors import SlideError
 from wsi_norm.geometry import TileGrid
 from wsi_norm.normalizers.base import StainNormalizer
 from wsi_norm.normalizers.model import Model
 from wsi_norm.pipeline.job import SlideJob
+from wsi_norm.pipeline.origin import check_icc
 from wsi_norm.slide import Slide, open_slide
 from wsi_norm.store import StoreMeta, TileStore, taken_over
 
@@ -59,19 +59,9 @@ def kept_slide(job: SlideJob, meta: StoreMeta) -> Slide:
         icc=meta.icc.choice,
         apart=job.apart,
     )
-    _check_icc(job, slide, meta)
+    check_icc(slide, meta, job.store)
     _thread.slide = wanted, slide
     return slide
-
-
-def _check_icc(job: SlideJob, slide: Slide, meta: StoreMeta) -> None:
-    """SlideError if a profile that was applied is not, here and now."""
-    if meta.icc.applied and (slide.icc.status, slide.icc.sha256) != ("applied", meta.icc.sha256):
-        slide.close()
-        raise SlideError(
-            f"{job.source.path}: its ICC profile is not the one that {job.store} was planned with; "
-            "start anew with --overwrite"
-        )
 
 
 def check_owner(job: SlideJob, store: TileStore) -> None:

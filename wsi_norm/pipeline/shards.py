@@ -15,6 +15,7 @@ from wsi_norm.geometry import Tile, TileGrid
 from wsi_norm.glass import fill_mask
 from wsi_norm.lstainnorm import Statistics
 from wsi_norm.machine import peak_memory_bytes
+from wsi_norm.normalizers.base import StainNormalizer
 from wsi_norm.pipeline.job import ShardResult, SlideJob
 from wsi_norm.pipeline.kept import (
     check_files,
@@ -64,10 +65,11 @@ def process_shard(job: SlideJob, shard: int) -> ShardResult:
             raise
     with seconds.spent(Stage.COMPUTING):
         readable = np.array([error is None for error in errors])
-        done, usable = normalized(job, store.meta, pixels, readable)
+        normalizer = kept_normalizer(job.model, job.config)
+        done, usable = normalized(normalizer, store.meta, pixels, readable)
     with seconds.spent(Stage.WRITING):
         left_out = slide.metadata.left_out.get(grid.level.index)
-        store.write_shard(shard, done, _flags(grid, tiles, errors, usable, pixels, left_out))
+        store.write_shard(shard, done, flags_of(grid, tiles, errors, usable, pixels, left_out))
     failed = [index for index, error in enumerate(errors) if error is not None]
     return ShardResult(
         shard=shard,
@@ -81,13 +83,15 @@ def process_shard(job: SlideJob, shard: int) -> ShardResult:
 
 
 def normalized(
-    job: SlideJob, meta: StoreMeta, pixels: UInt8, readable: npt.NDArray[np.bool_]
+    normalizer: StainNormalizer,
+    meta: StoreMeta,
+    pixels: UInt8,
+    readable: npt.NDArray[np.bool_],
 ) -> tuple[UInt8, npt.NDArray[np.bool_]]:
     """Normalised tiles, and which had usable statistics; the others are as they were."""
     if meta.statistics is None and meta.model.statistics == "slide":
         return pixels, np.zeros(len(pixels), np.bool_)
     statistics = Statistics.from_dict(meta.statistics) if meta.statistics is not None else None
-    normalizer = kept_normalizer(job.model, job.config)
     if readable.all():
         return normalizer.normalize(pixels, statistics, meta.white)
     done, usable = pixels.copy(), np.ones(len(pixels), np.bool_)
@@ -98,7 +102,7 @@ def normalized(
     return done, usable
 
 
-def _flags(
+def flags_of(
     grid: TileGrid,
     tiles: Sequence[Tile],
     errors: Sequence[ReadError | None],
@@ -106,6 +110,7 @@ def _flags(
     pixels: UInt8,
     left_out: LeftOut | None,
 ) -> UInt8:
+    """uint8 (N,): the bits of each tile, given its pixels as they were read."""
     flags = np.zeros(len(tiles), np.uint8)
     for index, (tile, error) in enumerate(zip(tiles, errors, strict=True)):
         if error is not None:

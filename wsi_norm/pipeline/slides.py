@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 
+from wsi_norm.choices import HOMES
 from wsi_norm.errors import SlideError, StoreError, UnreadableSlideError
 from wsi_norm.geometry import TileGrid
 from wsi_norm.location import exists, free_bytes
@@ -21,6 +22,7 @@ from wsi_norm.plan import plan_grid, plan_slide, regions_sha256
 from wsi_norm.slide import Slide, SlideFiles, open_slide, slide_files
 from wsi_norm.stages import Seconds, Stage
 from wsi_norm.store import (
+    PYRAMID_RATIO,
     REMEDY,
     Codec,
     Counts,
@@ -120,7 +122,8 @@ def estimate(job: SlideJob) -> Estimate:
         plan = plan_slide(slide, job.source, job.config)
         planning = time.perf_counter() - start
         normalizer = kept_normalizer(job.model, job.config)
-        sample = spread(plan.tiles, 8)
+        worked_on = len(plan.tiles) if HOMES[job.config.layout] else 0
+        sample = spread(plan.tiles, min(8, worked_on))
         start = time.perf_counter()
         pixels, _ = read_tiles(slide, plan.grid, sample)
         normalizer.normalize(pixels, None, plan.white)
@@ -128,7 +131,7 @@ def estimate(job: SlideJob) -> Estimate:
     return Estimate(
         tiles=len(plan.tiles),
         bytes=_expected_bytes(job, len(plan.tiles)),
-        seconds=planning + per_tile * len(plan.tiles),
+        seconds=planning + per_tile * worked_on,
         warnings=plan.warnings,
         icc=_icc_meta(slide),
     )
@@ -171,7 +174,7 @@ def _to_do(job: SlideJob, slide: Slide, files: SlideFiles) -> tuple[TileStore, l
     if job.config.overwrite and differences(store.meta, wanted):
         raise taken_over(job.store)
     _check_settings(job, store.meta, wanted)
-    if store.meta.complete and store.missing_shards():
+    if store.meta.complete and not store.is_whole:
         _check_settings(job, _unfinished(store.meta), wanted)
         store.reopen()
     store.sweep()
@@ -201,15 +204,20 @@ def _repaired(
         store = _create(job, slide, files, "mend")
     _check_settings(job, store.meta, wanted)
     was_complete = store.meta.complete
-    damaged, beside = store.damaged_shards(), store.damaged_beside()
+    damaged, levels, beside = (
+        store.damaged_shards(),
+        store.damaged_levels(),
+        store.damaged_beside(),
+    )
     if beside and not store.is_sealed:
         raise StoreError(
             f"{job.store}: {beside[0]}; it has no digests to repair it by: use --overwrite"
         )
-    again = was_complete and (damaged or beside)
+    again = was_complete and (damaged or levels or beside)
     if again:
         _check_settings(job, _unfinished(store.meta), wanted)
-    store.drop(damaged)  # first: a run that is interrupted here has lost nothing that was whole
+    store.drop([*damaged, *levels])  # first: what is interrupted here lost nothing that was whole
+    store.remove_strays()
     if again:
         store.reopen()
     store.sweep()
@@ -246,7 +254,7 @@ def _create(
         )
     normalizer = kept_normalizer(job.model, job.config)
     statistics, warnings, after = None, list(plan.warnings), plan.thumbnail
-    if plan.tiles and normalizer.statistics == "slide":
+    if plan.tissue_tiles and normalizer.statistics == "slide":
         statistics, problem = measure_slide(slide, plan, normalizer)
         warnings += [problem] if problem else []
         warnings += normalizer.doubts(statistics) if statistics is not None else []
@@ -277,7 +285,10 @@ def _create(
 
 
 def _expected_bytes(job: SlideJob, tiles: int) -> int:
-    return int(tiles * 3 * job.config.tile_size**2 / _codec(job).ratio)
+    """Of pixels; a plan has none."""
+    raw = tiles * 3 * job.config.tile_size**2
+    ratios = {"tiles": _codec(job).ratio, "pyramid": PYRAMID_RATIO}
+    return int(sum(raw / ratios[home] for home in HOMES[job.config.layout]))
 
 
 def _codec(job: SlideJob) -> Codec:
@@ -293,11 +304,13 @@ def _settings(job: SlideJob, slide: Slide, files: SlideFiles, grid: TileGrid) ->
         tissue=TissueMeta(
             segmenter=job.config.segmenter,
             min_tissue=job.config.min_tissue,
+            whole_slide=job.config.whole_slide,
             regions_sha256=regions_sha256(job.source, job.config),
         ),
         model=ModelMeta(**kept_normalizer(job.model, job.config).facts()),
         codec=job.config.codec,
         lossy_quality=_codec(job).quality,
+        layout=job.config.layout,
         software=versions(SOFTWARE),
     )
 

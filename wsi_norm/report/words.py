@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from wsi_norm.choices import Layout
 from wsi_norm.report.results import RunSummary, SlideResult, Status
 from wsi_norm.store import IccMeta
 from wsi_norm.text import shown
@@ -19,6 +20,14 @@ STATUSES: Mapping[Status, tuple[str, str]] = {
     "planned": ("…", "a dry run: nothing was written"),
 }
 """A sign and a meaning of each status; the worst first."""
+
+LAYOUTS: dict[Layout, str] = {
+    "tiles": "an array of tiles",
+    "pyramid": "an OME-Zarr image (pyramid)",
+    "both": "an array of tiles, and an OME-Zarr image (pyramid)",
+    "plan": "a plan without pixels",
+}
+"""What a store holds of them."""
 
 MPP_SOURCES = {
     "slide": "slide",

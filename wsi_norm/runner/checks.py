@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from wsi_norm.config import RunConfig, read_yaml
+from wsi_norm.config import RunConfig
 from wsi_norm.errors import ConfigError
 from wsi_norm.location import check_writable
 from wsi_norm.lstainnorm.checkpoint import DEFAULT
@@ -17,16 +17,7 @@ from wsi_norm.tissue import read_geojson
 
 def checked_model(config: RunConfig) -> tuple[Model, dict[str, Any]]:
     """The normaliser by name, and what the report says of it; loaded once here, to be sure."""
-    template = read_yaml(config.template) if config.template is not None else None
-    model = Model(
-        config.normalizer,
-        config.ckpt,
-        template,
-        config.target,
-        config.statistics,
-        config.background,
-        config.icc,
-    )
+    model = Model.of(config)
     loaded = model.load("cpu")
     if config.roi is not None:
         read_geojson(config.roi)

@@ -55,16 +55,32 @@ class SlideFiles:
     @property
     def sha256(self) -> str | None:
         """Digest of their names, sizes and samples; None of a URL."""
-        if not self.files:
-            return None
-        said = [f"{file.path.name} {file.stamp[0]} {file.sha256}\n" for file in self.files]
-        return hashlib.sha256("".join(said).encode(errors="surrogateescape")).hexdigest()
+        return _digest(self.files, [file.path.name for file in self.files])
+
+    def sha256_as(self, name: str) -> str | None:
+        """The digest that one file would have under another name."""
+        return _digest(self.files, [name]) if len(self.files) == 1 else self.sha256
 
     def check(self, slide: Location) -> None:
-        """SlideError if one of them is another by now; one that is gone is for the reader.
+        """SlideError if one of them is another by now; see `changed`."""
+        if (file := self.changed()) is not None:
+            which = "" if str(file) == str(slide) else f" ({file.name})"
+            raise SlideError(
+                f"{slide}: changed during the run{which}; its tiles so far are of the slide as "
+                "it was. Let it be as it was and run the same command again, or run it with "
+                "--overwrite"
+            )
+
+    def changed(self) -> Path | None:
+        """The first file that is another by now; None: none is. One that is gone is for the reader.
 
         A file whose size is the same and whose stamp is not is sampled again: one that was only
         touched, or copied over by itself, is no other.
+
+        Raises
+        ------
+        SlideError
+            A file cannot be read any more.
         """
         for file in self.files:
             try:
@@ -80,12 +96,8 @@ class SlideFiles:
                     "again when it can"
                 ) from error
             if not same:
-                which = "" if str(file.path) == str(slide) else f" ({file.path.name})"
-                raise SlideError(
-                    f"{slide}: changed during the run{which}; its tiles so far are of the slide as "
-                    "it was. Let it be as it was and run the same command again, or run it with "
-                    "--overwrite"
-                )
+                return file.path
+        return None
 
 
 def slide_files(slide: Location) -> SlideFiles:
@@ -97,6 +109,15 @@ def slide_files(slide: Location) -> SlideFiles:
         stamp = _stamp(path)
         seen.append(SlideFile(path, stamp, blocks, _samples(path, stamp, blocks)))
     return SlideFiles(tuple(seen))
+
+
+def _digest(files: Sequence[SlideFile], names: Sequence[str]) -> str | None:
+    if not files:
+        return None
+    said = [
+        f"{name} {file.stamp[0]} {file.sha256}\n" for name, file in zip(names, files, strict=True)
+    ]
+    return hashlib.sha256("".join(said).encode(errors="surrogateescape")).hexdigest()
 
 
 def _files_of(slide: Path) -> Sequence[Path]:

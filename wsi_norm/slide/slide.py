@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -21,6 +22,9 @@ from wsi_norm.slide.icc import Icc
 from wsi_norm.slide.mpp import MppSource
 from wsi_norm.slide.overview import WHITE, Overview, painted
 from wsi_norm.slide.readers.base import Metadata, Reader, Refused
+
+_inherited: list[Reader] = []
+"""Readers that a fork copied: closing one would move the file's position in the parent, too."""
 
 
 def fingerprint(path: Location) -> str:
@@ -60,6 +64,7 @@ class Slide:
     _open: Callable[[str], Reader] = field(repr=False)
     _closed: bool = field(default=False, repr=False)
     _lost: bool = field(default=False, repr=False)
+    _process: int = field(default_factory=os.getpid, repr=False)
 
     @property
     def metadata(self) -> Metadata:
@@ -164,8 +169,12 @@ class Slide:
         self.close()
 
     def __del__(self, at_exit: Callable[[], bool] = sys.is_finalizing) -> None:
-        if not at_exit():  # then the modules that would close it are gone, and the file is closed
+        if at_exit():  # then the modules that would close it are gone, and the file is closed
+            return
+        if self._process == os.getpid():
             self.close()  # a worker's thread has ended: what it kept open is closed with it
+        else:
+            _inherited.append(self._reader)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Slide holds an open file and does not pickle; send its path")

@@ -2,6 +2,7 @@
 
     arrays     of each array, whatever is written once: its metadata, and its data unless in shards
     identity   of what a store says of itself when it is made, the arrays' digests included
+    seal       of the identity, a number, flags (or all shards), and the checksums of chunks
     shard      of the identity, the shard's number, its flags, and the checksums of its tiles
     content    of what a finished store says of itself, and of all shards' digests
 
@@ -16,6 +17,9 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+BYTES = 32
+"""Of a digest."""
 
 WRITTEN_LATER = ("identity_sha256", "counts", "complete", "content_sha256")
 """What of the attribute is not known when a store is made."""
@@ -35,6 +39,16 @@ def of_identity(attribute: Mapping[str, Any]) -> str:
 def of_shard(identity: str, shard: int, flags: bytes, checksums: bytes, index: bytes) -> bytes:
     """Of a shard: its object of `flags`, the checksums of its chunks, and where they lie."""
     return _sha256([identity.encode(), b"%d" % shard, flags, checksums, index])
+
+
+def of_seal(identity: str, number: int, bound: bytes, entries: bytes) -> bytes:
+    """Of a seal of the pyramid, and what it is bound to: flags, or the shards above its chunks."""
+    return _sha256([identity.encode(), b"%d" % number, bound, entries])
+
+
+def of_parts(parts: Iterable[bytes]) -> bytes:
+    """Of what something is made of, in its order."""
+    return _sha256(parts)
 
 
 def of_content(attribute: Mapping[str, Any], shards: Iterable[bytes]) -> str:

@@ -14,8 +14,8 @@ by force: after a loss of power, `is_whole` finds what did not get there.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,14 +27,15 @@ import numpy.typing as npt
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
+from wsi_norm import location
 from wsi_norm.choices import CODECS
-from wsi_norm.location import read_tail
+from wsi_norm.store import digests
 from wsi_norm.store.jpeg import JpegCodec, decode_pixels
 from wsi_norm.store.metadata import DIMENSIONS, TileFlag
 
 UInt8 = npt.NDArray[np.uint8]
 
-CHECKSUM_BYTES, DIGEST_BYTES = 4, 32
+CHECKSUM_BYTES = 4
 
 _ABSENT = 2**64 - 1
 
@@ -51,20 +52,20 @@ class Codec:
         The function that does it: a uint8 array to bytes, which depend on nothing but the array.
     ratio
         How much smaller normalised tiles get, measured on real ones; for estimates only.
+    decode_into
+        The way back: (bytes, flat uint8 array) -> what it filled of the array.
     serializer
         zarr's codec from a chunk to bytes; "auto": its bytes as they are.
     quality
         Of a lossy one, 1 to 100; None: what comes back is what was stored.
-    decode
-        Of a lossy one: bytes to the uint8 array that comes back.
     """
 
     steps: tuple[Any, ...]
     encode: Callable[[UInt8], Any]
     ratio: float
+    decode_into: Callable[[bytes, UInt8], Any] = field(kw_only=True)
     serializer: Any = "auto"
     quality: int | None = None
-    decode: Callable[[Any], UInt8] | None = None
 
     @property
     def compressors(self) -> list[Any]:
@@ -73,10 +74,28 @@ class Codec:
 
     def seen(self, pixels: UInt8) -> UInt8:
         """A tile uint8 (T, T, 3) as it comes back."""
-        return pixels if self.decode is None else self.decode(self.encode(pixels))
+        if self.quality is None:
+            return pixels
+        out = np.empty(pixels.size, np.uint8)
+        return np.asarray(self.decode_into(self.encode(pixels), out)).reshape(pixels.shape)
 
 
-ZSTD = Codec((ZstdCodec(level=1),), partial(imagecodecs.zstd_encode, level=1), 2.3)
+def _by_zstd(data: bytes, out: UInt8) -> Any:
+    return imagecodecs.zstd_decode(data, out=out.data)
+
+
+def _by_blosc(data: bytes, out: UInt8) -> Any:
+    return imagecodecs.blosc_decode(data, numthreads=1, out=out.data)
+
+
+def _by_copying(data: bytes, out: UInt8) -> UInt8:
+    out[:] = np.frombuffer(data, np.uint8)
+    return out
+
+
+ZSTD = Codec(
+    (ZstdCodec(level=1),), partial(imagecodecs.zstd_encode, level=1), 2.3, decode_into=_by_zstd
+)
 
 BLOSC = Codec(
     (BloscCodec(cname="lz4", clevel=5, shuffle="noshuffle"),),
@@ -89,16 +108,32 @@ BLOSC = Codec(
         numthreads=1,
     ),
     2.1,
+    decode_into=_by_blosc,
 )
 
-NONE = Codec((), lambda data: data.reshape(-1), 1.0)
+PYRAMID_RATIO = 1.7
+"""How much smaller tiles get in a pyramid, with all its levels; for estimates only."""
+
+NONE = Codec((), lambda data: data.reshape(-1), 1.0, decode_into=_by_copying)
 
 
 def jpeg(quality: int = 90) -> Codec:
     """Lossy: a JPEG file a tile, colours at full resolution."""
     serializer = JpegCodec(level=quality)
     ratio = float(np.interp(quality, [*JPEG_RATIOS], [*JPEG_RATIOS.values()]))
-    return Codec((), serializer.encode_pixels, ratio, serializer, quality, decode_pixels)
+    return Codec(
+        (),
+        serializer.encode_pixels,
+        ratio,
+        decode_into=_by_jpeg,
+        serializer=serializer,
+        quality=quality,
+    )
+
+
+def _by_jpeg(data: bytes, out: UInt8) -> UInt8:
+    out[:] = decode_pixels(data).reshape(-1)
+    return out
 
 
 JPEG_RATIOS = {1: 60.0, 75: 11.0, 90: 6.4, 95: 4.3, 100: 2.0}
@@ -114,21 +149,22 @@ def codec_of(name: str, quality: int | None = None) -> Codec:
 
 
 def create_arrays(
-    group: zarr.Group, number: int, tile_size_px: int, tiles_per_shard: int, codec: Codec
+    group: zarr.Group, number: int, tile_size_px: int, tiles_per_shard: int, codec: Codec | None
 ) -> None:
-    """`tiles` (one chunk a tile, sharded) and `flags`, one object of each per shard."""
+    """`tiles` (a chunk a tile, sharded; no array if `codec` is None) and `flags`, by shards."""
     tile = (tile_size_px, tile_size_px, 3)
-    group.create_array(
-        "tiles",
-        shape=(number, *tile),
-        chunks=(1, *tile),
-        shards=(tiles_per_shard, *tile),
-        dtype=np.uint8,
-        fill_value=255,
-        serializer=codec.serializer,
-        compressors=codec.compressors,
-        dimension_names=DIMENSIONS["tiles"],
-    )
+    if codec is not None:
+        group.create_array(
+            "tiles",
+            shape=(number, *tile),
+            chunks=(1, *tile),
+            shards=(tiles_per_shard, *tile),
+            dtype=np.uint8,
+            fill_value=255,
+            serializer=codec.serializer,
+            compressors=codec.compressors,
+            dimension_names=DIMENSIONS["tiles"],
+        )
     group.create_array(
         "flags",
         shape=(number,),
@@ -172,6 +208,40 @@ def encode_flags(flags: UInt8, slots: int) -> tuple[Any, bytes]:
     return _encode(padded, ZSTD)
 
 
+def read_tiles(
+    file: Path, which: Sequence[int], out: Sequence[UInt8], slots: int, codec: Codec
+) -> None:
+    """Tiles of a shard, by their slots, each into its array of `out`: no more is read.
+
+    A quarter of the time that zarr-python takes for a tile, and no thread of its is needed.
+
+    Raises
+    ------
+    OSError
+        There is no such shard, or it cannot be read.
+    ValueError, RuntimeError
+        Its index or one of the tiles is not as it was written.
+    """
+    length = 16 * slots + CHECKSUM_BYTES
+
+    def chunks(size: int, tail: bytes) -> list[tuple[int, int]]:
+        index = tail[:-CHECKSUM_BYTES]
+        if len(tail) != length or _checksum(index) != tail[-CHECKSUM_BYTES:]:
+            raise ValueError("the index of a shard is cut or damaged")
+        found = np.frombuffer(index, "<u8").reshape(slots, 2)[list(which)]
+        if (found > size).any():
+            raise ValueError("a shard lacks a tile")
+        return [(offset, nbytes) for offset, nbytes in found.tolist()]
+
+    pieces = location.read_parts(file, length, chunks)
+    for tile, piece in zip(out, pieces, strict=True):
+        chunk = piece[:-CHECKSUM_BYTES]
+        if _checksum(chunk) != piece[-CHECKSUM_BYTES:]:
+            raise ValueError("the checksum is not that of the tile")
+        if len(codec.decode_into(chunk, tile.reshape(-1))) != tile.size:
+            raise ValueError("a tile is cut")
+
+
 @dataclass(frozen=True)
 class End:
     """What stands behind the chunks of a shard.
@@ -199,10 +269,10 @@ def read_end(file: Path, tiles: int, slots: int, sealed: bool = False) -> End | 
     is right is not asked.
     """
     seal = CHECKSUM_BYTES * slots if sealed else 0
-    digest = DIGEST_BYTES if sealed else 0
+    digest = digests.BYTES if sealed else 0
     length = seal + digest + 16 * slots + 4
     try:
-        size, tail = read_tail(file, length)
+        size, tail = location.read_tail(file, length)
     except OSError:
         return None
     index = tail[seal + digest : -4]
@@ -230,6 +300,14 @@ def other_chunks(data: bytes, end: End) -> list[int]:
         if stored != sealed or _checksum(chunk) != sealed:
             found.append(slot)
     return found
+
+
+def decode(data: bytes) -> bytes:
+    """A chunk of `ZSTD`; ValueError or RuntimeError if it is not what was written."""
+    chunk = data[:-CHECKSUM_BYTES]
+    if _checksum(chunk) != data[-CHECKSUM_BYTES:]:
+        raise ValueError("its checksum is another's")
+    return bytes(imagecodecs.zstd_decode(chunk))
 
 
 def _encode(data: UInt8, codec: Codec) -> tuple[Any, bytes]:

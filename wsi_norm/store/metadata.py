@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from wsi_norm.choices import Background, IccChoice, StatisticsMode
+from wsi_norm.choices import Background, IccChoice, Layout, StatisticsMode
 from wsi_norm.config import compare
 from wsi_norm.geometry import Level, TileGrid
 
@@ -53,6 +53,7 @@ class TileFlag(IntFlag):
 
 DIMENSIONS = {
     "tiles": ("tile", "y", "x", "channel"),
+    "seals": ("seal", "byte"),
     "flags": ("tile",),
     "coords": ("tile", "xy"),
     "tissue_fraction": ("tile",),
@@ -143,10 +144,14 @@ class TilingMeta(_Frozen):
 
 
 class TissueMeta(_Frozen):
-    """How tissue is found; `regions_sha256` is that of the GeoJSON and mask files."""
+    """How tissue is found; `regions_sha256` is that of the GeoJSON and mask files.
+
+    With `whole_slide` the store has every tile of the grid; else those with `min_tissue`.
+    """
 
     segmenter: str
     min_tissue: float
+    whole_slide: bool = False
     regions_sha256: str | None
 
 
@@ -176,6 +181,7 @@ class Settings(_Frozen):
     model: ModelMeta
     codec: str
     lossy_quality: int | None = None
+    layout: Layout = "tiles"
     software: dict[str, str]
 
 

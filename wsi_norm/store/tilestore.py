@@ -1,17 +1,17 @@
 """TileStore: the normalised tiles of one slide as a Zarr v3 group.
 
-One task writes one whole shard: first its piece of `flags`, then its object of `tiles`, whose
-existence is the commit record. Each shard is bound to its store by a digest (`store.digests`), and
-whoever writes one looks first whether the store is still the one that was opened. Nothing is synced
-to disk by force: after a loss of power, `verify` or the next run, which check every shard's end,
-find what did not get there.
+One task writes one whole shard: first its piece of `flags`, then its tiles in each home that the
+layout gives them (`store.homes`), whose records say that they are there. Each shard is bound to its
+store by a digest (`store.digests`), and whoever writes one looks first whether the store is still
+the one that was opened. Nothing is synced to disk by force: after a loss of power, `verify` or the
+next run, which check the records of every shard, find what did not get there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import operator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -23,10 +23,12 @@ from zarr.errors import BaseZarrError
 
 from wsi_norm import location
 from wsi_norm.errors import StoreError
-from wsi_norm.store import digests, encoding
-from wsi_norm.store.encoding import UInt8
-from wsi_norm.store.metadata import DIMENSIONS, Counts, StoreMeta, TileFlag
-from wsi_norm.store.objects import ATTRIBUTE, ROOT, SINGLE_CHUNK, Objects, attribute
+from wsi_norm.store import digests
+from wsi_norm.store.draft import mend, write_draft
+from wsi_norm.store.encoding import Codec, UInt8, codec_of
+from wsi_norm.store.metadata import Counts, StoreMeta, TileFlag
+from wsi_norm.store.objects import ATTRIBUTE, REMEDY, ROOT, SINGLE_CHUNK, Objects, attribute
+from wsi_norm.store.shards import Shards
 
 SHARD_BYTES = 16 << 20
 
@@ -40,8 +42,6 @@ _OPEN_ERRORS = (
     BaseZarrError,
 )
 """What zarr raises where metadata are damaged: it looks at them as it uses them."""
-
-REMEDY = "run the same command again with --repair"
 
 OTHER_ATTRIBUTE = "settings or numbers are not those that the store was made with"
 
@@ -75,8 +75,10 @@ class TileStore:
         self.path = path
         self.meta = meta
         self._group = group
-        self._arrays = {name: _open_array(path, group, name) for name in DIMENSIONS}
-        self._objects = Objects(path, len(self), meta.tiling.tiles_per_shard, meta.identity_sha256)
+        names = Objects(path, meta, 0).arrays
+        self._arrays = {name: _open_array(path, group, name) for name in names}
+        self._objects = Objects(path, meta, len(self))
+        self._shards = Shards(self._objects)
         self.identity = digests.of_identity(dict(group.attrs[ATTRIBUTE]))  # type: ignore[arg-type]
         self._stamp: location.Stamp | None = None
 
@@ -114,31 +116,19 @@ class TileStore:
                 f"{path}: not a store of wsi-norm, so it is not replaced; move it away"
             )
         draft = location.draft_of(path)
-        mask_scale = {"downsample": list(mask_downsample)}
-        size = meta.slide.width_px, meta.slide.height_px
-        thumbnail_scale = {
-            "downsample": [size[0] / thumbnail.shape[1], size[1] / thumbnail.shape[0]]
-        }
         try:
-            group = zarr.create_group(draft)
-            encoding.create_arrays(
-                group,
-                len(coords),
-                meta.tiling.tile_size_px,
-                meta.tiling.tiles_per_shard,
-                encoding.codec_of(meta.codec, meta.lossy_quality),
+            write_draft(
+                draft,
+                meta,
+                coords=coords,
+                tissue_fraction=tissue_fraction,
+                tissue_mask=tissue_mask,
+                mask_downsample=mask_downsample,
+                thumbnail=thumbnail,
+                thumbnail_normalized=thumbnail_normalized,
             )
-            _save(group, "coords", coords)
-            _save(group, "tissue_fraction", tissue_fraction)
-            _save(group, "tissue_mask", tissue_mask, mask_scale)
-            for name, image in (
-                ("thumbnail", thumbnail),
-                ("thumbnail_normalized", thumbnail_normalized),
-            ):
-                _save(group, name, image, thumbnail_scale)
-            group.attrs[ATTRIBUTE] = _identified(meta, Objects(draft, 0, 1))
             if existing == "mend" and location.exists(path):
-                _mend(path, draft, meta.tiling.tiles_per_shard, len(coords))
+                mend(path, draft, meta, len(coords))
             else:
                 location.publish(draft, path, replace=existing == "replace")
             location.sweep_drafts(path)
@@ -191,7 +181,7 @@ class TileStore:
     @staticmethod
     def made_ns(path: Path) -> int | None:
         """When a store was made, by the clock of its disk; None: there is none."""
-        stamp = location.stamp(path / "tiles" / ROOT)
+        stamp = location.stamp(path / "coords" / ROOT)
         return None if stamp is None else stamp[1]
 
     def _check_owner(self) -> None:
@@ -214,20 +204,50 @@ class TileStore:
         """What was written with the store and is gone: zarr would read it as zeros."""
         missing = [f"{name}: missing" for name in self._objects.lost()]
         misfits = [
-            f"{name}: another length than tiles"
-            for name in ("coords", "flags", "tissue_fraction")
-            if self._arrays[name].shape[0] != len(self)
+            f"{name}: another length than coords"
+            for name in ("tiles", "flags", "tissue_fraction")
+            if name in self._arrays and self._arrays[name].shape[0] != len(self)
         ]
         return missing + misfits
 
     def __len__(self) -> int:
-        return int(self._arrays["tiles"].shape[0])
+        return int(self._arrays["coords"].shape[0])
 
     def __getitem__(self, index: int | slice) -> UInt8:
-        """uint8 (T, T, 3) of one tile, or (n, T, T, 3) of a slice; StoreError if damaged."""
-        if isinstance(index, int) and not -len(self) <= index < len(self):
+        """uint8 (T, T, 3) of one tile, or (n, T, T, 3) of a slice; see `read`."""
+        if isinstance(index, slice):
+            return self.read(range(*index.indices(len(self))))
+        if not -len(self) <= index < len(self):
             raise IndexError(f"tile {index} of {len(self)}")
-        return self._read("tiles", index)
+        tile: UInt8 = self.read([operator.index(index) % len(self)])[0]
+        return tile
+
+    def read(self, rows: Sequence[int]) -> UInt8:
+        """uint8 (n, T, T, 3): tiles in any order; no more than these is read.
+
+        Tiles of a shard that is still to be written are white.
+
+        Raises
+        ------
+        StoreError
+            A tile is damaged, a shard of a complete store is gone, or the store is a plan.
+        """
+        if not self._shards.homes:
+            raise StoreError(
+                f"{self.path}: a plan, which holds no pixels; read it with "
+                "TileDataset(stores, slides=...), or run its slide with --layout tiles"
+            )
+        if len(rows) and not 0 <= min(rows) <= max(rows) < len(self):
+            raise IndexError(f"tiles {min(rows)} to {max(rows)} of {len(self)}")
+        edge = self.meta.tiling.tile_size_px
+        tiles = np.empty((len(rows), edge, edge, 3), np.uint8)
+        places: dict[int, list[int]] = {}
+        for place, row in enumerate(rows):
+            places.setdefault(row // self._objects.slots, []).append(place)
+        for shard, mine in places.items():
+            slots = [rows[place] % self._objects.slots for place in mine]
+            self._read_tiles(shard, slots, [tiles[place] for place in mine])
+        return tiles
 
     def __iter__(self) -> Iterator[UInt8]:
         """Every tile, a shard at a time from the disk."""
@@ -281,16 +301,17 @@ class TileStore:
         StoreError
             It cannot be written, or the store is another one by now.
         """
-        rows, slots = self.rows(shard), self.meta.tiling.tiles_per_shard
+        rows, edge = self.rows(shard), self.meta.tiling.tile_size_px
         number = rows.stop - rows.start
-        if tiles.shape != (number, *self._arrays["tiles"].shape[1:]) or flags.shape != (number,):
+        if tiles.shape != (number, edge, edge, 3) or flags.shape != (number,):
             raise ValueError(
                 f"shard {shard} holds rows {rows}, not tiles of shape {tiles.shape} with flags of "
                 f"shape {flags.shape}"
             )
         for attempt in range(TRIES):
             try:
-                self._write_shard(shard, tiles, b"".join(encoding.encode_flags(flags, slots)))
+                self._check_owner()
+                self._shards.write(shard, tiles, flags, self._check_owner)
             except OSError as error:
                 if isinstance(error, FileNotFoundError) and attempt < TRIES - 1:
                     continue  # a run beside this one took the unfinished file for litter
@@ -298,26 +319,13 @@ class TileStore:
             else:
                 return
 
-    def _write_shard(self, shard: int, tiles: UInt8, flags: bytes) -> None:
-        flags_file, tiles_file = self._objects.at("flags", shard), self._objects.at("tiles", shard)
-        self._check_owner()
-        if not self.has_shard(shard) or location.read_bytes(flags_file) != flags:
-            location.remove(tiles_file)  # old tiles never stand beside new flags
-        location.write_whole(flags_file, [flags], self._check_owner)
-        identity, seal = self._objects.identity, None
-        if identity is not None:
-            seal = partial(digests.of_shard, identity, shard, flags)
-        slots = self.meta.tiling.tiles_per_shard
-        pieces = encoding.encode_tiles(tiles, slots, self.codec, seal)
-        location.write_whole(tiles_file, pieces, self._check_owner)
-
     def has_shard(self, shard: int) -> bool:
-        """Whether a shard is there, whole and in its place, as far as its end says."""
-        return self._objects.has_shard(shard)
+        """Whether a shard is there, whole and in its place, as far as its records say."""
+        return self._shards.has(shard)
 
     def missing_shards(self, unreadable_too: bool = False) -> list[int]:
         """Shards still to be written, and those with unreadable tiles, which may now be read."""
-        missing = set(self._objects.missing_shards())
+        missing = set(self._shards.missing())
         if unreadable_too:
             try:
                 rows = np.flatnonzero(self.flags & TileFlag.UNREADABLE)
@@ -338,35 +346,53 @@ class TileStore:
         return {"tiles": len(self), **per_flag}
 
     def finish(self) -> StoreMeta:
-        """Check that every shard is in, count the flags and mark the store complete.
+        """Check that every shard is in, make what is made of all, and mark the store complete.
+
+        That is: the levels of its pyramid, and the numbers of flags.
 
         Raises
         ------
         StoreError
             A shard is missing or damaged.
         """
-        ends = {shard: self._objects.end(shard) for shard in range(self.shards)}
-        missing = [shard for shard, end in ends.items() if end is None]
-        if missing:
+        if missing := self._shards.missing():
             raise StoreError(f"{self.path}: shards {missing} are missing; run the command again")
+        try:
+            self._shards.complete(self._check_owner)
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot write the pyramid: {error}") from error
+        if (found := self._shards.of_whole()) is None:
+            raise StoreError(f"{self.path}: lost a part meanwhile; run the command again")
         self.sweep()
         self._check_owner()
         finished = self.meta.model_copy(update={"counts": self.count(), "complete": True})
         if self._objects.identity is not None:
-            content = digests.of_content(
-                finished.model_dump(mode="json"), [end.digest for end in ends.values() if end]
-            )
+            content = digests.of_content(finished.model_dump(mode="json"), found)
             finished = finished.model_copy(update={"content_sha256": content})
         self._set_meta(finished)
         return self.meta
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is missing of shards and what is made of them, as far as records say."""
+        return self._shards.of_whole() is not None
+
     def drop(self, shards: Iterable[int]) -> None:
-        """Remove shards that are damaged, so that they count as missing."""
+        """Remove shards, or parts of levels, that are damaged, so that they count as missing."""
         try:
             for shard in shards:
-                location.remove(self._objects.at("tiles", shard))
+                self._shards.drop(shard)
         except OSError as error:
             raise StoreError(f"{self.path}: cannot remove a damaged shard: {error}") from error
+
+    def remove_strays(self) -> None:
+        """Remove chunks of the pyramid that are none of it."""
+        try:
+            self._check_owner()
+            for place in self._shards.strays():
+                location.remove(place)
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot remove a foreign chunk: {error}") from error
 
     def reopen(self) -> None:
         """Take back `finish`: shards of it are missing and will be written again."""
@@ -384,7 +410,7 @@ class TileStore:
             f"{_shard(shard, self.rows(shard))}: {problem}"
             for shard, problem in self.damaged_shards().items()
         ]
-        return shards + self.damaged_beside()
+        return [*shards, *self.damaged_levels().values(), *self.damaged_beside()]
 
     def damaged_beside(self) -> list[str]:
         """What is damaged or missing beside the shards, a line each."""
@@ -394,28 +420,30 @@ class TileStore:
         for name in ("flags", *SINGLE_CHUNK):
             if name not in changed and (problem := self._problem(name)):
                 found.append(f"{name}: {problem}")
+        if strays := self._shards.strays():
+            names = [str(place.relative_to(self.path)) for place in strays]
+            found.append(f"pyramid: objects that are none of it: {', '.join(names)}")
         if not changed and (problem := self.changed_attribute()):
             found.append(problem)
         return found
 
     def damaged_shards(self) -> dict[int, str]:
         """Shards that are missing or not as they were written, and what is wrong with each."""
-        readable = "tiles" not in self.changed()
+        readable = "tiles" in self._arrays and "tiles" not in self.changed()
         found = {}
         for shard in range(self.shards):
-            end = self._objects.end(shard)
-            if end is None:
-                misplaced = self.is_sealed and self._objects.is_elsewhere(shard)
-                found[shard] = (
-                    "of another place, other flags or another store"
-                    if misplaced
-                    else "missing or cut"
-                )
-            elif self.is_sealed and (other := self._other_tiles(shard, end)):
-                found[shard] = f"the checksum is not that of tiles {other}"
-            elif readable and (problem := self._problem("tiles", self.rows(shard))):
+            problem = self._shards.problem(shard)
+            if problem is None and readable:
+                problem = self._problem("tiles", self.rows(shard))
+            if problem is not None:
                 found[shard] = problem
         return found
+
+    def damaged_levels(self) -> dict[int, str]:
+        """What is wrong with what is made of all shards, by numbers that `drop` takes."""
+        pyramid = self._shards.pyramid
+        found = pyramid.damaged_levels(self._shards.of_all()) if pyramid is not None else {}
+        return {number: f"pyramid: {problem}" for number, problem in found.items()}
 
     def changed(self) -> dict[str, str]:
         """What was written with the store and is not as it was; nothing in one without digests."""
@@ -424,9 +452,9 @@ class TileStore:
         found = {}
         if self.meta.identity_sha256 != self.identity:
             found[ATTRIBUTE] = OTHER_ATTRIBUTE
-        for name in DIMENSIONS:
+        for name in self._objects.written:
             try:
-                same = self._objects.array_digest(name) == (self.meta.arrays_sha256 or {}).get(name)
+                same = self._objects.digest(name) == (self.meta.arrays_sha256 or {}).get(name)
             except OSError:
                 same = False
             if not same:
@@ -434,21 +462,14 @@ class TileStore:
         return found
 
     @property
-    def codec(self) -> encoding.Codec:
+    def codec(self) -> Codec:
         """What its tiles are compressed with."""
-        return encoding.codec_of(self.meta.codec, self.meta.lossy_quality)
+        return codec_of(self.meta.codec, self.meta.lossy_quality)
 
     @property
     def is_sealed(self) -> bool:
         """Whether there are digests; stores of earlier versions have none."""
         return self.meta.identity_sha256 is not None
-
-    def _other_tiles(self, shard: int, end: encoding.End) -> list[int]:
-        try:
-            data = location.read_bytes(self._objects.at("tiles", shard))
-        except OSError:
-            return list(range(*self.rows(shard).indices(len(self))))
-        return [self.rows(shard).start + slot for slot in encoding.other_chunks(data, end)]
 
     def changed_attribute(self) -> str | None:
         """What is wrong with the attribute, as far as digests say; None: nothing.
@@ -459,14 +480,27 @@ class TileStore:
             return None
         if self.meta.identity_sha256 != self.identity:
             return f"{ATTRIBUTE}: {OTHER_ATTRIBUTE}"
-        ends = [self._objects.end(shard) for shard in range(self.shards)]
-        if not self.meta.complete or not all(ends):
+        found = self._shards.of_whole()
+        if not self.meta.complete or found is None:
             return None
         said = dict(self._group.attrs[ATTRIBUTE])  # type: ignore[arg-type]
-        content = digests.of_content(said, [end.digest for end in ends if end])
+        content = digests.of_content(said, found)
         if content == self.meta.content_sha256:
             return None
         return f"{ATTRIBUTE}: counts or digest are not those that the store was finished with"
+
+    def _read_tiles(self, shard: int, which: Sequence[int], out: Sequence[UInt8]) -> None:
+        home = self._shards.homes[0]
+        what = f"{self.path}: {home.name}: {_shard(shard, self.rows(shard))}"
+        try:
+            home.read(shard, which, out)
+        except FileNotFoundError as error:
+            if self.meta.complete:
+                raise StoreError(f"{what}: missing, or some of it; {REMEDY}") from error
+            for tile in out:
+                tile[...] = 255
+        except _DECODE_ERRORS as error:
+            raise StoreError(f"{what}: {error}; {REMEDY}") from error
 
     def _read(self, name: str, rows: int | slice = slice(None)) -> npt.NDArray[Any]:
         try:
@@ -499,42 +533,6 @@ def taken_over(path: Path) -> StoreError:
     )
 
 
-def _mend(path: Path, draft: Path, slots: int, tiles: int) -> None:
-    """Put what a store should hold, but for its shards, in the place of what differs there."""
-    made = attribute(draft)["identity_sha256"]
-    objects = Objects(path, tiles, slots, made)
-    try:
-        same = attribute(path).get("identity_sha256") == made
-    except (OSError, ValueError, AttributeError):
-        same = False
-    bare = {place.name for place in location.listing(path, "*")} <= {*DIMENSIONS, ROOT}
-    no_shards = bare and not location.exists(path / "tiles" / "c")
-    if not (same or no_shards or any(map(objects.has_shard, range(objects.shards)))):
-        raise StoreError(
-            f"{path}: cannot be repaired: nothing in it is of this slide, with these settings, "
-            "versions and kind of machine; use --overwrite, or move it away"
-        )
-    files = [place for place in location.listing(draft, "**/*") if place.is_file()]
-    for file in sorted(files, key=lambda file: file == draft / ROOT):  # which comes last
-        place, data = path / file.relative_to(draft), location.read_bytes(file)
-        if not _holds(place, data):
-            location.write_whole(place, [data])
-
-
-def _holds(place: Path, data: bytes) -> bool:
-    try:
-        return location.read_bytes(place) == data
-    except OSError:
-        return False
-
-
-def _identified(meta: StoreMeta, objects: Objects) -> dict[str, Any]:
-    """The attribute of a new store, with the digests of what is written of it."""
-    arrays = {name: objects.array_digest(name) for name in DIMENSIONS}
-    said = meta.model_copy(update={"arrays_sha256": arrays}).model_dump(mode="json")
-    return said | {"identity_sha256": digests.of_identity(said)}
-
-
 def _shard(shard: int, rows: slice) -> str:
     return f"shard {shard} (tiles {rows.start}-{rows.stop - 1})"
 
@@ -556,23 +554,3 @@ def _open_array(path: Path, group: zarr.Group, name: str) -> zarr.Array[Any]:
     if not isinstance(array, zarr.Array):
         raise StoreError(f"{path}: the array {name} is missing; {REMEDY}")
     return array
-
-
-def _save(
-    group: zarr.Group,
-    name: str,
-    data: npt.NDArray[Any],
-    attributes: dict[str, Any] | None = None,
-) -> None:
-    array = group.create_array(
-        name,
-        shape=data.shape,
-        chunks=tuple(max(1, length) for length in data.shape),
-        dtype=data.dtype,
-        dimension_names=DIMENSIONS[name],
-        attributes=attributes,
-        compressors=encoding.ZSTD.compressors,
-        config={"write_empty_chunks": True},  # its existence says that it is not lost
-    )
-    if data.size:
-        array[...] = data

@@ -133,3 +133,9 @@ def test_a_turned_aperio_slide_is_refused(tmp_path: Path) -> None:
     path = aperio(tmp_path / "a.svs", blobs(), extratags=[(274, 3, 1, 6, True)])
     with pytest.raises(UnreadableSlideError, match="Orientation 6"):
         open_slide(path)
+
+
+def test_closing_what_garbage_collection_closed_first(slide_path: Path) -> None:
+    slide = open_slide(slide_path, "openslide")
+    slide._reader._slide.close()  # as the handle's own finaliser does, in a cycle of garbage
+    slide.close()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.metadata
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -76,7 +78,8 @@ class OpenSlideReader:
 
     def close(self) -> None:
         """Close the file."""
-        self._slide.close()
+        with suppress(ctypes.ArgumentError):  # closed: garbage collection took the handle first
+            self._slide.close()
 
     def _look(self, level: StoredLevel, box: Box) -> RGB:
         """OpenSlide divides a location by the downsample that sizes state, true or not."""

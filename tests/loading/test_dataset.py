@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from tests.builders import TILE_SIZE, written_store
+from tests.builders import TILE_SIZE, create_store, refusal, written_store
+from wsi_norm import TileDataset, TileStore
 from wsi_norm.errors import StoreError
-from wsi_norm.store.dataset import TileDataset
+from wsi_norm.store import TileFlag
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +107,53 @@ def test_it_travels_to_spawned_workers(cohort: tuple[list[Path], np.ndarray]) ->
     dataset = pickle.loads(pickle.dumps(TileDataset(paths, as_float)))
     assert len(dataset) == 12
     assert dataset[8].numpy() == pytest.approx(np.moveaxis(tiles[8], 2, 0) / 255)
+
+
+@pytest.fixture
+def flagged(tmp_path: Path) -> Path:
+    """Ten tiles, in shards of four, with flags; tiles are of one level, their number."""
+    store = create_store(tmp_path / "flagged.zarr", 10)
+    flags = np.array([0, 1, 4, 5, 4, 4, 4, 4, 0, 2], np.uint8)
+    for shard in range(store.shards):
+        rows = range(10)[store.rows(shard)]
+        tiles = np.stack([np.full((TILE_SIZE, TILE_SIZE, 3), row, np.uint8) for row in rows])
+        store.write_shard(shard, tiles, flags[list(rows)])
+    store.finish()
+    return store.path
+
+
+def test_what_a_sample_holds(flagged: Path) -> None:
+    dataset = TileDataset(flagged, as_label, returns=("flags", "coords", "tile", "slide"))
+    flags, coords, number, slide = dataset[3]
+    assert (flags, number, slide) == (5, 3, "flagged")
+    assert coords.dtype == torch.int64
+    assert coords.tolist() == TileStore.open(flagged).coords[3].tolist()
+    assert TileDataset(flagged, returns="slide")[0] == "flagged"
+    assert TileDataset(flagged, returns=("flags",))[3] == 5
+    batch = next(iter(DataLoader(dataset, 10)))
+    assert batch[0].tolist() == TileStore.open(flagged).flags.tolist()
+    assert "'label'" in refusal(TileDataset, flagged, returns=("tile", "label"))
+
+
+@pytest.mark.parametrize(
+    ("skip", "left", "shards"),
+    [
+        (0, range(10), [range(4), range(4, 8), range(8, 10)]),
+        (TileFlag.EDGE, [0, 1, 8, 9], [range(2), range(2, 4)]),
+        (TileFlag.UNREADABLE | TileFlag.PASSED_THROUGH, [0, 2, 4, 5, 6, 7, 8], None),
+        (0xFF, [0, 8], [range(1), range(1, 2)]),
+    ],
+)
+def test_tiles_that_are_left_out(
+    flagged: Path, skip: int, left: list[int], shards: list[range] | None
+) -> None:
+    dataset = TileDataset([flagged, flagged], as_label, skip_flags=skip)
+    assert list(dataset) == [*left, *left]
+    number = len(left)
+    assert [dataset.locate(index) for index in range(number)] == [(0, row) for row in left]
+    if shards is not None:
+        again = [range(number + shard.start, number + shard.stop) for shard in shards]
+        assert dataset.shards() == shards + again
 
 
 def test_stores_that_cannot_be_used(cohort: tuple[list[Path], np.ndarray], tmp_path: Path) -> None:
