@@ -1,6 +1,6 @@
 """What a setting may be: the one list of names that can be chosen, and where each one lives.
 
-A new reader, segmenter, normaliser or codec is a function in its room and a line here; settings,
+A new reader, segmenter, normaliser, codec or format is a function in its room and a line here; settings,
 command line and help follow. Nothing is imported before it is used, so help costs no import.
 """
 
@@ -113,3 +113,12 @@ CODECS = Choices(
     none="wsi_norm.store.encoding:NONE",
 )
 """Lossless compression of tiles; see `wsi_norm.store.encoding`."""
+
+EXPORTS = Choices(
+    "format",
+    **{
+        "png": "wsi_norm.export.images:PNG",
+        "jpeg": "wsi_norm.export.images:JPEG",
+    },
+)
+"""Formats that stores are exported to; see `wsi_norm.export.base`."""
