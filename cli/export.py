@@ -22,6 +22,20 @@ from .verify import stores_in
 @click.option("-o", "--output", type=FILE, help="Folder. [default: beside each store]")
 @click.option("--overwrite", is_flag=True, help="Write anew what is there.")
 @click.option("--quality", type=click.IntRange(1, 100), metavar="Q", help="Of JPEG. [default: 90]")
+@click.option(
+    "--image",
+    type=click.Choice(["slide", "pyramid"]),
+    help="Of h5, trident, spatialdata: whose px coordinates are. [default: slide]",
+)
+@click.option("--pixels", flag_value=True, default=None, help="Of h5, trident: tiles, too.")
+@click.option(
+    "--encoding",
+    type=click.Choice(["png", "jpeg", "npy"]),
+    help="Of tiles in webdataset. [default: png]",
+)
+@click.option(
+    "--shard-mib", type=click.IntRange(1), metavar="MIB", help="Of webdataset. [default: 256]"
+)
 @click.option("-q", "--quiet", is_flag=True, help="Errors only.")
 def command(
     stores: tuple[Path, ...],

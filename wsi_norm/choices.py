@@ -119,6 +119,10 @@ EXPORTS = Choices(
     **{
         "png": "wsi_norm.export.images:PNG",
         "jpeg": "wsi_norm.export.images:JPEG",
+        "h5": "wsi_norm.export.h5:CLAM",
+        "trident": "wsi_norm.export.h5:TRIDENT",
+        "webdataset": "wsi_norm.export.webdataset:WEBDATASET",
+        "spatialdata": "wsi_norm.export.spatialdata:SPATIALDATA",
     },
 )
 """Formats that stores are exported to; see `wsi_norm.export.base`."""
