@@ -75,14 +75,14 @@ def _write_tiles(file: Any, job: Job, where: Frame) -> None:
 
 def _trident(store: TileStore, where: Frame) -> dict[str, Any]:
     """What TRIDENT asks of `coords`. Of the two magnifications it takes the ratio alone."""
-    slide, tiling = store.meta.slide, store.meta.tiling
+    tiling, magnification = store.meta.tiling, 10 / store.meta.tiling.mpp_um
     return {
         "patch_size": tiling.tile_size_px,
         "patch_size_level0": where.edge,
-        "level0_magnification": 10 / where.mpp_um,
-        "target_magnification": 10 / where.mpp_um / where.downsample,
+        "level0_magnification": magnification * where.downsample,
+        "target_magnification": magnification,
         "overlap": tiling.overlap_px,
-        "name": slide.name,
+        "name": store.meta.slide.name,
         "savetodir": ".",
         "level0_width": where.width,
         "level0_height": where.height,

@@ -16,13 +16,16 @@ from scipy import ndimage
 
 from wsi_norm import location
 from wsi_norm.errors import ExportError
-from wsi_norm.export.base import Format, Job, read_origin, write_origin
+from wsi_norm.export.base import Format, Job
 from wsi_norm.export.frame import Frame, ImageOptions, frame
 from wsi_norm.store import TileStore
 
 CONTAINER_VERSION = "0.2"
 SHAPES_VERSION = "0.3"
 """Of SpatialData's format."""
+
+ORIGIN = "wsi_norm"
+"""Attribute of the store: its origin. Another file beside `zarr.json` would be warned of."""
 
 NO_TISSUE = -1
 """`tissue_id` of a tile without any."""
@@ -59,6 +62,7 @@ def write(job: Job, draft: Path) -> None:
         "spatialdata_attrs": {"version": CONTAINER_VERSION},
         "tile_spec": {"tiles": _tile_spec(store, where)},
         "slide_properties": {"mpp": where.mpp_um},
+        ORIGIN: job.origin,
     }
     _write_group(draft, attributes)
     _write_group(draft / "shapes")
@@ -67,8 +71,16 @@ def write(job: Job, draft: Path) -> None:
             _write_group(draft / "shapes" / name, SHAPES)
             table = geopandas.GeoDataFrame(columns, geometry="geometry")
             table.to_parquet(draft / "shapes" / name / "shapes.parquet")
-    write_origin(draft, job.origin)
     job.advance(len(store))
+
+
+def origin(place: Path) -> str | None:
+    """What `write` was given; None of any other folder."""
+    try:
+        said = json.loads(location.read_bytes(place / "zarr.json"))["attributes"][ORIGIN]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return said if isinstance(said, str) else None
 
 
 def _tissue_ids(
@@ -141,4 +153,4 @@ def _write_group(folder: Path, attributes: dict[str, Any] | None = None) -> None
     location.write_text(folder / "zarr.json", json.dumps(said, indent=1))
 
 
-SPATIALDATA = Format(".spatialdata", write, read_origin, ImageOptions)
+SPATIALDATA = Format(".spatialdata", write, origin, ImageOptions)
