@@ -1,7 +1,7 @@
 """What a setting may be: the one list of names that can be chosen, and where each one lives.
 
-A new reader, segmenter, normaliser, codec or format is a function in its room and a line here; settings,
-command line and help follow. Nothing is imported before it is used, so help costs no import.
+A new reader, segmenter, normaliser, codec or format is a function in its room and a line here;
+settings, command line and help follow. Nothing is imported before it is used, so help costs no import.
 """
 
 from __future__ import annotations
@@ -116,9 +116,9 @@ CODECS = Choices(
 
 EXPORTS = Choices(
     "format",
-    **{
-        "png": "wsi_norm.export.images:PNG",
-        "jpeg": "wsi_norm.export.images:JPEG",
-    },
+    **{"ome-tiff": "wsi_norm.export.ometiff:OME_TIFF"},
+    png="wsi_norm.export.images:PNG",
+    jpeg="wsi_norm.export.images:JPEG",
+    geojson="wsi_norm.export.geojson:GEOJSON",
 )
 """Formats that stores are exported to; see `wsi_norm.export.base`."""
