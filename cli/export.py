@@ -21,6 +21,11 @@ from .verify import stores_in
 @click.option("--to", required=True, type=Registered(Chosen(EXPORTS)), help="The format.")
 @click.option("-o", "--output", type=FILE, help="Folder. [default: beside each store]")
 @click.option("--overwrite", is_flag=True, help="Write anew what is there.")
+@click.option(
+    "--compression",
+    type=click.Choice(["lossless", "jpeg"]),
+    help="Of ome-tiff. [default: lossless]",
+)
 @click.option("--quality", type=click.IntRange(1, 100), metavar="Q", help="Of JPEG. [default: 90]")
 @click.option(
     "--image",

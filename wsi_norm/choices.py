@@ -1,7 +1,7 @@
 """What a setting may be: the one list of names that can be chosen, and where each one lives.
 
-A new reader, segmenter, normaliser, codec or format is a function in its room and a line here; settings,
-command line and help follow. Nothing is imported before it is used, so help costs no import.
+A new reader, segmenter, normaliser, codec or format is a function in its room and a line here;
+settings, command line and help follow. Nothing is imported before it is used, so help costs no import.
 """
 
 from __future__ import annotations
@@ -116,13 +116,13 @@ CODECS = Choices(
 
 EXPORTS = Choices(
     "format",
-    **{
-        "png": "wsi_norm.export.images:PNG",
-        "jpeg": "wsi_norm.export.images:JPEG",
-        "h5": "wsi_norm.export.h5:CLAM",
-        "trident": "wsi_norm.export.h5:TRIDENT",
-        "webdataset": "wsi_norm.export.webdataset:WEBDATASET",
-        "spatialdata": "wsi_norm.export.spatialdata:SPATIALDATA",
-    },
+    **{"ome-tiff": "wsi_norm.export.ometiff:OME_TIFF"},
+    h5="wsi_norm.export.h5:CLAM",
+    trident="wsi_norm.export.h5:TRIDENT",
+    webdataset="wsi_norm.export.webdataset:WEBDATASET",
+    png="wsi_norm.export.images:PNG",
+    jpeg="wsi_norm.export.images:JPEG",
+    spatialdata="wsi_norm.export.spatialdata:SPATIALDATA",
+    geojson="wsi_norm.export.geojson:GEOJSON",
 )
 """Formats that stores are exported to; see `wsi_norm.export.base`."""

@@ -18,6 +18,7 @@ from wsi_norm import location
 from wsi_norm.errors import ExportError
 from wsi_norm.export.base import Format, Job
 from wsi_norm.export.frame import Frame, ImageOptions, frame
+from wsi_norm.export.geojson import tissue_outlines
 from wsi_norm.store import TileStore
 
 CONTAINER_VERSION = "0.2"
@@ -43,20 +44,23 @@ def write(job: Job, draft: Path) -> None:
         ) from error
     store = job.store
     where = frame(store, job.options.image)
-    pieces, number = ndimage.label(store.tissue_mask)
-    scale = _mask_downsample(store, where)
+    to_image = where.downsample / store.meta.tiling.downsample
+    tissues = [
+        shapely.Polygon(outer * to_image, [hole * to_image for hole in holes])
+        for outer, *holes in (map(np.array, rings) for rings in tissue_outlines(store))
+    ]
     boxes = np.hstack([where.coords, where.coords + where.edge])
     shapes = {
         "tiles": {
             "tile_id": np.arange(len(store)),
             "x": where.coords[:, 0],
             "y": where.coords[:, 1],
-            "tissue_id": _tissue_ids(pieces, boxes / np.tile(scale, 2)),
+            "tissue_id": _tissue_ids(store),
             "tissue_fraction": store.tissue_fraction,
             "flags": store.flags,
             "geometry": shapely.box(*boxes.T),
         },
-        "tissues": {"tissue_id": np.arange(number), "geometry": _outlines(pieces, scale)},
+        "tissues": {"tissue_id": np.arange(len(tissues)), "geometry": tissues},
     }
     attributes = {
         "spatialdata_attrs": {"version": CONTAINER_VERSION},
@@ -83,36 +87,19 @@ def origin(place: Path) -> str | None:
     return said if isinstance(said, str) else None
 
 
-def _tissue_ids(
-    pieces: npt.NDArray[np.int32], boxes: npt.NDArray[np.float64]
-) -> npt.NDArray[np.int64]:
-    """The piece of tissue that most of each tile is on; boxes in px of the mask."""
+def _tissue_ids(store: TileStore) -> npt.NDArray[np.int64]:
+    """The piece of tissue, as `tissue_outlines` counts them, that most of each tile is on."""
+    slide, tiling = store.meta.slide, store.meta.tiling
+    pieces, _ = ndimage.label(store.tissue_mask)
+    mask_downsample = np.array([slide.width_px, slide.height_px]) / pieces.shape[::-1]
+    first = np.rint(store.coords / mask_downsample).astype(int)
+    last = np.rint((store.coords + tiling.tile_size_px * tiling.downsample) / mask_downsample)
+    last = np.maximum(last.astype(int), first + 1)
     ids = []
-    for left, top, right, bottom in np.rint(boxes).astype(int).tolist():
-        window = pieces[top : max(bottom, top + 1), left : max(right, left + 1)]
-        areas = np.bincount(window.ravel(), minlength=2)[1:]
+    for (left, top), (right, bottom) in zip(first.tolist(), last.tolist(), strict=True):
+        areas = np.bincount(pieces[top:bottom, left:right].ravel(), minlength=2)[1:]
         ids.append(int(areas.argmax()) if areas.any() else NO_TISSUE)
     return np.array(ids, np.int64)
-
-
-def _outlines(pieces: npt.NDArray[np.int32], scale: npt.NDArray[np.float64]) -> list[Any]:
-    """A polygon around each piece of tissue, along the edges of the mask's px."""
-    import shapely
-
-    steps = np.diff(np.pad((pieces > 0).astype(np.int8), ((0, 0), (1, 1))), axis=1)
-    (rows, starts), (_, stops) = np.nonzero(steps == 1), np.nonzero(steps == -1)
-    runs, names = shapely.box(starts, rows, stops, rows + 1), pieces[rows, starts]
-    order = np.argsort(names, kind="stable")
-    groups = np.split(runs[order], np.flatnonzero(np.diff(names[order])) + 1)
-    pieces_of_runs = [shapely.union_all(group) for group in groups if len(group)]
-    return [shapely.transform(piece, lambda px: px * scale) for piece in pieces_of_runs]
-
-
-def _mask_downsample(store: TileStore, where: Frame) -> npt.NDArray[np.float64]:
-    """Level-0 px per px of the tissue mask, x and y."""
-    slide, (height, width) = store.meta.slide, store.tissue_mask.shape
-    of_slide = np.array([slide.width_px / width, slide.height_px / height])
-    return of_slide * (where.downsample / store.meta.tiling.downsample)
 
 
 def _tile_spec(store: TileStore, where: Frame) -> dict[str, Any]:
