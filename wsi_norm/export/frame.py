@@ -1,9 +1,9 @@
-"""The image that other tools read tiles from: the slide, or the pyramid of its normalised pixels."""
+"""The image that other tools take tiles from: the slide, or the pyramid of normalised pixels."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
+from math import floor
 from typing import Literal, get_args
 
 import numpy as np
@@ -95,7 +95,9 @@ def frame(store: TileStore, image: Image) -> Frame:
         raise ExportError(
             f"{store.path}: its tiles overlap, so they have no place in a pyramid; leave out image"
         )
-    size, edge = tiling.tile_size_px, tiling.tile_size_px * tiling.downsample
-    cells = np.floor(coords / edge + 0.5).astype(np.int64)
-    width, height = ceil(slide.width_px / tiling.downsample), ceil(slide.height_px / tiling.downsample)
-    return Frame(cells * size, size, 1.0, width, height, tiling.mpp_um, 0, width, height, 1.0)
+    size, grid = tiling.tile_size_px, tiling.grid(slide)
+    cells = [grid.tile_at(x, y) for x, y in coords.tolist()]
+    places = np.array([(cell.column, cell.row) for cell in cells], np.int64).reshape(-1, 2) * size
+    width = min(floor(grid.width + 0.5), grid.columns * size)
+    height = min(floor(grid.height + 0.5), grid.rows * size)
+    return Frame(places, size, 1.0, width, height, tiling.mpp_um, 0, width, height, 1.0)

@@ -68,7 +68,7 @@ def _write_tiles(file: Any, job: Job, where: Frame) -> None:
     images.attrs.update({"wsi_name": store.meta.slide.name} | _clam(store, where))
     for row, pixels in enumerate(store):
         images.id.write_direct_chunk(
-            (row, 0, 0, 0), imagecodecs.deflate_encode(pixels, DEFLATE_LEVEL)
+            (row, 0, 0, 0), imagecodecs.deflate_encode(pixels.tobytes(), DEFLATE_LEVEL)
         )
         job.advance(1)
 

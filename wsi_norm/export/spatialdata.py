@@ -113,7 +113,9 @@ def _tile_spec(store: TileStore, where: Frame) -> dict[str, Any]:
         "stride_width": step,
         "mpp": tiling.mpp_um,
         "ops_level": where.level,
-        "ops_downsample": 1.0 if where.has_resolution else where.downsample / where.level_downsample,
+        "ops_downsample": 1.0
+        if where.has_resolution
+        else where.downsample / where.level_downsample,
         "base_level": 0,
         "base_downsample": where.downsample,
         "tissue_name": "tissues",

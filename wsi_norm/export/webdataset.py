@@ -1,7 +1,7 @@
 """WebDataset: a folder of tar files of tiles, each tile with a JSON side-car.
 
-A sample's key is `SLIDE_X_Y` (level-0 px). Keys end at their first dot, so dots in a slide's name are
-underscores there; the side-car has the name as it is. No library is needed to write tar files.
+A sample's key is `SLIDE_X_Y` (level-0 px). Keys end at their first dot, so dots in a slide's name
+are underscores there; the side-car has the name as it is.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, count
@@ -21,8 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_norm.export.base import Format, Job, read_origin, write_origin
-from wsi_norm.export.images import Encode
 
+UInt8 = npt.NDArray[np.uint8]
+Encode = Callable[[UInt8], bytes]
 Encoding = Literal["png", "jpeg", "npy"]
 
 SUFFIX = {"png": "png", "jpeg": "jpg", "npy": "npy"}
@@ -31,7 +32,7 @@ SUFFIX = {"png": "png", "jpeg": "jpg", "npy": "npy"}
 
 @dataclass(frozen=True)
 class WebDatasetOptions:
-    """`encoding` of tiles; `quality` of JPEG, 1 to 100; `shard_mib`: about the size of a tar file."""
+    """`encoding` of tiles; `quality` of JPEG, 1 to 100; `shard_mib`: of a tar file, about."""
 
     encoding: Encoding = "png"
     quality: int = 90
@@ -68,7 +69,9 @@ def _samples(job: Job) -> Iterator[dict[str, bytes]]:
     """For each tile its files, by name."""
     store, encode = job.store, _encoder(job.options)
     slide, suffix = store.meta.slide.name, SUFFIX[job.options.encoding]
-    rows = zip(store.coords.tolist(), store.flags.tolist(), store.tissue_fraction, store, strict=True)
+    rows = zip(
+        store.coords.tolist(), store.flags.tolist(), store.tissue_fraction, store, strict=True
+    )
     for row, ((x, y), flags, tissue, tile) in enumerate(rows):
         facts = {
             "slide": slide,
@@ -86,14 +89,20 @@ def _samples(job: Job) -> Iterator[dict[str, bytes]]:
 
 
 def _encoder(options: WebDatasetOptions) -> Encode:
-    return {
-        "png": partial(imagecodecs.png_encode, level=1),
-        "jpeg": partial(imagecodecs.jpeg8_encode, level=options.quality),
-        "npy": _npy,
-    }[options.encoding]
+    if options.encoding == "jpeg":
+        return partial(_jpeg, quality=options.quality)
+    return _png if options.encoding == "png" else _npy
 
 
-def _npy(tile: npt.NDArray[np.uint8]) -> bytes:
+def _png(tile: UInt8) -> bytes:
+    return bytes(imagecodecs.png_encode(tile, level=1))
+
+
+def _jpeg(tile: UInt8, quality: int) -> bytes:
+    return bytes(imagecodecs.jpeg8_encode(tile, level=quality))
+
+
+def _npy(tile: UInt8) -> bytes:
     stream = io.BytesIO()
     np.save(stream, tile)
     return stream.getvalue()
