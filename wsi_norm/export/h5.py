@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Self
 
 import imagecodecs
 
@@ -37,8 +37,8 @@ def write(job: Job, draft: Path) -> None:
     """Write one file; memory for one shard."""
     h5py, store = _h5py(), job.store
     where = frame(store, job.options.image)
-    try:
-        with h5py.File(draft, "w") as file:
+    with _Disk(draft) as disk:
+        with h5py.File(disk, "w") as file:
             file.attrs[ORIGIN] = job.origin
             file.create_dataset("coords", data=where.coords).attrs.update(
                 _trident(store, where) | _clam(store, where)
@@ -46,16 +46,20 @@ def write(job: Job, draft: Path) -> None:
             file.create_dataset("flags", data=store.flags)
             file.create_dataset("tissue_fraction", data=store.tissue_fraction)
             if job.options.pixels:
-                _write_tiles(file, job, where)
+                images = _images(file, store, where)
+                for row, tile in enumerate(store):
+                    chunk = imagecodecs.deflate_encode(tile.tobytes(), DEFLATE_LEVEL)
+                    images.id.write_direct_chunk((row, 0, 0, 0), chunk)
+                    disk.check()
+                    job.advance(1)
             else:
                 job.advance(len(store))
-    except RuntimeError as error:  # h5py's, where a file cannot be closed
-        raise OSError(str(error)) from error
+        disk.check()
 
 
-def _write_tiles(file: Any, job: Job, where: Frame) -> None:
-    store, edge = job.store, job.store.meta.tiling.tile_size_px
-    tile = (edge, edge, 3)
+def _images(file: Any, store: TileStore, where: Frame) -> Any:
+    """The dataset `imgs`, with a chunk for each tile."""
+    tile = (where.tile_size, where.tile_size, 3)
     images = file.create_dataset(
         "imgs",
         shape=(len(store), *tile),
@@ -66,11 +70,53 @@ def _write_tiles(file: Any, job: Job, where: Frame) -> None:
         compression_opts=DEFLATE_LEVEL,
     )
     images.attrs.update({"wsi_name": store.meta.slide.name} | _clam(store, where))
-    for row, pixels in enumerate(store):
-        images.id.write_direct_chunk(
-            (row, 0, 0, 0), imagecodecs.deflate_encode(pixels.tobytes(), DEFLATE_LEVEL)
-        )
-        job.advance(1)
+    return images
+
+
+class _Disk:
+    """A file for HDF5, which may crash where a write fails: failures are kept from it.
+
+    After the first one nothing more is written; `check` raises it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("x+b", buffering=0)
+        self._failure: OSError | KeyboardInterrupt | None = None
+        self.seek, self.tell = self._file.seek, self._file.tell
+        self.read, self.readinto = self._file.read, self._file.readinto
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def check(self) -> None:
+        """Raise what kept anything from being written."""
+        if self._failure is not None:
+            raise self._failure
+
+    def write(self, data: Any) -> int:
+        """Write at the position, or seem to."""
+        rest = memoryview(data)
+        while rest and self._failure is None:
+            try:
+                rest = rest[self._file.write(rest) :]
+            except (OSError, KeyboardInterrupt) as error:
+                self._failure = error
+        return len(data)
+
+    def truncate(self, size: int) -> int:
+        """Set the length, or seem to."""
+        if self._failure is None:
+            try:
+                self._file.truncate(size)
+            except (OSError, KeyboardInterrupt) as error:
+                self._failure = error
+        return size
+
+    def flush(self) -> None:
+        """Nothing is held back."""
 
 
 def _trident(store: TileStore, where: Frame) -> dict[str, Any]:
