@@ -1,7 +1,8 @@
 """What a setting may be: the one list of names that can be chosen, and where each one lives.
 
 A new reader, segmenter, normaliser, codec or format is a function in its room and a line here;
-settings, command line and help follow. Nothing is imported before it is used, so help costs no import.
+settings, command line and help follow. Nothing is imported before it is used, so help costs no
+import.
 """
 
 from __future__ import annotations

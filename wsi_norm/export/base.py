@@ -22,6 +22,9 @@ from wsi_norm.store import REMEDY, TileStore
 ORIGIN = "wsi_norm.json"
 """In an export that is a folder: where it says its origin."""
 
+QUALITY = 90
+"""Of JPEG, if nothing else is asked for."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -49,6 +52,14 @@ class Job:
 @dataclass(frozen=True)
 class NoOptions:
     """Of a format that has none."""
+
+
+def checked_quality(quality: int | None) -> int:
+    """The quality of JPEG, 90 if none is given; ValueError if it is none."""
+    quality = QUALITY if quality is None else quality
+    if not 1 <= quality <= 100:
+        raise ValueError(f"quality is 1 to 100, not {quality}")
+    return quality
 
 
 @dataclass(frozen=True)

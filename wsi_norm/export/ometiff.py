@@ -17,18 +17,19 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Literal
+from tempfile import TemporaryFile
+from typing import IO, Any
 from uuid import NAMESPACE_URL, uuid5
 from xml.etree.ElementTree import ParseError
 
 import imagecodecs
 import numpy as np
 import numpy.typing as npt
-import simplejpeg
 import tifffile
 
 from wsi_norm.errors import ExportError
-from wsi_norm.export.base import Format, Job
+from wsi_norm.export.base import Format, Job, checked_quality
+from wsi_norm.export.images import jpeg
 from wsi_norm.text import shown
 
 UInt8 = npt.NDArray[np.uint8]
@@ -39,7 +40,6 @@ TILE_SIZE = 256
 """Of the TIFF's tiles, where those of the store are of no such size."""
 CLASSIC_BYTES = 3 << 30
 """Of pixels: up to here offsets of 32 bits suffice, whatever compression makes of them."""
-QUALITY = 90
 
 _DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, struct.error, ParseError)
 """What tifffile raises on files that are none, or not ours."""
@@ -47,19 +47,18 @@ _DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, struct.e
 
 @dataclass(frozen=True)
 class Options:
-    """`compression` of tiles, and the `quality` of JPEG, 1 to 100; None is 90."""
+    """`compression` of tiles: lossless or jpeg; `quality` of JPEG, 1 to 100."""
 
-    compression: Literal["lossless", "jpeg"] = "lossless"
+    compression: str = "lossless"
     quality: int | None = None
 
     def __post_init__(self) -> None:
         if self.compression not in ("lossless", "jpeg"):
             raise ValueError(f"compression is lossless or jpeg, not {self.compression}")
-        if self.quality is not None:
-            if self.compression != "jpeg":
-                raise ValueError("quality is for compression jpeg")
-            if not 1 <= self.quality <= 100:
-                raise ValueError(f"quality is 1 to 100, not {self.quality}")
+        if self.compression == "jpeg":
+            object.__setattr__(self, "quality", checked_quality(self.quality))
+        elif self.quality is not None:
+            raise ValueError("quality is for compression jpeg alone")
 
 
 @dataclass(frozen=True)
@@ -73,16 +72,14 @@ class _Compression:
     def of(cls, options: Options) -> _Compression:
         if options.compression == "jpeg":
             tags = {"photometric": "ycbcr", "compression": "jpeg", "subsampling": (2, 2)}
-            return cls(partial(_jpeg, quality=options.quality or QUALITY), tags)
+            return cls(partial(jpeg, quality=checked_quality(options.quality)), tags)
         return cls(_deflate, {"photometric": "rgb", "compression": "zlib", "predictor": True})
 
 
 def _deflate(tile: UInt8) -> bytes:
-    return bytes(imagecodecs.deflate_encode(imagecodecs.delta_encode(tile, axis=-2), level=1))
-
-
-def _jpeg(tile: UInt8, quality: int) -> bytes:
-    return bytes(simplejpeg.encode_jpeg(tile, quality, "RGB", "420"))
+    """Of differences along rows, which is TIFF's predictor 2."""
+    steps = imagecodecs.delta_encode(tile, axis=-2)
+    return bytes(imagecodecs.deflate_encode(steps.tobytes(), level=1))
 
 
 class _Level:
@@ -122,7 +119,7 @@ class _Level:
             for column, drawn in enumerate(self.drawn)
         ]
 
-    def end_strip(self, below: _Level | None) -> bool:
+    def end_strip(self, below: _Level | None = None) -> bool:
         """Draw the strip on the level below and go on to the next; whether one is full there."""
         half = self.size // 2
         if below is not None:
@@ -181,26 +178,22 @@ class _Image:
                 self._job.advance(len(self._rows[row]))
 
 
-class _Spools:
-    """Encoded tiles of the lower levels, until their turn comes; white ones take no room."""
+class _Spool:
+    """Encoded tiles of a lower level, until their turn comes; white ones take no room."""
 
-    def __init__(self, folder: Path, levels: int, stack: ExitStack) -> None:
-        self._files: list[IO[bytes]] = [
-            stack.enter_context((folder / f"level{level}").open("w+b")) for level in range(levels)
-        ]
-        self._sizes: list[list[int]] = [[] for _ in range(levels)]
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._sizes: list[int] = []
 
-    def add(self, level: int, tiles: Iterable[bytes | None]) -> None:
+    def add(self, tiles: Iterable[bytes | None]) -> None:
         """Put tiles behind those that are there."""
         for tile in tiles:
-            self._files[level].write(tile or b"")
-            self._sizes[level].append(len(tile or b""))
+            self._file.write(tile or b"")
+            self._sizes.append(len(tile or b""))
 
-    def tiles(self, level: int) -> Iterator[bytes | None]:
-        """All, in this order."""
-        file = self._files[level]
-        file.seek(0)
-        return (file.read(size) if size else None for size in self._sizes[level])
+    def __iter__(self) -> Iterator[bytes | None]:
+        self._file.seek(0)
+        return (self._file.read(size) if size else None for size in self._sizes)
 
 
 def _write(job: Job, draft: Path) -> None:
@@ -217,7 +210,7 @@ def _write(job: Job, draft: Path) -> None:
     compression = _Compression.of(job.options)
     white = compression.encode(np.full((size, size, 3), 255, np.uint8))
     per_cm = 1e4 / meta.tiling.mpp_um
-    common = {
+    common: dict[str, Any] = {
         "dtype": np.uint8,
         "tile": (size, size),
         "resolutionunit": "CENTIMETER",
@@ -237,15 +230,16 @@ def _write(job: Job, draft: Path) -> None:
     }
     big = sum(3 * level.width * level.height for level in levels) > CLASSIC_BYTES
     with ExitStack() as stack:
-        spools = _Spools(draft.parent, len(levels), stack)
+        spools = [_Spool(stack.enter_context(TemporaryFile(dir=draft.parent))) for _ in levels[1:]]
         file = stack.enter_context(tifffile.TiffWriter(draft, bigtiff=big, ome=True))
         for number, level in enumerate(levels):
-            tiles = spools.tiles(number) if number else _tiles(image, levels, compression, spools)
+            tiles = spools[number - 1] if number else _tiles(image, levels, compression, spools)
             file.write(
                 (tile or white for tile in tiles),
                 shape=(level.height, level.width, 3),
                 resolution=(per_cm / 2**number, per_cm / 2**number),
-                **({"subfiletype": 1} if number else {"subifds": len(levels) - 1}),
+                subfiletype=int(number > 0),
+                subifds=None if number else len(levels) - 1,
                 metadata=None if number else said,
                 **common,
             )
@@ -253,27 +247,25 @@ def _write(job: Job, draft: Path) -> None:
 
 
 def _tiles(
-    image: _Image, levels: list[_Level], compression: _Compression, spools: _Spools
+    image: _Image, levels: list[_Level], compression: _Compression, spools: list[_Spool]
 ) -> Iterator[bytes | None]:
     """Level 0's tiles in the file's order; when they are out, the spools have all others."""
     for _ in range(levels[0].rows):
         image.draw_on(levels[0])
-        encoded = _encoded(levels[0], compression)
-        full = True
-        for number, level in enumerate(levels):
-            if not full:
-                break
-            if number:
-                spools.add(number, _encoded(level, compression))
-            full = level.end_strip(levels[number + 1] if number + 1 < len(levels) else None)
-        yield from encoded
+        tiles, *lower = _ended(levels, compression)
+        for spool, more in zip(spools, lower, strict=False):
+            spool.add(more)
+        yield from tiles
 
 
-def _encoded(level: _Level, compression: _Compression) -> list[bytes | None]:
-    return [
-        None if tile is None else compression.encode(_padded(tile, level.size))
-        for tile in level.tiles()
+def _ended(levels: list[_Level], compression: _Compression) -> Iterator[list[bytes | None]]:
+    """The tiles of the first level's strip, and of those of lower levels that are full by it."""
+    yield [
+        None if tile is None else compression.encode(_padded(tile, levels[0].size))
+        for tile in levels[0].tiles()
     ]
+    if levels[0].end_strip(*levels[1:2]):
+        yield from _ended(levels[1:], compression)
 
 
 def _padded(tile: UInt8, size: int) -> UInt8:
