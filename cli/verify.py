@@ -60,11 +60,14 @@ def _line(path: Path, deep: int | None) -> bool:
         store = TileStore.open(path)
         problems, remedy = store.damage(), REMEDY
         said = f"{path}: {len(store)} tiles in {store.shards} shards, all whole"
+        if store.meta.layout == "plan":
+            said = f"{path}: a plan of {len(store)} tiles, without pixels, whole"
         if not store.is_sealed:
             said += " (no digests: of an earlier version, containers only)"
         if deep is not None and not problems:
             number, others = _deep(path, deep)
-            said += f"; {number} tiles computed anew are the same"
+            same = f"{number} tiles computed anew are" if number else "slide and normaliser are"
+            said += f"; {same} the same"
             problems = [f"tile {row}: not what its slide gives" for row in others]
             remedy = "run the same command again with --overwrite"
     except WsiNormError as error:

@@ -21,6 +21,17 @@ Background = Literal["preserve", "normalize"]
 ColourCheck = Literal["refuse", "warn"]
 """What becomes of a slide that looks like fluorescence, or whose glass is not neutral."""
 
+Layout = Literal["tiles", "pyramid", "both", "plan"]
+"""What of the pixels a store holds: an array of tiles, an image for viewers, both, or nothing."""
+
+HOMES: dict[Layout, tuple[Literal["tiles", "pyramid"], ...]] = {
+    "tiles": ("tiles",),
+    "pyramid": ("pyramid",),
+    "both": ("tiles", "pyramid"),
+    "plan": (),
+}
+"""Where the pixels of a store lie, by its layout."""
+
 CHECKPOINTS = ("density", "paper")
 """Checkpoints inside the package: a name that can stand where a file can; the first is the
 default."""

@@ -80,6 +80,7 @@ def test_every_key_can_stand_in_a_file(tmp_path: Path) -> None:
         "colour_check": "warn",
         "statistics": "tile",
         "background": "preserve",
+        "layout": "tiles",
         "codec": "blosc",
         "overwrite": "true",
         "repair": "false",
@@ -106,7 +107,7 @@ def test_every_key_can_stand_in_a_file(tmp_path: Path) -> None:
     assert config.cluster is None
     defaults = RunConfig()
     same = {key for key in lines if getattr(config, key) == getattr(defaults, key)}
-    assert same == {"gpus", "cluster", "target", "repair"}
+    assert same == {"gpus", "cluster", "target", "repair", "layout"}
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "---\n"])

@@ -23,7 +23,7 @@ from wsi_norm.store import (
     encoding,
     tiles_per_shard,
 )
-from wsi_norm.store.objects import Objects
+from wsi_norm.store.shards import Shards
 
 SIZE, PER_SHARD = TILE_SIZE, 4
 MASK_DOWNSAMPLE = (16.0, 15.0)
@@ -616,7 +616,7 @@ def test_a_bug_is_no_damage(
         ):
             with pytest.raises(bug, match="a bug"):
                 use()
-    monkeypatch.setattr(Objects, "end", wrong)
+    monkeypatch.setattr(Shards, "digests", wrong)
     with pytest.raises(bug, match="a bug"):
         store.damage()
 

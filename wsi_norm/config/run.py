@@ -12,11 +12,13 @@ from pydantic import Field, field_validator, model_validator
 from wsi_norm.choices import (
     CHECKPOINTS,
     CODECS,
+    HOMES,
     NORMALIZERS,
     READERS,
     SEGMENTERS,
     Background,
     ColourCheck,
+    Layout,
     StatisticsMode,
 )
 from wsi_norm.config.fields import Chosen, Device, Option
@@ -131,6 +133,10 @@ class RunConfig(Group):
     )
 
     # output
+    layout: Layout = Field(
+        default="tiles",
+        description="an array of tiles, an OME-Zarr pyramid, both, or a plan without pixels",
+    )
     codec: Annotated[str, Chosen(CODECS)] = Field(
         default="zstd", description="lossless compression"
     )
@@ -204,6 +210,17 @@ class RunConfig(Group):
             raise ValueError(
                 f"overlap {self.overlap} must be less than tile_size {self.tile_size} by "
                 f"{MIN_STEP_PX} px at least"
+            )
+        if "pyramid" in HOMES[self.layout]:  # TODO
+            raise ValueError(f"layout {self.layout} is not there yet")
+        if "pyramid" in HOMES[self.layout] and self.overlap:
+            raise ValueError(
+                f"layout {self.layout}: tiles of a pyramid cannot overlap; leave overlap out, or "
+                "take layout tiles"
+            )
+        if "tiles" not in HOMES[self.layout] and self.codec != "zstd":
+            raise ValueError(
+                f"layout {self.layout} has no use for codec {self.codec}; leave it out"
             )
         if self.overwrite and self.repair:
             raise ValueError("give either overwrite or repair, not both")

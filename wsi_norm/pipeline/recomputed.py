@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from wsi_norm.choices import HOMES
 from wsi_norm.errors import SlideError, StoreError
 from wsi_norm.pipeline.job import SlideJob
 from wsi_norm.pipeline.kept import kept_normalizer, kept_slide, kept_store, release_slide
@@ -23,7 +24,8 @@ def other_tiles(job: SlideJob, number: int) -> tuple[int, list[int]]:
     Returns
     -------
     How many were computed, and the rows of those that are others. Tiles that could not be read when
-    the store was written, and can be now, are no others.
+    the store was written, and can be now, are no others. Of a plan there are none: there it is
+    looked alone whether slide and normaliser are the same.
 
     Raises
     ------
@@ -40,7 +42,7 @@ def other_tiles(job: SlideJob, number: int) -> tuple[int, list[int]]:
         _check_same(job, meta)
         grid = layout.grid
         rows = {grid.tile_at(x, y): row for row, (x, y) in enumerate(layout.coords.tolist())}
-        sample = spread(list(rows), number)
+        sample = spread(list(rows), number) if HOMES[meta.layout] else []
         flags, found = store.flags, []
         for tile in sample:
             row = rows[tile]

@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from wsi_norm.choices import CODECS
+from wsi_norm.choices import CODECS, HOMES
 from wsi_norm.errors import SlideError, StoreError, UnreadableSlideError
 from wsi_norm.geometry import TileGrid
 from wsi_norm.location import exists, free_bytes
@@ -22,6 +22,7 @@ from wsi_norm.plan import plan_grid, plan_slide, regions_sha256
 from wsi_norm.slide import Slide, SlideFiles, open_slide, slide_files
 from wsi_norm.stages import Seconds, Stage
 from wsi_norm.store import (
+    PYRAMID_RATIO,
     REMEDY,
     Counts,
     ModelMeta,
@@ -118,7 +119,8 @@ def estimate(job: SlideJob) -> Estimate:
         plan = plan_slide(slide, job.source, job.config)
         planning = time.perf_counter() - start
         normalizer = kept_normalizer(job.model, job.config)
-        sample = spread(plan.tiles, 8)
+        worked_on = len(plan.tiles) if HOMES[job.config.layout] else 0
+        sample = spread(plan.tiles, min(8, worked_on))
         start = time.perf_counter()
         pixels, _ = read_tiles(slide, plan.grid, sample)
         normalizer.normalize(pixels, None, plan.white)
@@ -126,7 +128,7 @@ def estimate(job: SlideJob) -> Estimate:
     return Estimate(
         tiles=len(plan.tiles),
         bytes=_expected_bytes(job, len(plan.tiles)),
-        seconds=planning + per_tile * len(plan.tiles),
+        seconds=planning + per_tile * worked_on,
         warnings=plan.warnings,
     )
 
@@ -273,7 +275,10 @@ def _create(
 
 
 def _expected_bytes(job: SlideJob, tiles: int) -> int:
-    return int(tiles * 3 * job.config.tile_size**2 / CODECS[job.config.codec].ratio)
+    """Of pixels; a plan has none."""
+    raw = tiles * 3 * job.config.tile_size**2
+    ratios = {"tiles": CODECS[job.config.codec].ratio, "pyramid": PYRAMID_RATIO}
+    return int(sum(raw / ratios[home] for home in HOMES[job.config.layout]))
 
 
 def _settings(job: SlideJob, slide: Slide, files: SlideFiles, grid: TileGrid) -> Settings:
@@ -288,6 +293,7 @@ def _settings(job: SlideJob, slide: Slide, files: SlideFiles, grid: TileGrid) ->
         ),
         model=ModelMeta(**kept_normalizer(job.model, job.config).facts()),
         codec=job.config.codec,
+        layout=job.config.layout,
         software=versions(SOFTWARE),
     )
 

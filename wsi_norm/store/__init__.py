@@ -1,6 +1,6 @@
 """Stores: the only home of zarr."""
 
-from wsi_norm.store.encoding import Codec
+from wsi_norm.store.encoding import PYRAMID_RATIO, Codec
 from wsi_norm.store.metadata import (
     Counts,
     ModelMeta,
@@ -12,10 +12,11 @@ from wsi_norm.store.metadata import (
     TissueMeta,
     differences,
 )
-from wsi_norm.store.objects import finished
+from wsi_norm.store.shards import finished
 from wsi_norm.store.tilestore import REMEDY, TileStore, taken_over, tiles_per_shard
 
 __all__ = [
+    "PYRAMID_RATIO",
     "REMEDY",
     "Codec",
     "Counts",

@@ -76,24 +76,28 @@ BLOSC = Codec(
     2.1,
 )
 
+PYRAMID_RATIO = 1.7
+"""How much smaller tiles get in a pyramid, with all its levels; for estimates only."""
+
 NONE = Codec((), lambda data: data, 1.0)
 
 
 def create_arrays(
-    group: zarr.Group, number: int, tile_size_px: int, tiles_per_shard: int, codec: Codec
+    group: zarr.Group, number: int, tile_size_px: int, tiles_per_shard: int, codec: Codec | None
 ) -> None:
-    """`tiles` (one chunk a tile, sharded) and `flags`, one object of each per shard."""
+    """`tiles` (a chunk a tile, sharded; not if `codec` is None), `flags`: an object each a shard."""
     tile = (tile_size_px, tile_size_px, 3)
-    group.create_array(
-        "tiles",
-        shape=(number, *tile),
-        chunks=(1, *tile),
-        shards=(tiles_per_shard, *tile),
-        dtype=np.uint8,
-        fill_value=255,
-        compressors=codec.compressors,
-        dimension_names=DIMENSIONS["tiles"],
-    )
+    if codec is not None:
+        group.create_array(
+            "tiles",
+            shape=(number, *tile),
+            chunks=(1, *tile),
+            shards=(tiles_per_shard, *tile),
+            dtype=np.uint8,
+            fill_value=255,
+            compressors=codec.compressors,
+            dimension_names=DIMENSIONS["tiles"],
+        )
     group.create_array(
         "flags",
         shape=(number,),

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from wsi_norm.choices import Background, StatisticsMode
+from wsi_norm.choices import Background, Layout, StatisticsMode
 from wsi_norm.config import compare
 from wsi_norm.geometry import Level, TileGrid
 
@@ -148,6 +148,7 @@ class Settings(_Frozen):
     tissue: TissueMeta
     model: ModelMeta
     codec: str
+    layout: Layout = "tiles"
     software: dict[str, str]
 
 

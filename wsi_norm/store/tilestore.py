@@ -1,17 +1,16 @@
 """TileStore: the normalised tiles of one slide as a Zarr v3 group.
 
-One task writes one whole shard: first its piece of `flags`, then its object of `tiles`, whose
-existence is the commit record. Each shard is bound to its store by a digest (`store.digests`), and
-whoever writes one looks first whether the store is still the one that was opened. Nothing is synced
-to disk by force: after a loss of power, `verify` or the next run, which check every shard's end,
-find what did not get there.
+One task writes one whole shard: first its piece of `flags`, then its tiles in each home that the
+layout gives them (`store.homes`), whose records say that they are there. Each shard is bound to its
+store by a digest (`store.digests`), and whoever writes one looks first whether the store is still
+the one that was opened. Nothing is synced to disk by force: after a loss of power, `verify` or the
+next run, which check the records of every shard, find what did not get there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -22,12 +21,13 @@ from pydantic import ValidationError
 from zarr.errors import BaseZarrError
 
 from wsi_norm import location
-from wsi_norm.choices import CODECS
+from wsi_norm.choices import CODECS, HOMES
 from wsi_norm.errors import StoreError
 from wsi_norm.store import digests, encoding
 from wsi_norm.store.encoding import UInt8
 from wsi_norm.store.metadata import DIMENSIONS, Counts, StoreMeta, TileFlag
-from wsi_norm.store.objects import ATTRIBUTE, ROOT, SINGLE_CHUNK, Objects, attribute
+from wsi_norm.store.objects import ATTRIBUTE, ROOT, SINGLE_CHUNK, Objects, arrays_of, attribute
+from wsi_norm.store.shards import Shards
 
 SHARD_BYTES = 16 << 20
 
@@ -76,8 +76,11 @@ class TileStore:
         self.path = path
         self.meta = meta
         self._group = group
-        self._arrays = {name: _open_array(path, group, name) for name in DIMENSIONS}
-        self._objects = Objects(path, len(self), meta.tiling.tiles_per_shard, meta.identity_sha256)
+        self._arrays = {name: _open_array(path, group, name) for name in arrays_of(meta.layout)}
+        self._objects = Objects(
+            path, len(self), meta.tiling.tiles_per_shard, meta.identity_sha256, meta.layout
+        )
+        self._shards = Shards(self._objects, meta)
         self.identity = digests.of_identity(dict(group.attrs[ATTRIBUTE]))  # type: ignore[arg-type]
         self._stamp: location.Stamp | None = None
 
@@ -127,7 +130,7 @@ class TileStore:
                 len(coords),
                 meta.tiling.tile_size_px,
                 meta.tiling.tiles_per_shard,
-                CODECS[meta.codec],
+                CODECS[meta.codec] if "tiles" in HOMES[meta.layout] else None,
             )
             _save(group, "coords", coords)
             _save(group, "tissue_fraction", tissue_fraction)
@@ -137,9 +140,9 @@ class TileStore:
                 ("thumbnail_normalized", thumbnail_normalized),
             ):
                 _save(group, name, image, thumbnail_scale)
-            group.attrs[ATTRIBUTE] = _identified(meta, Objects(draft, 0, 1))
+            group.attrs[ATTRIBUTE] = _identified(meta, Objects(draft, 0, 1, layout=meta.layout))
             if existing == "mend" and location.exists(path):
-                _mend(path, draft, meta.tiling.tiles_per_shard, len(coords))
+                _mend(path, draft, meta, len(coords))
             else:
                 location.publish(draft, path, replace=existing == "replace")
             location.sweep_drafts(path)
@@ -192,7 +195,7 @@ class TileStore:
     @staticmethod
     def made_ns(path: Path) -> int | None:
         """When a store was made, by the clock of its disk; None: there is none."""
-        stamp = location.stamp(path / "tiles" / ROOT)
+        stamp = location.stamp(path / "coords" / ROOT)
         return None if stamp is None else stamp[1]
 
     def _check_owner(self) -> None:
@@ -215,19 +218,30 @@ class TileStore:
         """What was written with the store and is gone: zarr would read it as zeros."""
         missing = [f"{name}: missing" for name in self._objects.lost()]
         misfits = [
-            f"{name}: another length than tiles"
-            for name in ("coords", "flags", "tissue_fraction")
-            if self._arrays[name].shape[0] != len(self)
+            f"{name}: another length than coords"
+            for name in ("tiles", "flags", "tissue_fraction")
+            if name in self._arrays and self._arrays[name].shape[0] != len(self)
         ]
         return missing + misfits
 
     def __len__(self) -> int:
-        return int(self._arrays["tiles"].shape[0])
+        return int(self._arrays["coords"].shape[0])
 
     def __getitem__(self, index: int | slice) -> UInt8:
-        """uint8 (T, T, 3) of one tile, or (n, T, T, 3) of a slice; StoreError if damaged."""
+        """uint8 (T, T, 3) of one tile, or (n, T, T, 3) of a slice.
+
+        Raises
+        ------
+        StoreError
+            It is damaged, or the store is a plan, which has no pixels.
+        """
         if isinstance(index, int) and not -len(self) <= index < len(self):
             raise IndexError(f"tile {index} of {len(self)}")
+        if self.meta.layout == "plan":
+            raise StoreError(
+                f"{self.path}: a plan, which holds no pixels; read it with "
+                "TileDataset(stores, slides=...), or run its slide with --layout tiles"
+            )
         return self._read("tiles", index)
 
     def __iter__(self) -> Iterator[UInt8]:
@@ -282,16 +296,17 @@ class TileStore:
         StoreError
             It cannot be written, or the store is another one by now.
         """
-        rows, slots = self.rows(shard), self.meta.tiling.tiles_per_shard
+        rows, edge = self.rows(shard), self.meta.tiling.tile_size_px
         number = rows.stop - rows.start
-        if tiles.shape != (number, *self._arrays["tiles"].shape[1:]) or flags.shape != (number,):
+        if tiles.shape != (number, edge, edge, 3) or flags.shape != (number,):
             raise ValueError(
                 f"shard {shard} holds rows {rows}, not tiles of shape {tiles.shape} with flags of "
                 f"shape {flags.shape}"
             )
         for attempt in range(TRIES):
             try:
-                self._write_shard(shard, tiles, b"".join(encoding.encode_flags(flags, slots)))
+                self._check_owner()
+                self._shards.write(shard, tiles, flags, self._check_owner)
             except OSError as error:
                 if isinstance(error, FileNotFoundError) and attempt < TRIES - 1:
                     continue  # a run beside this one took the unfinished file for litter
@@ -299,26 +314,13 @@ class TileStore:
             else:
                 return
 
-    def _write_shard(self, shard: int, tiles: UInt8, flags: bytes) -> None:
-        flags_file, tiles_file = self._objects.at("flags", shard), self._objects.at("tiles", shard)
-        self._check_owner()
-        if not self.has_shard(shard) or location.read_bytes(flags_file) != flags:
-            location.remove(tiles_file)  # old tiles never stand beside new flags
-        location.write_whole(flags_file, [flags], self._check_owner)
-        identity, seal = self._objects.identity, None
-        if identity is not None:
-            seal = partial(digests.of_shard, identity, shard, flags)
-        slots, codec = self.meta.tiling.tiles_per_shard, CODECS[self.meta.codec]
-        pieces = encoding.encode_tiles(tiles, slots, codec, seal)
-        location.write_whole(tiles_file, pieces, self._check_owner)
-
     def has_shard(self, shard: int) -> bool:
-        """Whether a shard is there, whole and in its place, as far as its end says."""
-        return self._objects.has_shard(shard)
+        """Whether a shard is there, whole and in its place, as far as its records say."""
+        return self._shards.has(shard)
 
     def missing_shards(self, unreadable_too: bool = False) -> list[int]:
         """Shards still to be written, and those with unreadable tiles, which may now be read."""
-        missing = set(self._objects.missing_shards())
+        missing = set(self._shards.missing())
         if unreadable_too:
             try:
                 rows = np.flatnonzero(self.flags & TileFlag.UNREADABLE)
@@ -346,17 +348,14 @@ class TileStore:
         StoreError
             A shard is missing or damaged.
         """
-        ends = {shard: self._objects.end(shard) for shard in range(self.shards)}
-        missing = [shard for shard, end in ends.items() if end is None]
-        if missing:
+        if (found := self._shards.all_digests()) is None:
+            missing = self._shards.missing()
             raise StoreError(f"{self.path}: shards {missing} are missing; run the command again")
         self.sweep()
         self._check_owner()
         finished = self.meta.model_copy(update={"counts": self.count(), "complete": True})
         if self._objects.identity is not None:
-            content = digests.of_content(
-                finished.model_dump(mode="json"), [end.digest for end in ends.values() if end]
-            )
+            content = digests.of_content(finished.model_dump(mode="json"), found)
             finished = finished.model_copy(update={"content_sha256": content})
         self._set_meta(finished)
         return self.meta
@@ -365,7 +364,7 @@ class TileStore:
         """Remove shards that are damaged, so that they count as missing."""
         try:
             for shard in shards:
-                location.remove(self._objects.at("tiles", shard))
+                self._shards.drop(shard)
         except OSError as error:
             raise StoreError(f"{self.path}: cannot remove a damaged shard: {error}") from error
 
@@ -401,20 +400,13 @@ class TileStore:
 
     def damaged_shards(self) -> dict[int, str]:
         """Shards that are missing or not as they were written, and what is wrong with each."""
-        readable = "tiles" not in self.changed()
+        readable = "tiles" in self._arrays and "tiles" not in self.changed()
         found = {}
         for shard in range(self.shards):
-            end = self._objects.end(shard)
-            if end is None:
-                misplaced = self.is_sealed and self._objects.is_elsewhere(shard)
-                found[shard] = (
-                    "of another place, other flags or another store"
-                    if misplaced
-                    else "missing or cut"
-                )
-            elif self.is_sealed and (other := self._other_tiles(shard, end)):
-                found[shard] = f"the checksum is not that of tiles {other}"
-            elif readable and (problem := self._problem("tiles", self.rows(shard))):
+            problem = self._shards.problem(shard)
+            if problem is None and readable:
+                problem = self._problem("tiles", self.rows(shard))
+            if problem is not None:
                 found[shard] = problem
         return found
 
@@ -425,7 +417,7 @@ class TileStore:
         found = {}
         if self.meta.identity_sha256 != self.identity:
             found[ATTRIBUTE] = OTHER_ATTRIBUTE
-        for name in DIMENSIONS:
+        for name in self._arrays:
             try:
                 same = self._objects.array_digest(name) == (self.meta.arrays_sha256 or {}).get(name)
             except OSError:
@@ -439,13 +431,6 @@ class TileStore:
         """Whether there are digests; stores of earlier versions have none."""
         return self.meta.identity_sha256 is not None
 
-    def _other_tiles(self, shard: int, end: encoding.End) -> list[int]:
-        try:
-            data = location.read_bytes(self._objects.at("tiles", shard))
-        except OSError:
-            return list(range(*self.rows(shard).indices(len(self))))
-        return [self.rows(shard).start + slot for slot in encoding.other_chunks(data, end)]
-
     def changed_attribute(self) -> str | None:
         """What is wrong with the attribute, as far as digests say; None: nothing.
 
@@ -455,11 +440,11 @@ class TileStore:
             return None
         if self.meta.identity_sha256 != self.identity:
             return f"{ATTRIBUTE}: {OTHER_ATTRIBUTE}"
-        ends = [self._objects.end(shard) for shard in range(self.shards)]
-        if not self.meta.complete or not all(ends):
+        found = self._shards.all_digests()
+        if not self.meta.complete or found is None:
             return None
         said = dict(self._group.attrs[ATTRIBUTE])  # type: ignore[arg-type]
-        content = digests.of_content(said, [end.digest for end in ends if end])
+        content = digests.of_content(said, found)
         if content == self.meta.content_sha256:
             return None
         return f"{ATTRIBUTE}: counts or digest are not those that the store was finished with"
@@ -495,17 +480,16 @@ def taken_over(path: Path) -> StoreError:
     )
 
 
-def _mend(path: Path, draft: Path, slots: int, tiles: int) -> None:
+def _mend(path: Path, draft: Path, meta: StoreMeta, tiles: int) -> None:
     """Put what a store should hold, but for its shards, in the place of what differs there."""
     made = attribute(draft)["identity_sha256"]
-    objects = Objects(path, tiles, slots, made)
+    shards = Shards(Objects(path, tiles, meta.tiling.tiles_per_shard, made, meta.layout), meta)
     try:
         same = attribute(path).get("identity_sha256") == made
     except (OSError, ValueError, AttributeError):
         same = False
     bare = {place.name for place in location.listing(path, "*")} <= {*DIMENSIONS, ROOT}
-    no_shards = bare and not location.exists(path / "tiles" / "c")
-    if not (same or no_shards or any(map(objects.has_shard, range(objects.shards)))):
+    if not (same or (bare and not shards.begun) or shards.are_of_here()):
         raise StoreError(
             f"{path}: cannot be repaired: nothing in it is of this slide, with these settings, "
             "versions and kind of machine; use --overwrite, or move it away"
@@ -526,7 +510,7 @@ def _holds(place: Path, data: bytes) -> bool:
 
 def _identified(meta: StoreMeta, objects: Objects) -> dict[str, Any]:
     """The attribute of a new store, with the digests of what is written of it."""
-    arrays = {name: objects.array_digest(name) for name in DIMENSIONS}
+    arrays = {name: objects.array_digest(name) for name in objects.arrays}
     said = meta.model_copy(update={"arrays_sha256": arrays}).model_dump(mode="json")
     return said | {"identity_sha256": digests.of_identity(said)}
 
