@@ -3,6 +3,7 @@
 # make check  formatting, lint, types, import contracts, the Dockerfile
 # make gpu    what needs a CUDA device, in 4 minutes: tests, equality, throughput, memory, whole runs
 # make faults what goes wrong on weekends, done on purpose and counted: docs/reliability.md
+# make interop  other people's programs, in an environment of their own, open what we write: docs/outputs.md
 # make gallery (DATA_ROOT=... public images): hard subjects before and after, docs/gallery.md
 # make checkpoints, make evidence (DATA_ROOT=... the labelled tiles): the shipped layers; the experiments of docs/evidence.md
 # VENV=... chooses another environment, PYTHON=... another Python (3.11 to 3.13)
@@ -15,7 +16,7 @@ CONSTRAIN := --constraint constraints.txt
 # PyTorch goes first: left to the resolver, a looser requirement may bring a newer one with CUDA.
 TORCH_INSTALL ?= $(PIP) install $(CONSTRAIN) torch
 
-.PHONY: install train dev demo test check faults bench gpu gallery checkpoints evidence clean
+.PHONY: install train dev demo test check faults interop bench gpu gallery checkpoints evidence clean
 
 install: $(VENV)/.installed
 train: $(VENV)/.train
@@ -49,6 +50,16 @@ test: dev
 # FAULTS="kills --seed 7": see python -m tests.faults --help
 faults: dev
 	$(BIN)/python -m tests.faults $(FAULTS)
+
+INTEROP ?= .interop
+
+$(INTEROP)/.installed: tests/interop/requirements.txt
+	$(PYTHON) -m venv $(INTEROP)
+	$(INTEROP)/bin/python -m pip --disable-pip-version-check install --requirement $<
+	touch $@
+
+interop: dev $(INTEROP)/.installed
+	WSI_NORM_INTEROP=$(abspath $(INTEROP)/bin/python) $(BIN)/python -m pytest tests/interop
 
 check: dev
 	$(BIN)/ruff format --check .
@@ -87,4 +98,4 @@ gallery: install
 	$(BIN)/python -m benchmarks.gallery --data "$(DATA_ROOT)" --output gallery --docs docs
 
 clean:
-	rm -rf $(VENV) build dist demo bench gallery $(EVIDENCE) *.egg-info
+	rm -rf $(VENV) $(INTEROP) build dist demo bench gallery $(EVIDENCE) *.egg-info
