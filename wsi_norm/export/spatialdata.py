@@ -40,7 +40,7 @@ def write(job: Job, draft: Path) -> None:
         import shapely
     except ImportError as error:
         raise ExportError(
-            f"{error}: the format spatialdata needs pip install 'wsi-norm[spatialdata]'"
+            f"{error}: the format spatialdata needs pip install 'wsi-norm[export]'"
         ) from error
     store = job.store
     where = frame(store, job.options.image)
