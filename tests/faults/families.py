@@ -19,6 +19,7 @@ FAMILIES = (
     "limits",
     "mutants",
     "damage",
+    "exports",
     "hostile",
     "soak",
 )

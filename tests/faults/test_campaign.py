@@ -9,7 +9,18 @@ import pytest
 from tests.faults.families import FAMILIES, outcomes
 from tests.faults.truth import Go
 
-CHEAP = ("changes", "signals", "kills", "disks", "limits", "mutants", "damage", "hostile", "soak")
+CHEAP = (
+    "changes",
+    "signals",
+    "kills",
+    "disks",
+    "limits",
+    "mutants",
+    "damage",
+    "exports",
+    "hostile",
+    "soak",
+)
 """Families that are tried in every go of the tests; the others need minutes of standing still."""
 
 
