@@ -141,3 +141,15 @@ def test_a_disk_that_is_full_is_one_line(make: Made, tmp_path: Path) -> None:
 def test_without_h5py_the_extra_is_named(make: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "h5py", None)
     assert "pip install 'wsi-norm[export]'" in exported(make().path).error
+
+
+def test_of_both_real_slides(real_stores: list[Path], tmp_path: Path) -> None:
+    images = export(real_stores, "ome-tiff", tmp_path)
+    patches = export(real_stores, "trident", tmp_path, image="pyramid")
+    for image, outcome in zip(images, patches, strict=True):
+        store = TileStore.open(outcome.store)
+        with h5py.File(outcome.place) as file, openslide.OpenSlide(image.place) as slide:
+            inside = (file["coords"][:] + 256 <= slide.dimensions).all(axis=1)
+            assert inside.sum() > 30
+            for tiles in (clam_reads(file, slide), trident_reads(file, slide)):
+                np.testing.assert_array_equal(np.array(tiles)[inside], store[:][inside])

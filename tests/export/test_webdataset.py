@@ -13,6 +13,7 @@ import webdataset
 from tests.builders import refusal
 from tests.export.conftest import Made
 from wsi_norm.export import export
+from wsi_norm.store import TileStore
 
 # webdataset leaves its files to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <_io.FileIO")
@@ -92,3 +93,11 @@ def test_members_are_nobodys_and_of_no_time(make: Made) -> None:
 )
 def test_options_that_make_no_sense(make: Made, option: dict[str, Any], why: str) -> None:
     assert why in refusal(export, [make().path], "webdataset", **option)
+
+
+def test_of_both_real_slides(real_stores: list[Path], tmp_path: Path) -> None:
+    outcomes = list(export(real_stores, "webdataset", tmp_path))
+    read = samples([tar for outcome in outcomes for tar in outcome.place.glob("*.tar")])
+    stores = [TileStore.open(outcome.store) for outcome in outcomes]
+    expected = [tile for store in stores for tile in store]
+    np.testing.assert_array_equal([sample["png"] for sample in read], expected)
