@@ -25,7 +25,7 @@ from wsi_norm.choices import EXPORTS
 
 LIMIT = 60.0
 NAMES = ("first", "second")
-TILE, COLUMNS, ROWS, SLOTS = 256, 10, 8, 16
+TILE, COLUMNS, SLOTS = 256, 10, 16
 
 Files = Mapping[str, bytes]
 
@@ -46,7 +46,8 @@ HARMS: dict[str, damage.Harm] = {
 def campaign(go: Go) -> Iterator[Outcome]:
     rng = go.rng("exports")
     folder = go.place("of_exports")
-    stores = tuple(write_store(folder / f"{name}.zarr", seed) for seed, name in enumerate(NAMES))
+    rows = 2 if go.quick else 8
+    stores = tuple(write_store(folder / f"{n}.zarr", seed, rows) for seed, n in enumerate(NAMES))
     for to in EXPORTS:
         right = exported(go, stores, to)
         for _ in range(go.times(8, 1)):
@@ -60,16 +61,17 @@ def campaign(go: Go) -> Iterator[Outcome]:
             yield from of_harmed(go, stores, to, right, harm, seeds)
 
 
-def write_store(path: Path, seed: int) -> Path:
-    """A finished store of five shards; its tiles are noise, so that exports take their time."""
+def write_store(path: Path, seed: int, rows_of_tiles: int) -> Path:
+    """A finished store; its tiles are noise, so that exports take their time."""
     rng = np.random.default_rng(seed)
-    size = {"width_px": COLUMNS * TILE, "height_px": ROWS * TILE}
-    level = {"level_width_px": COLUMNS * TILE, "level_height_px": ROWS * TILE}
+    size = {"width_px": COLUMNS * TILE, "height_px": rows_of_tiles * TILE}
+    level = {"level_width_px": COLUMNS * TILE, "level_height_px": rows_of_tiles * TILE}
     meta = store_meta(
         slide={"name": path.stem, "file_name": f"{path.stem}.svs", **size},
         tiling={"tile_size_px": TILE, "tiles_per_shard": SLOTS, **level},
+        tissue_share=0.4,
     )
-    places = [(x * TILE, y * TILE) for y in range(ROWS) for x in range(COLUMNS)]
+    places = [(x * TILE, y * TILE) for y in range(rows_of_tiles) for x in range(COLUMNS)]
     store = create_store(path, len(places), meta, coords=np.array(places, np.int64))
     for shard in range(store.shards):
         rows = store.rows(shard)
