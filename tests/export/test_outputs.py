@@ -40,6 +40,30 @@ def test_lines_that_open_exports(
         tile.close()
 
 
+def test_lines_that_open_h5(make: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = make(flags={2: 4})
+    list(export([store.path], "h5", pixels=True))
+    monkeypatch.chdir(tmp_path)
+    found = ran("HDF5")
+    np.testing.assert_array_equal(found["coords"], store.coords)
+    np.testing.assert_array_equal(found["flags"], store.flags)
+    np.testing.assert_array_equal(found["tile"], store[0])
+
+
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <_io.FileIO")  # webdataset's own files
+def test_lines_that_stream_webdataset(
+    make: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores = {name: make(name, seed=seed) for seed, name in enumerate(("first", "second"))}
+    list(export([store.path for store in stores.values()], "webdataset"))
+    monkeypatch.chdir(tmp_path)
+    seen = set()
+    for tile, facts in ran("WebDataset")["data"]:
+        np.testing.assert_array_equal(tile, stores[facts["slide"]][facts["row"]])
+        seen.add((facts["slide"], facts["row"]))
+    assert len(seen) == sum(map(len, stores.values()))
+
+
 def test_a_format_of_ones_own(make: Made) -> None:
     store = make()
     ran("An export format of one's own", "extending.md")

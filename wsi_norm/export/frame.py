@@ -93,7 +93,8 @@ def frame(store: TileStore, image: Image) -> Frame:
         )
     if tiling.overlap_px:
         raise ExportError(
-            f"{store.path}: its tiles overlap, so they have no place in a pyramid; leave out image"
+            f"{store.path}: its tiles overlap ({tiling.overlap_px} px), so they are no image; "
+            "export their places on the slide (image slide)"
         )
     size, grid = tiling.tile_size_px, tiling.grid(slide)
     cells = [grid.tile_at(x, y) for x, y in coords.tolist()]
