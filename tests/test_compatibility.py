@@ -68,6 +68,7 @@ def test_what_it_says_of_itself(folder: Path) -> None:
     assert read["model"].pop("normalizer") == "lstainnorm"
     assert read.pop("tissue_share") is read.pop("asked_sha256") is None
     assert read.pop("layout") == "tiles"
+    assert read["tissue"].pop("whole_slide") is False
     assert read["slide"].pop("sha256_samples") is None
     assert {read.pop(f"{name}_sha256") for name in ("arrays", "identity", "content")} == {None}
     assert read == stored

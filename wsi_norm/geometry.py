@@ -145,6 +145,11 @@ class TileGrid:
         return _tiles_along(self.height, self.tile_size, self.step)
 
     @property
+    def levels(self) -> int:
+        """Of a pyramid over the grid, by halves from all its tiles down to one."""
+        return 1 + (max(self.rows, self.columns) - 1).bit_length()
+
+    @property
     def fits(self) -> bool:
         """Whether at least one side of the slide holds a whole tile."""
         return max(self.width, self.height) >= self.tile_size * (1 - LEVEL_TOLERANCE)

@@ -37,6 +37,8 @@ class SlidePlan:
         Where tiles can lie.
     tiles, tissue_fraction
         The kept ones in their order in the store, and the tissue share of each, float32 (N,).
+    tissue_tiles
+        Those of them with enough tissue: all, unless the whole slide is kept.
     tissue_mask, mask_downsample
         bool (h, w), and level-0 px per mask px in x and y.
     thumbnail
@@ -50,6 +52,7 @@ class SlidePlan:
     grid: TileGrid
     tiles: tuple[Tile, ...]
     tissue_fraction: npt.NDArray[np.float32]
+    tissue_tiles: tuple[Tile, ...]
     tissue_mask: npt.NDArray[np.bool_]
     mask_downsample: tuple[float, float]
     thumbnail: npt.NDArray[np.uint8]
@@ -93,13 +96,16 @@ def plan_slide(slide: Slide, source: SlideSource, config: RunConfig) -> SlidePla
     found = (found | ~overview.readable | lost) & inside
     shares = _tissue_shares(grid, found, overview.downsample)
     least = max(np.float32(config.min_tissue), np.finfo(np.float32).tiny)  # some, if 0 is asked for
-    kept = compact_order([tile for tile, share in shares.items() if share >= least])
-    if not kept:
-        warnings.append("no tissue found: the store is empty")
+    with_tissue = compact_order([tile for tile, share in shares.items() if share >= least])
+    kept = compact_order([*shares]) if config.whole_slide else with_tissue
+    if not with_tissue:
+        what = "tiles are of glass alone" if config.whole_slide else "the store is empty"
+        warnings.append(f"no tissue found: {what}")
     return SlidePlan(
         grid=grid,
         tiles=tuple(kept),
         tissue_fraction=np.array([shares[tile] for tile in kept], np.float32),
+        tissue_tiles=tuple(with_tissue),
         tissue_mask=found,
         mask_downsample=overview.downsample,
         thumbnail=_thumbnail(slide, overview),

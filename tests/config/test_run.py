@@ -76,6 +76,7 @@ def test_every_key_can_stand_in_a_file(tmp_path: Path) -> None:
         "override_mpp": "0.25",
         "min_tissue": "0.5",
         "segmenter": "none",
+        "whole_slide": "true",
         "roi": "r.geojson",
         "colour_check": "warn",
         "statistics": "tile",

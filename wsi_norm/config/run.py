@@ -121,6 +121,9 @@ class RunConfig(Group):
     min_tissue: Annotated[float, Option(("--tissue-threshold",), "SHARE")] = Field(
         default=0.1, ge=0, le=1, description="tissue share that a tile needs"
     )
+    whole_slide: bool = Field(
+        default=False, description="keep every tile, glass too; tissue alone is measured"
+    )
     segmenter: Annotated[str, Chosen(SEGMENTERS)] = Field(
         default="otsu", description="tissue detection"
     )
@@ -211,8 +214,6 @@ class RunConfig(Group):
                 f"overlap {self.overlap} must be less than tile_size {self.tile_size} by "
                 f"{MIN_STEP_PX} px at least"
             )
-        if "pyramid" in HOMES[self.layout]:  # TODO
-            raise ValueError(f"layout {self.layout} is not there yet")
         if "pyramid" in HOMES[self.layout] and self.overlap:
             raise ValueError(
                 f"layout {self.layout}: tiles of a pyramid cannot overlap; leave overlap out, or "

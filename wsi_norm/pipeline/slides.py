@@ -169,7 +169,7 @@ def _to_do(job: SlideJob, slide: Slide, files: SlideFiles) -> tuple[TileStore, l
     if job.config.overwrite and differences(store.meta, wanted):
         raise taken_over(job.store)
     _check_settings(job, store.meta, wanted)
-    if store.meta.complete and store.missing_shards():
+    if store.meta.complete and not store.is_whole:
         _check_settings(job, _unfinished(store.meta), wanted)
         store.reopen()
     store.sweep()
@@ -199,15 +199,20 @@ def _repaired(
         store = _create(job, slide, files, "mend")
     _check_settings(job, store.meta, wanted)
     was_complete = store.meta.complete
-    damaged, beside = store.damaged_shards(), store.damaged_beside()
+    damaged, levels, beside = (
+        store.damaged_shards(),
+        store.damaged_levels(),
+        store.damaged_beside(),
+    )
     if beside and not store.is_sealed:
         raise StoreError(
             f"{job.store}: {beside[0]}; it has no digests to repair it by: use --overwrite"
         )
-    again = was_complete and (damaged or beside)
+    again = was_complete and (damaged or levels or beside)
     if again:
         _check_settings(job, _unfinished(store.meta), wanted)
-    store.drop(damaged)  # first: a run that is interrupted here has lost nothing that was whole
+    store.drop([*damaged, *levels])  # first: what is interrupted here lost nothing that was whole
+    store.remove_strays()
     if again:
         store.reopen()
     store.sweep()
@@ -244,7 +249,7 @@ def _create(
         )
     normalizer = kept_normalizer(job.model, job.config)
     statistics, warnings, after = None, list(plan.warnings), plan.thumbnail
-    if plan.tiles and normalizer.statistics == "slide":
+    if plan.tissue_tiles and normalizer.statistics == "slide":
         statistics, problem = measure_slide(slide, plan, normalizer)
         warnings += [problem] if problem else []
         warnings += normalizer.doubts(statistics) if statistics is not None else []
@@ -289,6 +294,7 @@ def _settings(job: SlideJob, slide: Slide, files: SlideFiles, grid: TileGrid) ->
         tissue=TissueMeta(
             segmenter=job.config.segmenter,
             min_tissue=job.config.min_tissue,
+            whole_slide=job.config.whole_slide,
             regions_sha256=regions_sha256(job.source, job.config),
         ),
         model=ModelMeta(**kept_normalizer(job.model, job.config).facts()),

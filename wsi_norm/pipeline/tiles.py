@@ -58,14 +58,16 @@ def read_tiles(
 def measure_slide(
     slide: Slide, plan: SlidePlan, normalizer: StainNormalizer
 ) -> tuple[Statistics | None, str | None]:
-    """Statistics of a slide's tissue, over a sample of its tiles spread evenly along their order.
+    """Statistics of a slide's tissue, over a sample of the tiles that have some.
+
+    They are spread evenly along their order.
 
     Returns
     -------
     The statistics and None, or None and why there are none.
     """
     per_tile = plan.grid.tile_size**2
-    sample = spread(plan.tiles, max(4, min(STATISTICS_TILES, STATISTICS_PIXELS // per_tile)))
+    sample = spread(plan.tissue_tiles, max(4, min(STATISTICS_TILES, STATISTICS_PIXELS // per_tile)))
     pixels, errors = read_tiles(slide, plan.grid, sample)
     good = [index for index, error in enumerate(errors) if error is None]
     if not good:

@@ -12,8 +12,9 @@ from wsi_norm.store.metadata import (
     TissueMeta,
     differences,
 )
+from wsi_norm.store.objects import REMEDY
 from wsi_norm.store.shards import finished
-from wsi_norm.store.tilestore import REMEDY, TileStore, taken_over, tiles_per_shard
+from wsi_norm.store.tilestore import TileStore, taken_over, tiles_per_shard
 
 __all__ = [
     "PYRAMID_RATIO",

@@ -17,6 +17,9 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+BYTES = 32
+"""Of a digest."""
+
 WRITTEN_LATER = ("identity_sha256", "counts", "complete", "content_sha256")
 """What of the attribute is not known when a store is made."""
 
@@ -35,6 +38,11 @@ def of_identity(attribute: Mapping[str, Any]) -> str:
 def of_shard(identity: str, shard: int, flags: bytes, checksums: bytes, index: bytes) -> bytes:
     """Of a shard: its object of `flags`, the checksums of its chunks, and where they lie."""
     return _sha256([identity.encode(), b"%d" % shard, flags, checksums, index])
+
+
+def of_parts(parts: Iterable[bytes]) -> bytes:
+    """Of what something is made of, in its order."""
+    return _sha256(parts)
 
 
 def of_content(attribute: Mapping[str, Any], shards: Iterable[bytes]) -> str:

@@ -28,11 +28,12 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from wsi_norm.location import read_tail
+from wsi_norm.store import digests
 from wsi_norm.store.metadata import DIMENSIONS, TileFlag
 
 UInt8 = npt.NDArray[np.uint8]
 
-CHECKSUM_BYTES, DIGEST_BYTES = 4, 32
+CHECKSUM_BYTES = 4
 
 _ABSENT = 2**64 - 1
 
@@ -85,7 +86,7 @@ NONE = Codec((), lambda data: data, 1.0)
 def create_arrays(
     group: zarr.Group, number: int, tile_size_px: int, tiles_per_shard: int, codec: Codec | None
 ) -> None:
-    """`tiles` (a chunk a tile, sharded; not if `codec` is None), `flags`: an object each a shard."""
+    """`tiles` (a chunk a tile, sharded; no array if `codec` is None) and `flags`, by shards."""
     tile = (tile_size_px, tile_size_px, 3)
     if codec is not None:
         group.create_array(
@@ -168,7 +169,7 @@ def read_end(file: Path, tiles: int, slots: int, sealed: bool = False) -> End | 
     is right is not asked.
     """
     seal = CHECKSUM_BYTES * slots if sealed else 0
-    digest = DIGEST_BYTES if sealed else 0
+    digest = digests.BYTES if sealed else 0
     length = seal + digest + 16 * slots + 4
     try:
         size, tail = read_tail(file, length)
@@ -199,6 +200,14 @@ def other_chunks(data: bytes, end: End) -> list[int]:
         if stored != sealed or _checksum(chunk) != sealed:
             found.append(slot)
     return found
+
+
+def decode(data: bytes) -> bytes:
+    """A chunk of `ZSTD`; ValueError or RuntimeError if it is not what was written."""
+    chunk = data[:-CHECKSUM_BYTES]
+    if _checksum(chunk) != data[-CHECKSUM_BYTES:]:
+        raise ValueError("its checksum is another's")
+    return bytes(imagecodecs.zstd_decode(chunk))
 
 
 def _encode(data: UInt8, codec: Codec) -> tuple[Any, bytes]:

@@ -11,9 +11,7 @@ from typing import Protocol
 from wsi_norm import location
 from wsi_norm.store import digests, encoding
 from wsi_norm.store.encoding import Codec, UInt8
-from wsi_norm.store.objects import Objects
-
-OTHER_PLACE = "of another place, other flags or another store"
+from wsi_norm.store.objects import OTHER_PLACE, Objects
 
 
 class Home(Protocol):

@@ -53,6 +53,7 @@ class TileFlag(IntFlag):
 
 DIMENSIONS = {
     "tiles": ("tile", "y", "x", "channel"),
+    "seals": ("seal", "byte"),
     "flags": ("tile",),
     "coords": ("tile", "xy"),
     "tissue_fraction": ("tile",),
@@ -121,10 +122,14 @@ class TilingMeta(_Frozen):
 
 
 class TissueMeta(_Frozen):
-    """How tissue is found; `regions_sha256` is that of the GeoJSON and mask files."""
+    """How tissue is found; `regions_sha256` is that of the GeoJSON and mask files.
+
+    With `whole_slide` the store has every tile of the grid; else those with `min_tissue`.
+    """
 
     segmenter: str
     min_tissue: float
+    whole_slide: bool = False
     regions_sha256: str | None
 
 

@@ -12,19 +12,22 @@ from wsi_norm.store.encoding import UInt8
 from wsi_norm.store.homes import Home, TilesHome
 from wsi_norm.store.metadata import StoreMeta
 from wsi_norm.store.objects import Objects, attribute
+from wsi_norm.store.pyramid import Pyramid
 
 
 class Shards:
     """What is there of a store's shards: one is when each home of its pixels has it.
 
-    A plan has no home: all that there is to be is there when the store is made.
+    A plan has no home: all that there is to be is there when the store is made. `by_seals`: see
+    `Pyramid`.
     """
 
-    def __init__(self, objects: Objects, meta: StoreMeta) -> None:
+    def __init__(self, objects: Objects, by_seals: bool = False) -> None:
         self.objects = objects
-        self.homes: tuple[Home, ...] = tuple(
-            TilesHome(objects, CODECS[meta.codec]) for home in HOMES[meta.layout]
-        )
+        meta = objects.meta
+        self.pyramid = Pyramid(objects, by_seals) if "pyramid" in HOMES[meta.layout] else None
+        tiles = TilesHome(objects, CODECS[meta.codec]) if "tiles" in HOMES[meta.layout] else None
+        self.homes: list[Home] = [home for home in (tiles, self.pyramid) if home is not None]
 
     def digests(self, shard: int) -> list[bytes] | None:
         """A shard's digest in each home; None if it is missing in one.
@@ -38,14 +41,22 @@ class Shards:
         there = [digest for digest in found if digest is not None]
         return there if len(there) == len(found) else None
 
-    def all_digests(self) -> list[bytes] | None:
-        """Of all shards; None if one is missing."""
+    def of_all(self) -> list[bytes] | None:
+        """Digests of all shards; None if one is missing."""
         found: list[bytes] = []
         for shard in range(self.objects.shards):
             if (there := self.digests(shard)) is None:
                 return None
             found += there
         return found
+
+    def of_whole(self) -> list[bytes] | None:
+        """Digests of all shards and all that is made of them; None if something is missing."""
+        found = self.of_all()
+        if found is None or self.pyramid is None:
+            return found
+        levels = self.pyramid.levels(found)
+        return None if levels is None else found + levels
 
     def has(self, shard: int) -> bool:
         """Whether a shard is there."""
@@ -85,6 +96,15 @@ class Shards:
         for home in self.homes:
             home.write(shard, tiles, said, check)
 
+    def complete(self, check: Callable[[], None]) -> None:
+        """Write what is made of all shards, which are there; OSError if that cannot be done."""
+        if self.pyramid is not None and (found := self.of_all()) is not None:
+            self.pyramid.build(found, check)
+
+    def strays(self) -> list[Path]:
+        """Objects that would be read, but are none of the store."""
+        return self.pyramid.strays() if self.pyramid is not None else []
+
     def drop(self, shard: int) -> None:
         """Remove what says that a shard is there."""
         for home in self.homes:
@@ -101,6 +121,8 @@ class Shards:
 def finished(path: Path) -> StoreMeta | None:
     """What a complete store with all its objects says of itself; None of any other.
 
+    Of tiles in a pyramid it is seen whether they are there, not how long they are: a store has
+    thousands of them.
     What is wrong with one that is not whole, `TileStore.open` says.
     """
     try:
@@ -113,10 +135,11 @@ def finished(path: Path) -> StoreMeta | None:
     identity = meta.identity_sha256
     if identity not in (None, digests.of_identity(said)):
         return None
-    objects = Objects(
-        path, meta.counts["tiles"], meta.tiling.tiles_per_shard, identity, meta.layout
-    )
-    if not objects.are_there() or (found := Shards(objects, meta).all_digests()) is None:
+    objects = Objects(path, meta, meta.counts["tiles"])
+    shards = Shards(objects, by_seals=True)
+    if not objects.are_there() or (found := shards.of_whole()) is None:
+        return None
+    if shards.pyramid is not None and not shards.pyramid.has_chunks():
         return None
     if identity is not None and digests.of_content(said, found) != meta.content_sha256:
         return None

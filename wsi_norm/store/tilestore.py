@@ -26,7 +26,8 @@ from wsi_norm.errors import StoreError
 from wsi_norm.store import digests, encoding
 from wsi_norm.store.encoding import UInt8
 from wsi_norm.store.metadata import DIMENSIONS, Counts, StoreMeta, TileFlag
-from wsi_norm.store.objects import ATTRIBUTE, ROOT, SINGLE_CHUNK, Objects, arrays_of, attribute
+from wsi_norm.store.objects import ATTRIBUTE, REMEDY, ROOT, SINGLE_CHUNK, Objects, attribute
+from wsi_norm.store.ome import create_pyramid
 from wsi_norm.store.shards import Shards
 
 SHARD_BYTES = 16 << 20
@@ -41,8 +42,6 @@ _OPEN_ERRORS = (
     BaseZarrError,
 )
 """What zarr raises where metadata are damaged: it looks at them as it uses them."""
-
-REMEDY = "run the same command again with --repair"
 
 OTHER_ATTRIBUTE = "settings or numbers are not those that the store was made with"
 
@@ -76,11 +75,10 @@ class TileStore:
         self.path = path
         self.meta = meta
         self._group = group
-        self._arrays = {name: _open_array(path, group, name) for name in arrays_of(meta.layout)}
-        self._objects = Objects(
-            path, len(self), meta.tiling.tiles_per_shard, meta.identity_sha256, meta.layout
-        )
-        self._shards = Shards(self._objects, meta)
+        names = Objects(path, meta, 0).arrays
+        self._arrays = {name: _open_array(path, group, name) for name in names}
+        self._objects = Objects(path, meta, len(self))
+        self._shards = Shards(self._objects)
         self.identity = digests.of_identity(dict(group.attrs[ATTRIBUTE]))  # type: ignore[arg-type]
         self._stamp: location.Stamp | None = None
 
@@ -140,7 +138,11 @@ class TileStore:
                 ("thumbnail_normalized", thumbnail_normalized),
             ):
                 _save(group, name, image, thumbnail_scale)
-            group.attrs[ATTRIBUTE] = _identified(meta, Objects(draft, 0, 1, layout=meta.layout))
+            if "pyramid" in HOMES[meta.layout]:
+                grid = meta.tiling.grid(meta.slide)
+                cells = [grid.tile_at(x, y) for x, y in coords.tolist()]
+                create_pyramid(group, meta, cells, tissue_mask, mask_downsample)
+            group.attrs[ATTRIBUTE] = _identified(Objects(draft, meta, len(coords)))
             if existing == "mend" and location.exists(path):
                 _mend(path, draft, meta, len(coords))
             else:
@@ -242,7 +244,21 @@ class TileStore:
                 f"{self.path}: a plan, which holds no pixels; read it with "
                 "TileDataset(stores, slides=...), or run its slide with --layout tiles"
             )
-        return self._read("tiles", index)
+        return self._read("tiles", index) if "tiles" in self._arrays else self._chunks(index)
+
+    def _chunks(self, index: int | slice) -> UInt8:
+        """Tiles from level 0 of the pyramid."""
+        pyramid, rows = self._shards.pyramid, range(len(self))[index]
+        assert pyramid is not None
+        edge = self.meta.tiling.tile_size_px
+        wanted = [rows] if isinstance(rows, int) else rows
+        tiles = np.empty((len(wanted), edge, edge, 3), np.uint8)
+        for place, row in enumerate(wanted):
+            try:
+                tiles[place] = pyramid.read(row)
+            except _DECODE_ERRORS as error:
+                raise StoreError(f"{self.path}: pyramid: tile {row}: {error}; {REMEDY}") from error
+        return tiles[0] if isinstance(rows, int) else tiles
 
     def __iter__(self) -> Iterator[UInt8]:
         """Every tile, a shard at a time from the disk."""
@@ -341,16 +357,23 @@ class TileStore:
         return {"tiles": len(self), **per_flag}
 
     def finish(self) -> StoreMeta:
-        """Check that every shard is in, count the flags and mark the store complete.
+        """Check that every shard is in, make what is made of all, and mark the store complete.
+
+        That is: the levels of its pyramid, and the numbers of flags.
 
         Raises
         ------
         StoreError
             A shard is missing or damaged.
         """
-        if (found := self._shards.all_digests()) is None:
-            missing = self._shards.missing()
+        if missing := self._shards.missing():
             raise StoreError(f"{self.path}: shards {missing} are missing; run the command again")
+        try:
+            self._shards.complete(self._check_owner)
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot write the pyramid: {error}") from error
+        if (found := self._shards.of_whole()) is None:
+            raise StoreError(f"{self.path}: lost a part meanwhile; run the command again")
         self.sweep()
         self._check_owner()
         finished = self.meta.model_copy(update={"counts": self.count(), "complete": True})
@@ -360,13 +383,27 @@ class TileStore:
         self._set_meta(finished)
         return self.meta
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is missing of shards and what is made of them, as far as records say."""
+        return self._shards.of_whole() is not None
+
     def drop(self, shards: Iterable[int]) -> None:
-        """Remove shards that are damaged, so that they count as missing."""
+        """Remove shards, or parts of levels, that are damaged, so that they count as missing."""
         try:
             for shard in shards:
                 self._shards.drop(shard)
         except OSError as error:
             raise StoreError(f"{self.path}: cannot remove a damaged shard: {error}") from error
+
+    def remove_strays(self) -> None:
+        """Remove chunks of the pyramid that are none of it."""
+        try:
+            self._check_owner()
+            for place in self._shards.strays():
+                location.remove(place)
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot remove a foreign chunk: {error}") from error
 
     def reopen(self) -> None:
         """Take back `finish`: shards of it are missing and will be written again."""
@@ -384,7 +421,7 @@ class TileStore:
             f"{_shard(shard, self.rows(shard))}: {problem}"
             for shard, problem in self.damaged_shards().items()
         ]
-        return shards + self.damaged_beside()
+        return [*shards, *self.damaged_levels().values(), *self.damaged_beside()]
 
     def damaged_beside(self) -> list[str]:
         """What is damaged or missing beside the shards, a line each."""
@@ -394,6 +431,9 @@ class TileStore:
         for name in ("flags", *SINGLE_CHUNK):
             if name not in changed and (problem := self._problem(name)):
                 found.append(f"{name}: {problem}")
+        if strays := self._shards.strays():
+            names = [str(place.relative_to(self.path)) for place in strays]
+            found.append(f"pyramid: objects that are none of it: {', '.join(names)}")
         if not changed and (problem := self.changed_attribute()):
             found.append(problem)
         return found
@@ -410,6 +450,12 @@ class TileStore:
                 found[shard] = problem
         return found
 
+    def damaged_levels(self) -> dict[int, str]:
+        """What is wrong with what is made of all shards, by numbers that `drop` takes."""
+        pyramid = self._shards.pyramid
+        found = pyramid.damaged_levels(self._shards.of_all()) if pyramid is not None else {}
+        return {number: f"pyramid: {problem}" for number, problem in found.items()}
+
     def changed(self) -> dict[str, str]:
         """What was written with the store and is not as it was; nothing in one without digests."""
         if self.meta.identity_sha256 is None:
@@ -417,9 +463,9 @@ class TileStore:
         found = {}
         if self.meta.identity_sha256 != self.identity:
             found[ATTRIBUTE] = OTHER_ATTRIBUTE
-        for name in self._arrays:
+        for name in self._objects.written:
             try:
-                same = self._objects.array_digest(name) == (self.meta.arrays_sha256 or {}).get(name)
+                same = self._objects.digest(name) == (self.meta.arrays_sha256 or {}).get(name)
             except OSError:
                 same = False
             if not same:
@@ -440,7 +486,7 @@ class TileStore:
             return None
         if self.meta.identity_sha256 != self.identity:
             return f"{ATTRIBUTE}: {OTHER_ATTRIBUTE}"
-        found = self._shards.all_digests()
+        found = self._shards.of_whole()
         if not self.meta.complete or found is None:
             return None
         said = dict(self._group.attrs[ATTRIBUTE])  # type: ignore[arg-type]
@@ -483,12 +529,12 @@ def taken_over(path: Path) -> StoreError:
 def _mend(path: Path, draft: Path, meta: StoreMeta, tiles: int) -> None:
     """Put what a store should hold, but for its shards, in the place of what differs there."""
     made = attribute(draft)["identity_sha256"]
-    shards = Shards(Objects(path, tiles, meta.tiling.tiles_per_shard, made, meta.layout), meta)
+    shards = Shards(Objects(path, meta.model_copy(update={"identity_sha256": made}), tiles))
     try:
         same = attribute(path).get("identity_sha256") == made
     except (OSError, ValueError, AttributeError):
         same = False
-    bare = {place.name for place in location.listing(path, "*")} <= {*DIMENSIONS, ROOT}
+    bare = {place.name for place in location.listing(path, "*")} <= {*DIMENSIONS, "pyramid", ROOT}
     if not (same or (bare and not shards.begun) or shards.are_of_here()):
         raise StoreError(
             f"{path}: cannot be repaired: nothing in it is of this slide, with these settings, "
@@ -508,10 +554,10 @@ def _holds(place: Path, data: bytes) -> bool:
         return False
 
 
-def _identified(meta: StoreMeta, objects: Objects) -> dict[str, Any]:
+def _identified(objects: Objects) -> dict[str, Any]:
     """The attribute of a new store, with the digests of what is written of it."""
-    arrays = {name: objects.array_digest(name) for name in objects.arrays}
-    said = meta.model_copy(update={"arrays_sha256": arrays}).model_dump(mode="json")
+    arrays = {name: objects.digest(name) for name in objects.written}
+    said = objects.meta.model_copy(update={"arrays_sha256": arrays}).model_dump(mode="json")
     return said | {"identity_sha256": digests.of_identity(said)}
 
 
