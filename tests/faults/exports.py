@@ -95,8 +95,8 @@ def again(stores: tuple[Path, ...], to: str, output: Path) -> tuple[int | None, 
     return run.value if run.good else (None, [run.error])
 
 
-def command(go: Go, stores: tuple[Path, ...], to: str, output: Path, **how: Any) -> Command:
-    return Command("export", *stores, "--to", to, "-o", output, folder=go.folder, **how)
+def command(go: Go, stores: tuple[Path, ...], to: str, output: Path) -> Command:
+    return Command("export", *stores, "--to", to, "-o", output, folder=go.folder)
 
 
 def killed(
@@ -132,10 +132,19 @@ def written(folder: Path) -> int:
 def limited(go: Go, stores: tuple[Path, ...], to: str, right: Files) -> Outcome:
     """No file may grow beyond half of the largest, as under a quota."""
     output, fault = go.place("export"), f"export to {to}: files limited in size"
-    limit = {resource.RLIMIT_FSIZE: max(map(len, right.values())) // 2}
-    with command(go, stores, to, output, limits=limit) as process:
-        failed = refused(fault, process, output)
+    most = max(map(len, right.values())) // 2
+    arguments = ["export", *stores, "--to", to, "-o", output]
+    run = tried(with_small_files, most, arguments, limit=LIMIT)
+    if not run.good:
+        return Outcome(fault, False, hang=run.hang, why=run.error.strip()[-300:])
+    failed = refused(fault, *run.value, output)
     return failed or ended(fault, "", stores, to, output, right)
+
+
+def with_small_files(say: Say, most: int, arguments: list[Any]) -> tuple[int, list[str]]:
+    """A command in a child whose files are at most of so many bytes."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    return command_line(say, arguments)
 
 
 def on_a_full_disk(go: Go, stores: tuple[Path, ...], to: str, right: Files) -> Iterator[Outcome]:
@@ -149,7 +158,8 @@ def on_a_full_disk(go: Go, stores: tuple[Path, ...], to: str, right: Files) -> I
             with ballast.open("r+b") as file:
                 file.truncate(ballast.stat().st_size - room)
             with command(go, stores, to, output) as process:
-                failed = refused(fault, process, output, beside=("ballast",))
+                status = process.status()
+                failed = refused(fault, status, process.lines, output, beside=("ballast",))
             ballast.unlink()
             yield failed or ended(fault, "", stores, to, output, right)
     except PermissionError:  # no right to mount: what cannot be tried is not counted
@@ -157,15 +167,14 @@ def on_a_full_disk(go: Go, stores: tuple[Path, ...], to: str, right: Files) -> I
 
 
 def refused(
-    fault: str, process: Command, output: Path, beside: tuple[str, ...] = ()
+    fault: str, status: int | None, lines: list[str], output: Path, beside: tuple[str, ...] = ()
 ) -> Outcome | None:
     """What is wrong with the end of an export that has no room: 1, a line a store, no litter."""
-    status = process.status()
     if status is None:
-        return Outcome(fault, False, hang=True, why=f"it does not end: {process.lines}")
-    why = complaint(process.lines, len(NAMES)) or ("" if process.lines else "not a word")
+        return Outcome(fault, False, hang=True, why=f"it does not end: {lines}")
+    why = complaint(lines, len(NAMES)) or ("" if lines else "not a word")
     if status != 1:
-        why = f"exit status {status}: {process.lines}"
+        why = f"exit status {status}: {lines}"
     if left := [path.name for path in output.iterdir() if path.name not in beside]:
         why = f"left behind: {left}"
     return Outcome(fault, False, silent=status == 0, why=why) if why else None
