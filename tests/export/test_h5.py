@@ -119,6 +119,17 @@ def test_pixels(make: Made) -> None:
         assert tuple(file["imgs"].attrs["level_dim"]) == (320, 240)
 
 
+@pytest.mark.parametrize("to", ["h5", "trident", "spatialdata"])
+def test_a_plan_has_places_and_no_pixels(slide_path: Path, tmp_path: Path, to: str) -> None:
+    config = RunConfig(output=tmp_path, layout="plan", workers=0, device="cpu")
+    (result,) = run([str(slide_path)], config).slides
+    assert exported(result.store, to).status == "written"
+    if to != "spatialdata":
+        refused = exported(result.store, to, overwrite=True, pixels=True)
+        assert "holds no pixels" in refused.error
+        assert refused.place.exists()  # that of before
+
+
 FULL = """
 import resource, sys
 from wsi_norm.export import export
