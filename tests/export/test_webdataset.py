@@ -87,7 +87,8 @@ def test_members_are_nobodys_and_of_no_time(make: Made) -> None:
     ("option", "why"),
     [
         ({"encoding": "tiff"}, "png, jpeg, npy"),
-        ({"quality": 0}, "1 to 100"),
+        ({"encoding": "jpeg", "quality": 0}, "1 to 100"),
+        ({"quality": 80}, "for encoding jpeg"),
         ({"shard_mib": 0}, "1 or more"),
     ],
 )

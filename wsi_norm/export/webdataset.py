@@ -9,21 +9,25 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, count
 from pathlib import Path
 from typing import Literal, get_args
 
-import imagecodecs
 import numpy as np
 import numpy.typing as npt
 
-from wsi_norm.export.base import Format, Job, read_origin, write_origin
+from wsi_norm.export.base import (
+    Format,
+    Job,
+    checked_quality,
+    read_origin,
+    write_origin,
+)
+from wsi_norm.export.images import Encode, jpeg, png
 
-UInt8 = npt.NDArray[np.uint8]
-Encode = Callable[[UInt8], bytes]
 Encoding = Literal["png", "jpeg", "npy"]
 
 SUFFIX = {"png": "png", "jpeg": "jpg", "npy": "npy"}
@@ -35,15 +39,17 @@ class WebDatasetOptions:
     """`encoding` of tiles; `quality` of JPEG, 1 to 100; `shard_mib`: of a tar file, about."""
 
     encoding: Encoding = "png"
-    quality: int = 90
+    quality: int | None = None
     shard_mib: int = 256
 
     def __post_init__(self) -> None:
         if self.encoding not in get_args(Encoding):
             known = ", ".join(get_args(Encoding))
             raise ValueError(f"encoding is one of {known}, not {self.encoding!r}")
-        if not 1 <= self.quality <= 100:
-            raise ValueError(f"quality is 1 to 100, not {self.quality}")
+        if self.encoding == "jpeg":
+            object.__setattr__(self, "quality", checked_quality(self.quality))
+        elif self.quality is not None:
+            raise ValueError("quality is for encoding jpeg alone")
         if self.shard_mib < 1:
             raise ValueError(f"shard_mib is 1 or more, not {self.shard_mib}")
 
@@ -90,19 +96,11 @@ def _samples(job: Job) -> Iterator[dict[str, bytes]]:
 
 def _encoder(options: WebDatasetOptions) -> Encode:
     if options.encoding == "jpeg":
-        return partial(_jpeg, quality=options.quality)
-    return _png if options.encoding == "png" else _npy
+        return partial(jpeg, quality=checked_quality(options.quality))
+    return png if options.encoding == "png" else _npy
 
 
-def _png(tile: UInt8) -> bytes:
-    return bytes(imagecodecs.png_encode(tile, level=1))
-
-
-def _jpeg(tile: UInt8, quality: int) -> bytes:
-    return bytes(imagecodecs.jpeg8_encode(tile, level=quality))
-
-
-def _npy(tile: UInt8) -> bytes:
+def _npy(tile: npt.NDArray[np.uint8]) -> bytes:
     stream = io.BytesIO()
     np.save(stream, tile)
     return stream.getvalue()
