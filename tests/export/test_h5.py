@@ -12,6 +12,7 @@ import numpy as np
 import openslide
 import pytest
 
+from tests.builders import exit_status
 from tests.export.conftest import Made
 from wsi_norm import run
 from wsi_norm.config import RunConfig
@@ -128,6 +129,16 @@ def test_a_plan_has_places_and_no_pixels(slide_path: Path, tmp_path: Path, to: s
         refused = exported(result.store, to, overwrite=True, pixels=True)
         assert "holds no pixels" in refused.error
         assert refused.place.exists()  # that of before
+
+
+def test_by_command(make: Made, tmp_path: Path) -> None:
+    store = make()
+    command = ("export", store.path, "-q", "--to")
+    assert exit_status(*command, "h5", "--pixels", "--image", "pyramid") == 0
+    with h5py.File(tmp_path / "case.h5") as file:
+        assert file["imgs"].shape == (len(store), 16, 16, 3)
+    assert exit_status(*command, "webdataset", "--pixels") == 2
+    assert exit_status(*command, "webdataset", "--encoding", "npy", "--shard-mib", 1) == 0
 
 
 FULL = """
