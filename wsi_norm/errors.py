@@ -10,6 +10,7 @@ WsiNormError
 ├── TrainingError                    a training diverged, or cannot go on from what is there
 ├── CheckpointError (ValueError)     a model file is missing, damaged, foreign or hostile
 ├── StoreError                       a zarr store is incomplete, damaged or of other settings
+├── ExportError                      a store cannot be written in another format
 └── ReportError                      the report of a run cannot be written
 """
 
@@ -58,6 +59,10 @@ class TrainingError(WsiNormError):
 
 class StoreError(WsiNormError):
     """A zarr store is incomplete, damaged, or was written with other settings."""
+
+
+class ExportError(WsiNormError):
+    """An export cannot be written, cannot hold the store, or something else has its name."""
 
 
 class ReportError(WsiNormError):

@@ -176,8 +176,10 @@ def remove(place: Path) -> None:
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove a folder with all that is in it, if it is there."""
-    if exists(folder):
+    """Remove a folder with all that is in it, or an object, if it is there."""
+    if os.path.isfile(folder):
+        remove(folder)
+    elif exists(folder):
         with suppress(FileNotFoundError):  # another process removes it, too
             shutil.rmtree(folder)
 
@@ -199,15 +201,17 @@ def _short(name: str) -> str:
 
 
 def publish(draft: Path, folder: Path, replace: bool = True) -> bool:
-    """Give a finished folder its name; whether it got it.
+    """Give a finished folder, or an object, its name; whether it got it.
 
     What had the name goes, or with `replace=False` keeps it: then, and only then, False.
     """
     while True:
+        if not replace and exists(folder):  # an object would go without an error
+            return False
         try:
             draft.rename(folder)
         except OSError as error:
-            if error.errno not in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}:
+            if error.errno not in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.EISDIR}:
                 raise
         else:
             return True

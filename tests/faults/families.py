@@ -20,6 +20,7 @@ FAMILIES = (
     "mutants",
     "damage",
     "layouts",
+    "exports",
     "hostile",
     "soak",
 )

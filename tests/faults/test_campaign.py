@@ -18,6 +18,7 @@ CHEAP = (
     "mutants",
     "damage",
     "layouts",
+    "exports",
     "hostile",
     "soak",
 )

@@ -16,6 +16,7 @@ MODULES = (
     "wsi_norm.pipeline",
     "wsi_norm.runner.entry",
     "wsi_norm.tissue",
+    "wsi_norm_cli.export",
     "wsi_norm_cli.run",
     "wsi_norm_cli.verify",
 )

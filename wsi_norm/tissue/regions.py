@@ -33,6 +33,8 @@ AT_ONCE = 1 << 20
 
 QUPATH_PROPERTIES = frozenset({"objectType", "object_type", "isLocked", "classification"})
 """Of a feature that QuPath wrote, one of these at least."""
+OURS = "wsi_norm"
+"""Stands in a document that `export` wrote for QuPath: it counts from the slide's corner."""
 IGNORED = "ignore"
 """Begins the class of what is to be left out, "Ignore*" in QuPath."""
 OVERHANG = 0.01
@@ -175,6 +177,7 @@ def read_geojson(path: str | Path) -> Regions:
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not a GeoJSON file: {error}") from error
     found: tuple[list[Polygon], list[Polygon]] = [], []
+    ours = isinstance(document, dict) and OURS in document
     by_qupath = False
     for number, (rings, properties) in enumerate(_polygons(document), 1):
         drawn = [_ring(points) for points in rings] if isinstance(rings, list) else []
@@ -186,7 +189,7 @@ def read_geojson(path: str | Path) -> Regions:
             )
         exterior, *holes = sound
         found[_is_ignored(properties)].append(Polygon(exterior, tuple(holes)))
-        by_qupath = by_qupath or not QUPATH_PROPERTIES.isdisjoint(properties)
+        by_qupath = by_qupath or not (ours or QUPATH_PROPERTIES.isdisjoint(properties))
     wanted, ignored = found
     if not (wanted or ignored):
         raise ConfigError(f"{path}: no Polygon or MultiPolygon in this GeoJSON file")
