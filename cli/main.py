@@ -19,19 +19,29 @@ INTERRUPTED = "interrupted; run the same command again to go on"
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of `wsi-norm`."""
     interrupt_on_signals(_end_now)
-    status = exit_status(sys.argv[1:] if arguments is None else arguments)
+    try:
+        status = _done(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:
+        status = _interrupted()
+        # Nothing more is said: reads of zarr that end half done would tell of it at length.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     ignore_signals()  # what is left to do is to end
     sys.exit(status)
 
 
 def exit_status(arguments: list[str]) -> int:
-    """Do what a command line asks for, and say what became of it."""
+    """Do what a command line asks for in a process that goes on, and say what became of it."""
     try:
         return _done(arguments)
     except KeyboardInterrupt:
-        _said.append(INTERRUPTED)
-        print(INTERRUPTED, file=sys.stderr, flush=True)
-        return EXIT_INTERRUPTED
+        return _interrupted()
+
+
+def _interrupted() -> int:
+    """Say so."""
+    _said.append(INTERRUPTED)
+    print(INTERRUPTED, file=sys.stderr, flush=True)
+    return EXIT_INTERRUPTED
 
 
 def _done(arguments: list[str]) -> int:

@@ -24,7 +24,9 @@ HEAVY = (
 )
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["verify", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], *([name, "--help"] for name in ("run", "verify", "export"))]
+)
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert "Usage: wsi-norm" in help_text(arguments, absent=HEAVY)
 

@@ -7,6 +7,7 @@ one before it is gone at its end.
 from __future__ import annotations
 
 import resource
+import signal
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,9 +17,10 @@ import numpy as np
 
 from tests.builders import create_store, store_meta, tree
 from tests.faults import damage
-from tests.faults.commands import Command, complaint
+from tests.faults.commands import HEARD, Command, complaint
 from tests.faults.disks import fill, small_disk
 from tests.faults.outcomes import Outcome
+from tests.faults.signals import INTERRUPTED, complaints
 from tests.faults.trials import Say, command_line, tried
 from tests.faults.truth import Go
 from wsi_norm.choices import EXPORTS
@@ -52,6 +54,8 @@ def campaign(go: Go) -> Iterator[Outcome]:
         right = exported(go, stores, to)
         for _ in range(go.times(8, 1)):
             yield killed(go, rng, stores, to, right)
+        for number in go.rng(to).choice(HEARD, go.times(4, 0)).tolist():
+            yield interrupted(go, signal.Signals(number), stores, to, right)
         yield limited(go, stores, to, right)
         if not go.quick:
             yield from on_a_full_disk(go, stores, to, right)
@@ -116,6 +120,24 @@ def killed(
         process.wait_for(moments[moment])  # or it is over: then there is nothing to kill
         process.kill()
     return ended(f"export to {to}: kill -9", moment, stores, to, output, right)
+
+
+def interrupted(
+    go: Go, number: signal.Signals, stores: tuple[Path, ...], to: str, right: Files
+) -> Outcome:
+    """A signal that ends it in order: 130, one line, nothing half there; then it goes on."""
+    output, fault = go.place("export"), f"export to {to}: signals"
+    with command(go, stores, to, output) as process:
+        process.wait_for(lambda: list(output.glob(".*.draft/*")))
+        process.send(number)
+        status = process.status()
+    if status == 0:  # it was faster
+        return ended(fault, number.name, stores, to, output, right)
+    problems = [] if status == INTERRUPTED else [f"exit status {status}"]
+    problems += [*complaints(process), *map(str, output.glob(".*.draft"))]
+    if problems:
+        return Outcome(fault, False, hang=status is None, why=f"{number.name}: {problems}")
+    return ended(fault, number.name, stores, to, output, right)
 
 
 def written(folder: Path) -> int:

@@ -10,7 +10,7 @@ from itertools import product
 from pathlib import Path
 
 from tests.faults.commands import HEARD, Command
-from tests.faults.kills import events
+from tests.faults.kills import events, has_mapped
 from tests.faults.outcomes import Outcome
 from tests.faults.truth import Go, missing
 
@@ -29,6 +29,33 @@ def campaign(go: Go) -> Iterator[Outcome]:
         trials = [trials[index] for index in go.rng("signals").permutation(len(trials))]
     for number, phase, workers in trials[: go.times(len(trials), len(trials))]:
         yield interrupted(go, number, phase, workers)
+    for number in go.rng("verify").choice(HEARD, go.times(12, 1)).tolist():
+        yield reading_interrupted(go, signal.Signals(number))
+
+
+def reading_interrupted(go: Go, number: signal.Signals) -> Outcome:
+    """A signal to `verify` while zarr reads, in a thread of its own."""
+    assert go.truth
+    store = go.folder / "truth" / "first.zarr"
+    size = sum(file.stat().st_size for file in store.glob("tiles/c/**/*"))
+    with Command("verify", *[store] * 8, folder=go.folder) as command:
+        before = command.wait_for(lambda: has_mapped(command.main, b"zstd") and read_by(command))
+        command.wait_for(lambda: read_by(command) > (before or 0) + 3 * size)
+        command.send(number)
+        status = command.status()
+    problems = [] if status == INTERRUPTED else [f"exit status {status}"]
+    problems += complaints(command)
+    fault = f"{number.name} (verify)"
+    return Outcome(fault, not problems, hang=status is None, why=", ".join(problems))
+
+
+def read_by(command: Command) -> int:
+    """Bytes that a command's process has read so far."""
+    try:
+        lines = Path(f"/proc/{command.main}/io").read_text().splitlines()
+    except OSError:
+        return 0
+    return int(lines[0].split()[1])
 
 
 def interrupted(go: Go, number: signal.Signals, phase: str, workers: int) -> Outcome:

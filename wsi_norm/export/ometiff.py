@@ -63,17 +63,29 @@ class Options:
 
 @dataclass(frozen=True)
 class _Compression:
-    """How tiles are encoded, and what the TIFF says of it."""
+    """How tiles are encoded, a white one of them, and what the TIFF says of it."""
 
     encode: Callable[[UInt8], bytes]
+    white: bytes
     tags: dict[str, Any]
 
     @classmethod
-    def of(cls, options: Options) -> _Compression:
+    def of(cls, options: Options, size: int) -> _Compression:
+        blank = np.full((size, size, 3), 255, np.uint8)
         if options.compression == "jpeg":
-            tags = {"photometric": "ycbcr", "compression": "jpeg", "subsampling": (2, 2)}
-            return cls(partial(jpeg, quality=checked_quality(options.quality)), tags)
-        return cls(_deflate, {"photometric": "rgb", "compression": "zlib", "predictor": True})
+            quality = checked_quality(options.quality)
+            # There are many of them; with Huffman tables of its own it takes a third of the bytes.
+            white = imagecodecs.jpeg8_encode(blank, quality, subsampling="420", optimize=True)
+            return cls(
+                partial(jpeg, quality=quality),
+                bytes(white),
+                {"photometric": "ycbcr", "compression": "jpeg", "subsampling": (2, 2)},
+            )
+        return cls(
+            _deflate,
+            _deflate(blank),
+            {"photometric": "rgb", "compression": "zlib", "predictor": True},
+        )
 
 
 def _deflate(tile: UInt8) -> bytes:
@@ -97,12 +109,12 @@ class _Level:
     def __init__(self, width: int, height: int, size: int) -> None:
         self.width, self.height, self.size = width, height, size
         self.columns, self.rows = -(-width // size), -(-height // size)
+        self._pixels = np.full((min(size, height), width, 3), 255, np.uint8)
         self._begin(0)
 
     def _begin(self, row: int) -> None:
         self.row = row
-        rows = min(self.size, self.height - row * self.size)
-        self.strip = np.full((rows, self.width, 3), 255, np.uint8)
+        self.strip = self._pixels[: self.height - row * self.size]
         self.drawn = np.zeros(self.columns, np.bool_)
 
     def draw(self, x: int, y: int, image: UInt8) -> None:
@@ -120,12 +132,13 @@ class _Level:
         ]
 
     def end_strip(self, below: _Level | None = None) -> bool:
-        """Draw the strip on the level below and go on to the next; whether one is full there."""
+        """Draw the strip on the level below, wipe it and go on; whether one is full below."""
         half = self.size // 2
-        if below is not None:
-            for column, tile in enumerate(self.tiles()):
-                if tile is not None:
+        for column, tile in enumerate(self.tiles()):
+            if tile is not None:
+                if below is not None:
                     below.draw(column * half, self.row % 2 * half, halved(tile))
+                tile[:] = 255
         last = self.row == self.rows - 1
         full = below is not None and (last or self.row % 2 == 1)
         if not last:
@@ -207,8 +220,7 @@ def _write(job: Job, draft: Path) -> None:
     image = _Image(job)
     size = meta.tiling.tile_size_px if meta.tiling.tile_size_px % EDGE == 0 else TILE_SIZE
     levels = _levels(image.width, image.height, size)
-    compression = _Compression.of(job.options)
-    white = compression.encode(np.full((size, size, 3), 255, np.uint8))
+    compression = _Compression.of(job.options, size)
     per_cm = 1e4 / meta.tiling.mpp_um
     common: dict[str, Any] = {
         "dtype": np.uint8,
@@ -235,7 +247,7 @@ def _write(job: Job, draft: Path) -> None:
         for number, level in enumerate(levels):
             tiles = spools[number - 1] if number else _tiles(image, levels, compression, spools)
             file.write(
-                (tile or white for tile in tiles),
+                (tile or compression.white for tile in tiles),
                 shape=(level.height, level.width, 3),
                 resolution=(per_cm / 2**number, per_cm / 2**number),
                 subfiletype=int(number > 0),
