@@ -94,6 +94,8 @@ def killed(
     """A run killed at some moment; None where it ended before."""
     with go.run(output, "-n", workers) as command:
         moments = events(output, command)
+        if {"pyramid", "both"} & {*go.settings}:
+            moments["levels are made"] = lambda: [*output.glob("*.zarr/pyramid/1/c/0/*/*")]
         moment = str(rng.choice([*moments]))
         if not command.wait_for(moments[moment]):
             ends = command.status() is not None
