@@ -5,6 +5,7 @@ Pixels are read by plain zarr, levels computed anew by NumPy.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import re
@@ -186,6 +187,27 @@ def test_a_writer_killed_anywhere_is_continued(
     store = TileStore.open(store.path, allow_partial=True)
     assert not store.meta.complete
     fill(store, pixels(len(CELLS)), store.missing_shards())
+    store.finish()
+    assert tree(store.path) == tree(whole)
+
+
+def test_a_disk_that_is_full_at_the_levels(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = location.write_whole
+
+    def full(place: Path, *arguments: Any) -> Path:
+        if "pyramid/2" in str(place):
+            raise OSError(errno.ENOSPC, "No space left on device", str(place))
+        return write(place, *arguments)
+
+    store = new_store(tmp_path / "case.zarr", TileStore.open(whole).meta.layout)
+    fill(store, pixels(len(CELLS)))
+    with monkeypatch.context() as patch:
+        patch.setattr(location, "write_whole", full)
+        line = refusal(store.finish, kind=StoreError)
+    assert line.startswith(f"{store.path}: cannot write the pyramid: ")
+    assert finished(store.path) is None
     store.finish()
     assert tree(store.path) == tree(whole)
 
