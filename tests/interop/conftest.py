@@ -1,6 +1,7 @@
 """Other people's programs: they run in an environment of their own, which `make interop` builds.
 
-Their pins need not agree with ours. WSI_NORM_INTEROP names the Python interpreter that has them.
+Their pins need not agree with ours, nor with each other's. WSI_NORM_INTEROP names the Python
+interpreters that have them, separated as in PATH.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import json
 import os
 import subprocess
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,13 @@ def other() -> Callable[..., Any]:
     In the snippet, `arguments` is a list of texts, and `json` and `sys` are imported. Skips where
     there is no such environment, or it lacks the package.
     """
-    python = os.environ.get("WSI_NORM_INTEROP")
-    if python is None:
+    named = os.environ.get("WSI_NORM_INTEROP")
+    if named is None:
         pytest.skip("no environment of other programs: make interop, or set WSI_NORM_INTEROP")
-    if not Path(python).is_file():
-        pytest.fail(f"WSI_NORM_INTEROP={python} is no Python interpreter")
+    pythons = named.split(os.pathsep)
+    for python in pythons:
+        if not Path(python).is_file():
+            pytest.fail(f"WSI_NORM_INTEROP: {python} is no Python interpreter")
     environment = {
         name: value
         for name, value in os.environ.items()
@@ -36,7 +40,7 @@ def other() -> Callable[..., Any]:
     }
     environment |= {"QT_QPA_PLATFORM": "offscreen", "NO_COLOR": "1"}
 
-    def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(python: str, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [python, "-c", code, *arguments],
             capture_output=True,
@@ -45,12 +49,18 @@ def other() -> Callable[..., Any]:
             env=environment,
         )
 
+    @cache
+    def having(package: str) -> str:
+        look = f"import importlib.util as u; print(u.find_spec({package!r}) is not None)"
+        for python in pythons:
+            if run(python, look).stdout.strip() == "True":
+                return python
+        pytest.skip(f"{package} is not installed beside {named}")
+
     def ask(code: str, *arguments: object, needs: str | None = None) -> Any:
-        if needs is not None:
-            found = run(f"import importlib.util as u; print(u.find_spec({needs!r}) is not None)")
-            if found.stdout.strip() != "True":
-                pytest.skip(f"{needs} is not installed beside {python}")
-        done = run(f"import json, sys\narguments = sys.argv[1:]\n{code}", *map(str, arguments))
+        python = pythons[0] if needs is None else having(needs)
+        whole = f"import json, sys\narguments = sys.argv[1:]\n{code}"
+        done = run(python, whole, *map(str, arguments))
         assert done.returncode == 0, done.stderr[-4000:]
         return json.loads(done.stdout.splitlines()[-1])
 
