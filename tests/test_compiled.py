@@ -1,4 +1,4 @@
-"""Compiled once, by many processes that start together; and all the same where it cannot be kept."""
+"""Compiled once by many processes that start together, and all the same where that cannot be."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ print(twice(21), under_way(), flush=True)
 class Process:
     """Another one, that compiles `twice`: at once and held there, or when it is told."""
 
-    def __init__(self, folder: Path, *, held: bool = False) -> None:
+    def __init__(self, folder: Path, *, held: bool = False, cache: str | None = "cache") -> None:
         (folder / "module.py").write_text(MODULE)
         self.process = subprocess.Popen(
             [sys.executable, folder / "module.py", *["held"] * held],
-            env=os.environ | {"NUMBA_CACHE_DIR": str(folder / "cache")},
+            env=os.environ | {"NUMBA_CACHE_DIR": str(folder / cache) if cache else ""},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -85,6 +85,22 @@ def test_one_that_is_killed_as_it_compiles_holds_up_nobody(tmp_path: Path) -> No
     os.kill(first.process.pid, signal.SIGKILL)
     assert second.rest() == ["compiling True", "42 False"]
     assert first.rest() == []
+
+
+def test_what_was_compiled_beside_the_source_is_read_by_those_who_may_not_write_there(
+    tmp_path: Path,
+) -> None:
+    """Numba itself looks into one folder: here another one than that of who compiled."""
+    (beside := tmp_path / "__pycache__").mkdir()
+    first = Process(tmp_path, held=True, cache=None)
+    first.expect("compiling True")
+    first.go_on()
+    assert first.rest() == ["42 False"]
+    assert list(beside.glob("module.twice-*.nbc"))
+    second = Process(tmp_path)
+    second.go_on()
+    assert second.rest() == ["42 False"]
+    assert not list((tmp_path / "cache").rglob("*.nbc"))
 
 
 @pytest.mark.parametrize("why", ["no folder", "no lock", "too long"])

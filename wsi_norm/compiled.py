@@ -3,11 +3,13 @@
 numba keeps machine code in a folder, by processor and by the source's file. Whoever finds nothing
 there for a function locks a file beside it, looks again, and compiles. The lock is the kernel's
 (flock): it ends with its process, however that ends. Where there is no folder, or none that can be
-locked, each process compiles for itself.
+locked, each process compiles for itself. What an administrator, or the build of an image, has
+compiled beside the package is read also by users who may not write there.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
 import time
 from collections.abc import Callable
@@ -57,12 +59,17 @@ def under_way() -> bool:
     return False
 
 
+def folders() -> list[Path]:
+    """Where functions that this process has imported are kept."""
+    return sorted({path.parent for path in _locks})
+
+
 def _compile_once(dispatcher: Any) -> None:
     """Let a dispatcher look into its cache again when it holds the lock, and let go of it at last.
 
     numba itself looks once and compiles what it did not find.
     """
-    load, compile_it = dispatcher._cache.load_overload, dispatcher.compile
+    load, compile_it = _load(dispatcher), dispatcher.compile
     function = dispatcher.py_func
     path = Path(dispatcher.stats.cache_path, f"{function.__module__}.{function.__name__}.lock")
     held: list[IO[bytes]] = []  # by the only thread that numba lets compile
@@ -84,6 +91,29 @@ def _compile_once(dispatcher: Any) -> None:
 
     dispatcher._cache.load_overload = loaded
     dispatcher.compile = compiled_once
+
+
+def _load(dispatcher: Any) -> Callable[[Any, Any], Any]:
+    """How a dispatcher finds compiled code: in its folder, else beside its source."""
+    caching: Any = importlib.import_module("numba.core.caching")  # without types
+
+    cache = dispatcher._cache
+    kept, load = cache._impl, cache.load_overload
+    beside = Path(dispatcher.py_func.__code__.co_filename).parent / "__pycache__"
+    if str(beside) == dispatcher.stats.cache_path:
+        return load  # type: ignore[no-any-return]
+    stamp = kept.locator.get_source_stamp()
+    file = caching.IndexDataCacheFile(str(beside), kept.filename_base, stamp)
+
+    def loaded(signature: Any, context: Any) -> Any:
+        found = load(signature, context)
+        if found is None:
+            with suppress(OSError):
+                found = file.load(cache._index_key(signature, context.codegen()))
+            found = kept.rebuild(context, found) if found is not None else None
+        return found
+
+    return loaded
 
 
 def _lock(path: Path) -> IO[bytes] | None:
