@@ -114,7 +114,7 @@ def test_where_it_cannot_wait_it_compiles_all_the_same(
             raise RuntimeError("cannot cache function: no locator available")
         return njit(*signature, **options)
 
-    def locked(_: Any) -> bool:
+    def locked(_: Any, **__: Any) -> bool:
         if why == "no lock":
             raise OSError(37, "No locks available")
         return False

@@ -54,7 +54,7 @@ def under_way() -> bool:
     """Whether a process of this machine compiles what this one knows of just now."""
     for path in list(_locks):
         with suppress(OSError), path.open("rb") as file:
-            if not _locked(file):
+            if not _locked(file, shared=True):  # as others who only look
                 return True
     return False
 
@@ -131,15 +131,15 @@ def _lock(path: Path) -> IO[bytes] | None:
 
 if sys.platform == "win32":
 
-    def _locked(file: IO[bytes]) -> bool:
+    def _locked(file: IO[bytes], *, shared: bool = False) -> bool:
         raise OSError("not here")
 else:
     import fcntl
 
-    def _locked(file: IO[bytes]) -> bool:
+    def _locked(file: IO[bytes], *, shared: bool = False) -> bool:
         """Whether an open file is ours now."""
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True
