@@ -25,6 +25,11 @@ RUN make install VENV=/opt/venv PIP="/opt/venv/bin/python -m pip --no-cache-dir"
     TORCH_INSTALL="uv pip install --no-cache --python /opt/venv --constraint constraints.txt --torch-backend ${TORCH_BACKEND} torch"
 
 ENV PATH=/opt/venv/bin:$PATH
+
+# Kernels for the processor of this build, kept beside the package, where whoever runs the image reads
+# them. On another model of processor they are compiled anew, into NUMBA_CACHE_DIR.
+RUN wsi-norm warm-up
+ENV NUMBA_CACHE_DIR=/tmp/wsi-norm
 USER 1000
 WORKDIR /data
 ENTRYPOINT ["wsi-norm"]

@@ -15,6 +15,7 @@ COMMANDS = {
     "fit-template": "Make an untrained checkpoint aimed at a cohort of tiles.",
     "verify": "Read stores back; name what is damaged.",
     "export": "Write stores in formats of other tools.",
+    "warm-up": "Compile the kernels, so that no run has to.",
     "demo": "Make a synthetic slide and normalise it.",
 }
 """Commands and their one-line help; a command's module is imported when it is called."""

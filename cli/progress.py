@@ -14,6 +14,7 @@ from wsi_norm.location import free_bytes
 from wsi_norm.report import RunSummary, SlideResult, words
 from wsi_norm.report.words import duration
 from wsi_norm.runner import (
+    CompilingKernels,
     Event,
     PassedOver,
     ShardWritten,
@@ -22,6 +23,7 @@ from wsi_norm.runner import (
     Stopped,
     WaitingForWorkers,
     WorkerReplaced,
+    WorkersBounded,
 )
 from wsi_norm.stages import Stage
 from wsi_norm.text import shown
@@ -68,6 +70,12 @@ class Progress:
                 self._slides = slides
             case WaitingForWorkers():
                 self._line("waiting for a worker (see the scheduler, or the queue of jobs)")
+            case CompilingKernels():
+                if not self._quiet:
+                    self._line("compiling kernels, once per machine (some seconds)")
+            case WorkersBounded(line=line):
+                if not self._quiet:
+                    self._line(line)
             case WorkerReplaced(line=line):
                 if not self._quiet:
                     self._line(f"warning: {line}")

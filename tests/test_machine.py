@@ -14,9 +14,13 @@ import torch
 
 from wsi_norm.errors import ConfigError
 from wsi_norm.machine import (
+    COMMAND_BYTES,
+    WORKER_BYTES,
     available_cores,
+    default_workers,
     gpu_threads,
     malloc_environment,
+    memory_bytes,
     peak_memory_bytes,
     resolve_device,
     versions,
@@ -77,6 +81,61 @@ def test_cores_without_a_scheduler_that_tells(
 
 def test_cores_here() -> None:
     assert 1 <= available_cores() <= (os.cpu_count() or 1)
+
+
+GIB = 1 << 30
+MACHINE = "MemTotal: 16777216 kB\nMemFree: 99 kB\n"
+UNLIMITED_V1 = "9223372036854771712"  # what version 1 says where there is no limit
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "gib"),
+    [
+        ("", {}, 16),
+        ("0::/\n", {"memory.max": "max"}, 16),
+        ("0::/\n", {"memory.max": str(8 * GIB)}, 8),
+        ("0::/a/b\n", {"a/b/memory.max": "max", "a/memory.max": str(2 * GIB)}, 2),
+        ("0::/\n", {"memory.max": str(64 * GIB)}, 16),
+        ("7:memory:/a\n", {"memory/a/memory.limit_in_bytes": str(4 * GIB)}, 4),
+        ("7:memory:/a\n", {"memory/memory.limit_in_bytes": str(4 * GIB)}, 4),
+        ("7:memory:/a\n", {"memory/a/memory.limit_in_bytes": UNLIMITED_V1}, 16),
+        ("7:cpu:/a\n", {"memory/a/memory.limit_in_bytes": str(4 * GIB)}, 16),
+    ],
+)
+def test_memory(tmp_path: Path, groups: str, files: dict[str, str], gib: int) -> None:
+    """Of a machine with 16 GiB."""
+    root = kernel(tmp_path, groups, files)
+    (root / "proc" / "meminfo").write_text(MACHINE)
+    assert memory_bytes(root) == gib * GIB
+
+
+def test_memory_here(tmp_path: Path) -> None:
+    assert memory_bytes() <= psutil.virtual_memory().total
+    assert memory_bytes(tmp_path) == np.inf
+
+
+@pytest.mark.parametrize(
+    ("cores", "memory", "workers"),
+    [
+        (4, 8 * GIB, 4),
+        (4, COMMAND_BYTES + 4 * WORKER_BYTES, 4),
+        (4, COMMAND_BYTES + 4 * WORKER_BYTES - 1, 3),
+        (64, 16 * GIB, (16 * GIB - COMMAND_BYTES) // WORKER_BYTES),
+        (64, GIB // 2, 1),
+        (1, GIB // 2, 1),
+    ],
+)
+def test_workers_are_as_many_as_cores_where_memory_allows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, memory: int, workers: int
+) -> None:
+    monkeypatch.setattr("wsi_norm.machine.available_cores", lambda _: cores)
+    number, why = default_workers(kernel(tmp_path, "0::/\n", {"memory.max": str(memory)}))
+    assert number == workers
+    assert (why is None) == (number == cores)
+    if why is not None:
+        assert f"{workers} worker process" in why
+        assert f"for {cores} cores: {memory / GIB:.1f} GiB" in why
+        assert "--workers" in why
 
 
 def test_the_peak_is_at_least_what_is_held() -> None:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 KEEP_BYTES = 1 << 30
 """As much freed memory as this stays with a process."""
 
+WORKER_BYTES, COMMAND_BYTES = 600 << 20, 600 << 20
+"""Memory that a worker process needs, with tiles of 256 px, and the command itself."""
+
 MIN_GPU_THREADS, MAX_GPU_THREADS = 4, 32
 
 ROOT = Path("/")
@@ -41,6 +44,37 @@ def available_cores(root: Path = ROOT) -> int:
             case [quota, period] if quota not in {"max", "-1"}:
                 limits.append(int(quota) / int(period))
     return max(1, int(min(limits)))
+
+
+def memory_bytes(root: Path = ROOT) -> float:
+    """Memory this process and those that it starts may have together; infinity if nothing says.
+
+    Of the machine, or as far as a cgroup allows; `root` as in `available_cores`.
+    """
+    limits = [math.inf]
+    for line in _text(root / "proc" / "meminfo").splitlines():
+        match line.split():
+            case ["MemTotal:", kib, "kB"]:
+                limits.append(int(kib) * 1024)
+    for group in _cgroups("memory", root):
+        match _words(group / "memory.max") or _words(group / "memory.limit_in_bytes"):
+            case [limit] if limit not in {"max", "-1"}:
+                limits.append(int(limit))
+    return min(limits)
+
+
+def default_workers(root: Path = ROOT) -> tuple[int, str | None]:
+    """Worker processes without a GPU: one per core, as far as memory allows; if fewer, why."""
+    cores, memory = available_cores(root), memory_bytes(root)
+    if memory >= COMMAND_BYTES + cores * WORKER_BYTES:
+        return cores, None
+    number = max(1, int((memory - COMMAND_BYTES) / WORKER_BYTES))
+    if number == cores:
+        return cores, None
+    return number, (
+        f"{number} worker process{'es' if number > 1 else ''} for {cores} cores: "
+        f"{memory / 2**30:.1f} GiB of memory allow no more (--workers N decides otherwise)"
+    )
 
 
 def peak_memory_bytes() -> int:

@@ -1,4 +1,4 @@
-"""`inspect`, `fit-template`, `verify` and `demo`."""
+"""`inspect`, `fit-template`, `verify`, `warm-up` and `demo`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 from tests import dicoms
 from tests.builders import exit_status
 from tests.profiles import by_imagecms, matrix_profile
-from wsi_norm import TileStore, load_checkpoint
+from wsi_norm import TileStore, compiled, load_checkpoint
 from wsi_norm.lstainnorm import Template
 from wsi_norm.lstainnorm.checkpoint import open_checkpoint
 
@@ -196,6 +196,20 @@ def test_verify_refuses_what_is_no_store(
 ) -> None:
     assert exit_status("verify", tmp_path / "none.zarr") == 1
     assert "no store there" in capsys.readouterr().err
+
+
+def test_warm_up(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_status("warm-up", "density") == 0
+    timing, *kept = capsys.readouterr().out.splitlines()
+    assert timing.startswith("kernels of density: ")
+    folders = [Path(line.removeprefix("kept in ")) for line in kept]
+    assert [path for folder in folders for path in folder.glob("kernels.average-*.nbc")]
+    assert [path for folder in folders for path in folder.glob("lookup._look_up-*.nbc")]
+    assert exit_status("warm-up", "nowhere") == 2
+    assert "nowhere" in capsys.readouterr().err
+    monkeypatch.setattr(compiled, "folders", list)
+    assert exit_status("warm-up", "density") == 2
+    assert "NUMBA_CACHE_DIR" in capsys.readouterr().err
 
 
 def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

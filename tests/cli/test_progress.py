@@ -9,7 +9,13 @@ from wsi_norm_cli import progress
 from wsi_norm_cli.progress import Progress
 
 from wsi_norm.report import SlideResult
-from wsi_norm.runner import ShardWritten, SlidePlanned, SlidesFound
+from wsi_norm.runner import (
+    CompilingKernels,
+    ShardWritten,
+    SlidePlanned,
+    SlidesFound,
+    WorkersBounded,
+)
 
 Lines = Callable[[], list[str]]
 
@@ -98,3 +104,14 @@ def test_a_terminal_has_a_bar_instead(monkeypatch: pytest.MonkeyPatch, lines: Li
         show(SlidesFound(2))
         show(slide("a", "done", 3))
     assert not any("[1/2]" in line for line in lines())
+
+
+def test_what_is_waited_for_and_bounded_is_a_line(lines: Lines) -> None:
+    for quiet, said in (
+        (False, ["compiling kernels, once per machine (some seconds)", "2"]),
+        (True, []),
+    ):
+        with Progress(quiet=quiet, verbose=False) as show:
+            show(CompilingKernels())
+            show(WorkersBounded("2"))
+        assert lines() == said

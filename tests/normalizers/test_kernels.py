@@ -97,7 +97,7 @@ def test_sine_and_cosine_of_a_hue() -> None:
 
 @njit
 def _attend(tokens, points, to_coefficients, delta, maps):
-    kernels._attend(tokens, points, to_coefficients, delta, maps)
+    kernels._take_maps(tokens, points, to_coefficients, delta, maps)
 
 
 def attention_error(query: np.ndarray, key: np.ndarray, value: np.ndarray, nodes: int) -> float:
@@ -158,7 +158,7 @@ def test_nothing_outside_a_tile_is_read_or_written(preset: str, shape: tuple[int
     layer = fused(preset)
     tile = random_tiles(1, *shape)
     expected = layer.normalize(tile, SLIDE, None)[0][0]
-    size = kernels.scratch_size(*shape, 3, layer._fusion[0])
+    size = kernels.scratch_size(*shape, 3)
     layer._memory.scratch = scratch = np.full(size + 1000, np.nan, np.float32)
     work = layer.work(SLIDE, SLIDE.white)
     for fill in (0, 255):
@@ -174,8 +174,9 @@ def test_nothing_outside_a_tile_is_read_or_written(preset: str, shape: tuple[int
 
 
 def test_nothing_is_compiled_again_for_another_use() -> None:
-    functions = kernels.transform, kernels.moments
-    fused().normalize(random_tiles(2, 24, 40), None, None)
+    functions = kernels.average, kernels.attend, kernels.moments
+    for preset in ("paper", "mean"):
+        fused(preset).normalize(random_tiles(2, 24, 40), None, None)
     before = [len(function.signatures) for function in functions]
     read_only = random_tiles(1, 9, 9)
     read_only.flags.writeable = False
@@ -203,7 +204,7 @@ def use(background, height):
     layer = FusedLayer(LStainNorm("single:rgb", template=Template(rgb, rgb), background=background))
     tiles = np.zeros((1, height, 9, 3), np.uint8)
     layer.normalize(tiles, Statistics(rgb, rgb, (1, 1, 1), 9), None)
-    stats = kernels.transform.stats
+    stats = kernels.average.stats
     print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()), flush=True)
     print(*(a.tobytes().hex() for a in pool_of(TILES, None, (0.9, 0.9, 0.9)).arrays()), flush=True)
 
@@ -227,20 +228,6 @@ def test_another_process_compiles_nothing_and_sums_the_same(tmp_path: Path) -> N
     )
     compiled, loaded = run.stdout.split("0 1\n")[1].split("1 0\n")
     assert compiled == loaded  # every bit: the process that compiles sums as the others do
-
-
-def test_without_a_folder_for_the_cache_it_compiles_all_the_same(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    compile_it = kernels.njit
-
-    def no_folder(**options: Any) -> Any:
-        if options.get("cache"):
-            raise RuntimeError("cannot cache function: no locator available")
-        return compile_it(**options)
-
-    monkeypatch.setattr(kernels, "njit", no_folder)
-    assert kernels._cached(lambda x: x + 1)(1) == 2
 
 
 @settings(max_examples=200, deadline=None)

@@ -21,6 +21,7 @@ from wsi_norm.normalizers.model import Model
 from wsi_norm.pipeline import Estimate, Prepared, ShardResult, SlideJob
 from wsi_norm.report import SlideResult
 from wsi_norm.runner import (
+    CompilingKernels,
     Event,
     ShardWritten,
     SlidePlanned,
@@ -47,6 +48,12 @@ PREPARED = Prepared(
     warnings=("a warning",),
     seconds=Seconds({Stage.PLANNING: 2.0}),
 )
+
+
+@pytest.fixture(autouse=True)
+def nothing_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not by other tests beside these either."""
+    monkeypatch.setattr(module.compiled, "under_way", lambda: False)
 
 
 @pytest.fixture(scope="module", params=["inline", "dask"])
@@ -131,6 +138,14 @@ def test_a_result_holds_what_the_tasks_answered(client: Client) -> None:
         *[ShardWritten("0", 10)] * SHARDS,
         result,
     ]
+
+
+def test_that_kernels_are_compiled_is_told_once(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WINDOW_SECONDS", 0.0)  # it looks whenever a task is done
+    monkeypatch.setattr(module.compiled, "under_way", lambda: True)
+    assert drive(client, NOTHING)[1].count(CompilingKernels()) == 1
 
 
 class Counting:

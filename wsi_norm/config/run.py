@@ -173,7 +173,7 @@ class RunConfig(Group):
         default=None, ge=1, description="tiles per pass on a GPU; none: fit"
     )
     workers: Annotated[int | None, Option(("-n",), "N")] = Field(
-        default=None, ge=0, description="processes; none: one per core; 0: inline"
+        default=None, ge=0, description="processes; none: one per core, if memory allows; 0: inline"
     )
     scheduler: Annotated[str | None, Option(metavar="ADDRESS")] = Field(
         default=None, description="address of a running dask scheduler"

@@ -58,7 +58,7 @@ class TileKernels(ABC):
     kinds
         Of `kernels`, one per branch.
     fusion
-        As `kernels.transform` takes it.
+        As `kernels.attend` takes it, or MEAN and the weights of `kernels.average`.
     tables
         float32 (2, 256): linear light and log2 of a byte.
     """
@@ -113,24 +113,20 @@ class TileKernels(ABC):
         glass, shadow = per_white(white), self.shadow(statistics)
         coefficients = self.coefficients(statistics, white)
 
-        def transform(tile: UInt8, out: UInt8) -> None:
-            kernels.transform(
-                tile,
-                out,
-                glass,
-                self.least_weight,
-                shadow,
-                self.tables,
-                self._kinds,
-                coefficients,
-                self._fusion,
-                self._scratch(tile.shape[0], tile.shape[1]),
-            )
+        rest = self.least_weight, shadow, self.tables, self._kinds, coefficients
+        fusion = self._fusion
 
-        return transform
+        def average(tile: UInt8, out: UInt8) -> None:
+            kernels.average(tile, out, glass, *rest, fusion[1])
+
+        def attend(tile: UInt8, out: UInt8) -> None:
+            scratch = self._scratch(tile.shape[0], tile.shape[1])
+            kernels.attend(tile, out, glass, *rest, fusion, scratch)
+
+        return average if fusion[0] == kernels.MEAN else attend
 
     def shadow(self, statistics: Statistics) -> Coefficients:
-        """How matching is bounded, as `kernels.transform` takes it."""
+        """How matching is bounded, as `kernels.average` takes it."""
         start, slope = (float(x) for x in shadow_of(statistics))
         return np.array([255 * start, slope / 255, 1], np.float32)
 
@@ -140,7 +136,7 @@ class TileKernels(ABC):
         return np.float32(self.background == "normalize")
 
     def _scratch(self, height: int, width: int) -> npt.NDArray[np.float32]:
-        size = kernels.scratch_size(height, width, len(self._kinds), self._fusion[0])
+        size = kernels.scratch_size(height, width, len(self._kinds))
         held: npt.NDArray[np.float32] | None = getattr(self._memory, "scratch", None)
         if held is None or held.size < size:
             held = self._memory.scratch = np.empty(size, np.float32)
@@ -272,7 +268,7 @@ def pool_of(
 
 
 def mean_fusion(weights: npt.NDArray[Any]) -> Any:
-    """The argument `fusion` of `kernels.transform` for branches averaged with these weights."""
+    """What `TileKernels` takes as `fusion`, for branches averaged with these weights."""
     return _arguments(kernels.MEAN, first=np.asarray(weights) / np.sum(weights))
 
 
@@ -283,7 +279,7 @@ def per_white(white: Triple) -> npt.NDArray[np.float32]:
 
 @torch.no_grad()
 def _fusion(fusion: torch.nn.Module, spaces: int) -> Any:
-    """The argument `fusion` of `kernels.transform`, of a layer's fusion."""
+    """What `TileKernels` takes as `fusion`, of a layer's fusion."""
     match fusion:
         case SingleFusion():
             return mean_fusion(np.ones(1))

@@ -19,6 +19,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from wsi_norm.colorspace import DARKEST, DENSITY_TO_STAIN, LEAST_LIGHT, Space
+from wsi_norm.compiled import compiled
 from wsi_norm.glass import BLACK, FILL_PX, GLASS_ABSORPTION, TISSUE_ABSORPTION, USUAL_WHITE
 from wsi_norm.lstainnorm.background import GREEN_PART, LEAST_LUMINANCE, LUMINANCE, RED_PART
 from wsi_norm.lstainnorm.fusion import MIN_WEIGHT, TOKEN_PX
@@ -50,14 +51,7 @@ _OPTIONS: Any = {"nogil": True, "fastmath": True, "error_model": "numpy"}
 _inlined = njit(forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)
 """Part of what calls it, always: a function of its own is compiled another time where it stands
 alone, and the process that compiles takes that one, later ones that of the cache: other sums."""
-
-
-def _cached(function):
-    """Compiled once per machine; in every process where there is no folder to keep it."""
-    try:
-        return njit(cache=True, **_OPTIONS)(function)
-    except RuntimeError:
-        return njit(**_OPTIONS)(function)
+_cached = compiled(**_OPTIONS)
 
 
 @intrinsic
@@ -355,7 +349,7 @@ def _node(slope, least, tokens, values):
 
 
 @_inlined
-def _attend(tokens, points, to_coefficients, delta, maps):
+def _take_maps(tokens, points, to_coefficients, delta, maps):
     """Attention of one space times delta: tokens (5, N) to maps (3, N), by Chebyshev nodes."""
     query, key = tokens[0], tokens[1]
     low, high, least, most = query.min(), query.max(), key.min(), key.max()
@@ -635,10 +629,8 @@ def moments(tile, counted, per_white, darker, tables, kinds, angle, sums, counts
 
 
 @_cached
-def transform(
-    tile, out, per_white, least_weight, shadow, tables, kinds, coefficients, fusion, scratch
-):
-    """Normalise one tile.
+def average(tile, out, per_white, least_weight, shadow, tables, kinds, coefficients, weights):
+    """Normalise one tile whose branches are averaged.
 
     Parameters
     ----------
@@ -657,8 +649,36 @@ def transform(
         Tuple of RGB, LAB, HSV, HED, OD.
     coefficients
         float32 (spaces, COEFFICIENTS).
+    weights
+        float32 (spaces, 2), of which the first counts.
+    """
+    height, width = tile.shape[0], tile.shape[1]
+    edge, result = np.zeros(3 * LANES, np.uint8), np.empty(3 * LANES, np.uint8)
+    planes, fused = np.zeros(6 * LANES, F32), np.empty(3 * LANES, F32)
+    y = np.empty((len(kinds), 3 * LANES), F32)
+    pixels, target = tile.reshape(-1), out.reshape(-1)
+    for row in range(height):
+        for x0 in range(0, width, LANES):
+            n, first = min(LANES, width - x0), row * width + x0
+            line = _padded(pixels[3 * first : 3 * (first + n)], edge)
+            done = target[3 * first : 3 * (first + n)]
+            _branches(line, tables, kinds, coefficients, planes, y)
+            _fuse_mean(kinds, y, weights, fused)
+            _finish(line, fused, per_white, least_weight, shadow, done, result)
+
+
+@_cached
+def attend(
+    tile, out, per_white, least_weight, shadow, tables, kinds, coefficients, fusion, scratch
+):
+    """Normalise one tile whose branches are fused by attention.
+
+    Parameters
+    ----------
+    tile, out, per_white, least_weight, shadow, tables, kinds, coefficients
+        As those of `average`.
     fusion
-        (PAPER, PRODUCT or MEAN; weights (spaces, 2); scores (spaces, 8); delta (spaces, 3);
+        (PAPER or PRODUCT; weights (spaces, 2); scores (spaces, 8); delta (spaces, 3);
         Chebyshev points (n,), to_coefficients (n, n)).
     scratch
         float32, at least `scratch_size` of the tile.
@@ -668,8 +688,7 @@ def transform(
     strips, spaces = -(-width // LANES), len(kinds)
     edge, result = np.zeros(3 * LANES, np.uint8), np.empty(3 * LANES, np.uint8)
     planes, fused = np.zeros(6 * LANES, F32), np.empty(3 * LANES, F32)
-    rows = 1 if how == MEAN else height
-    y = scratch[: rows * strips * spaces * 3 * LANES].reshape(rows, strips, spaces, 3 * LANES)
+    y = scratch[: height * strips * spaces * 3 * LANES].reshape(height, strips, spaces, 3 * LANES)
     down, across = -(-height // TOKEN_PX), -(-width // TOKEN_PX)
     tokens = np.empty((spaces, 5, down * across), F32)
     pools = np.empty((strips, spaces, 5 * LANES), F32)
@@ -679,20 +698,8 @@ def transform(
             x0 = strip * LANES
             n, first = min(LANES, width - x0), row * width + x0
             line = _padded(pixels[3 * first : 3 * (first + n)], edge)
-            part = y[row % rows, strip]
+            part = y[row, strip]
             _branches(line, tables, kinds, coefficients, planes, part)
-            if how == MEAN:
-                _fuse_mean(kinds, part, weights, fused)
-                _finish(
-                    line,
-                    fused,
-                    per_white,
-                    least_weight,
-                    shadow,
-                    target[3 * first : 3 * (first + n)],
-                    result,
-                )
-                continue
             if row % TOKEN_PX == 0:
                 pools[strip] = F32(-3e38)
             for s in range(spaces):
@@ -701,11 +708,9 @@ def transform(
                 token = row // TOKEN_PX * across + x0 // TOKEN_PX
                 for s in range(spaces):
                     _take_tokens(pools[strip, s], n, tokens[s, :, token:])
-    if how == MEAN:
-        return
     maps = np.empty((spaces, 3, down, across), F32)
     for s in range(spaces):
-        _attend(tokens[s], points, to_coefficients, delta[s], maps[s].reshape(3, -1))
+        _take_maps(tokens[s], points, to_coefficients, delta[s], maps[s].reshape(3, -1))
     stretched = np.empty((2, strips, spaces, 3 * LANES), F32)
     known = -1
     for row in range(height):
@@ -763,6 +768,6 @@ def _is_one_colour(line):
     return True
 
 
-def scratch_size(height: int, width: int, spaces: int, how: int) -> int:
-    """float32 values that `transform` needs: the branches of the tile, or of one row."""
-    return (1 if how == MEAN else height) * -(-width // LANES) * spaces * 3 * LANES
+def scratch_size(height: int, width: int, spaces: int) -> int:
+    """float32 values that `attend` needs: the branches of the tile."""
+    return height * -(-width // LANES) * spaces * 3 * LANES

@@ -2,6 +2,7 @@
 
 from wsi_norm.runner.entry import run
 from wsi_norm.runner.events import (
+    CompilingKernels,
     Event,
     PassedOver,
     ShardWritten,
@@ -10,9 +11,11 @@ from wsi_norm.runner.events import (
     Stopped,
     WaitingForWorkers,
     WorkerReplaced,
+    WorkersBounded,
 )
 
 __all__ = [
+    "CompilingKernels",
     "Event",
     "PassedOver",
     "ShardWritten",
@@ -21,5 +24,6 @@ __all__ = [
     "Stopped",
     "WaitingForWorkers",
     "WorkerReplaced",
+    "WorkersBounded",
     "run",
 ]

@@ -18,7 +18,7 @@ from distributed.security import Security
 
 from wsi_norm.config import RunConfig, read_yaml
 from wsi_norm.errors import ConfigError
-from wsi_norm.machine import available_cores, gpu_threads, malloc_environment, resolve_device
+from wsi_norm.machine import default_workers, gpu_threads, malloc_environment, resolve_device
 from wsi_norm.runner.crew import Crew, WatchedNanny, WorkerEndedError
 from wsi_norm.runner.processes import SchedulerGoneError
 from wsi_norm.signals import deaf_thread
@@ -211,11 +211,11 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def local_cluster(config: RunConfig, crew: Crew) -> LocalCluster:
-    """Processes on this machine: one per core, or one with threads where there is a GPU."""
+    """Processes on this machine: one per core that memory allows, or one with threads and a GPU."""
     gpu = resolve_device(config.device).type == "cuda"
     number = config.workers
     if number is None:
-        number = 1 if gpu else available_cores()
+        number = 1 if gpu else default_workers()[0]
     return LocalCluster(
         n_workers=number,
         threads_per_worker=gpu_threads(1) if gpu else 1,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from wsi_norm import pipeline
+from wsi_norm import compiled, pipeline
 from wsi_norm.config import RunConfig
 from wsi_norm.errors import WsiNormError
 from wsi_norm.location import clock_ns
@@ -20,6 +20,7 @@ from wsi_norm.pipeline import Estimate, Prepared, ShardResult, SlideJob
 from wsi_norm.report import SlideResult, Status
 from wsi_norm.runner.checks import absolute_source
 from wsi_norm.runner.events import (
+    CompilingKernels,
     OnEvent,
     ShardWritten,
     SlidePlanned,
@@ -166,7 +167,7 @@ class Drive:
         self._ask_at = self._look_at = 0.0
         self._at_work: dict[tuple[str, Any], float] = {}
         self._leaving: dict[str, float] = {}
-        self._is_waiting = False
+        self._is_waiting = self._is_told_of_compiling = False
         self._deaths = 0
         self._failed = False
 
@@ -329,6 +330,9 @@ class Drive:
         if now < self._ask_at:
             return None
         self._ask_at = now + WINDOW_SECONDS
+        if not self._is_told_of_compiling and compiled.under_way():
+            self._is_told_of_compiling = True
+            self._on_event(CompilingKernels())
         for line in self._client.news():
             self._deaths += 1
             self._on_event(WorkerReplaced(line))

@@ -12,12 +12,12 @@ from typing import Any
 from wsi_norm.config import RunConfig
 from wsi_norm.errors import ReportError
 from wsi_norm.location import write_text
-from wsi_norm.machine import versions
+from wsi_norm.machine import default_workers, resolve_device, versions
 from wsi_norm.pipeline.slides import SOFTWARE
 from wsi_norm.report import RunSummary, profile_table, write_report
 from wsi_norm.runner.checks import check_output, checked_model
 from wsi_norm.runner.drive import Drive
-from wsi_norm.runner.events import OnEvent, PassedOver, Stopped
+from wsi_norm.runner.events import OnEvent, PassedOver, Stopped, WorkersBounded
 from wsi_norm.runner.inline import Inline, is_inline
 from wsi_norm.runner.processes import check_processes, starts_processes
 from wsi_norm.slide.apart import end_idle
@@ -90,6 +90,8 @@ def run(
     interrupted, starting = False, 0.0
     try:
         if drive.begin():
+            if on_event is not None and (why := _bounded(config)) is not None:
+                on_event(WorkersBounded(why))
             with _workers(config) as client:
                 starting = time.perf_counter() - clock
                 drive.run(client)
@@ -122,6 +124,13 @@ def run(
     if interrupted:
         raise KeyboardInterrupt
     return summary
+
+
+def _bounded(config: RunConfig) -> str | None:
+    """Why fewer worker processes than cores are started here, if it is not the settings' wish."""
+    if config.workers is not None or config.gpus or not starts_processes(config):
+        return None
+    return default_workers()[1] if resolve_device(config.device).type == "cpu" else None
 
 
 def _workers(config: RunConfig) -> AbstractContextManager[Any]:

@@ -44,6 +44,18 @@ class WaitingForWorkers:
 
 
 @dataclass(frozen=True)
+class CompilingKernels:
+    """A process of this machine compiles what all of them wait for, the first time."""
+
+
+@dataclass(frozen=True)
+class WorkersBounded:
+    """Fewer workers than cores are started; `line` says how many, and why."""
+
+    line: str
+
+
+@dataclass(frozen=True)
 class WorkerReplaced:
     """A worker ended or stood still, and another one is to take its place; `line` says how."""
 
@@ -61,6 +73,8 @@ Event = (
     PassedOver
     | SlidesFound
     | WaitingForWorkers
+    | CompilingKernels
+    | WorkersBounded
     | WorkerReplaced
     | Stopped
     | SlidePlanned

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
-from numba import njit, types
+from numba import types
+
+from wsi_norm.compiled import compiled
 
 UInt8 = npt.NDArray[np.uint8]
 
@@ -15,15 +15,7 @@ _WRITTEN = types.Array(types.uint8, 2, "C")
 _SIGNATURE = types.void(_READ, _READ, _WRITTEN)
 
 
-def _compiled(function: Any) -> Any:
-    """Once per machine; in every process where there is no folder to keep it."""
-    try:
-        return njit(_SIGNATURE, nogil=True, cache=True)(function)
-    except RuntimeError:
-        return njit(_SIGNATURE, nogil=True)(function)
-
-
-@_compiled
+@compiled(_SIGNATURE, nogil=True)
 def _look_up(pixels, table, found):  # type: ignore[no-untyped-def]
     for index in range(pixels.shape[0]):
         red, green, blue = pixels[index, 0], pixels[index, 1], pixels[index, 2]
