@@ -18,7 +18,7 @@ from wsi_norm.geometry import TileGrid
 from wsi_norm.normalizers.base import StainNormalizer
 from wsi_norm.normalizers.model import Model
 from wsi_norm.pipeline.job import SlideJob
-from wsi_norm.pipeline.origin import check_icc
+from wsi_norm.pipeline.origin import check_pixels
 from wsi_norm.slide import Slide, open_slide
 from wsi_norm.store import StoreMeta, TileStore, taken_over
 
@@ -59,7 +59,7 @@ def kept_slide(job: SlideJob, meta: StoreMeta) -> Slide:
         icc=meta.icc.choice,
         apart=job.apart,
     )
-    check_icc(slide, meta, job.store)
+    check_pixels(slide, meta, job.store)
     _thread.slide = wanted, slide
     return slide
 
