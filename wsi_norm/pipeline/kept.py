@@ -47,7 +47,8 @@ def kept_slide(job: SlideJob, meta: StoreMeta) -> Slide:
     been replaced since.
     """
     files = job.plan.files if job.plan is not None else None
-    wanted = job.source.path, job.config.reader, meta.slide, meta.icc, job.apart, files
+    pixels = meta.slide, meta.icc, meta.tiling.reduced
+    wanted = job.source.path, job.config.reader, pixels, job.apart, files
     held: tuple[object, Slide] | None = getattr(_thread, "slide", None)
     if held is not None and held[0] == wanted:
         return held[1]

@@ -195,7 +195,10 @@ class DirectReader(OpenSlideReader):
 
 
 def _decoded(file: int, page: _Page, index: int) -> RGB:
-    """A tile as libjpeg decodes it without a warning, or `_FaultyTileError`; ReadError without its bytes."""
+    """A tile as libjpeg decodes it without a warning, or `_FaultyTileError`.
+
+    ReadError where its bytes cannot be read.
+    """
     count, offset = int(page.counts[index]), int(page.offsets[index])
     with translated(ReadError, OSError):
         data = os.pread(file, count, offset)
