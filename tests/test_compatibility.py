@@ -69,6 +69,7 @@ def test_what_it_says_of_itself(folder: Path) -> None:
     assert read.pop("tissue_share") is read.pop("asked_sha256") is None
     assert read.pop("layout") == "tiles"
     assert read["tissue"].pop("whole_slide") is False
+    assert read["tiling"].pop("reduced") is None
     assert read["slide"].pop("sha256_samples") is read.pop("lossy_quality") is None
     assert read.pop("icc") == {"status": "ignored", "description": None, "sha256": None}
     assert {read.pop(f"{name}_sha256") for name in ("arrays", "identity", "content")} == {None}

@@ -319,3 +319,19 @@ def test_enclosing_is_the_smallest_box_around(corners: list[tuple[int, int, int,
         max(columns) - min(columns),
         max(rows) - min(rows),
     )
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.sampled_from([2, 4, 8]),
+    st.one_of(st.floats(1, 20), st.integers(1, 40).map(lambda n: n / 4)),
+    st.sampled_from([(64, 0), (64, 16), (50, 7)]),
+)
+def test_a_fraction_serves_where_every_border_lies_on_its_px(
+    factor: int, downsample: float, size: tuple[int, int]
+) -> None:
+    grid = TileGrid(3000, 2000, Level(0, 3000, 2000, 1.0), downsample, *size)
+    boxes = [grid.box(tile) for tile in grid.tiles()]
+    on_px = all(edge % factor == 0 for box in boxes for edge in box)
+    fine = min(box.width for box in boxes) >= factor * grid.tile_size
+    assert grid.divides(factor) == (on_px and fine)

@@ -21,6 +21,10 @@ Background = Literal["preserve", "normalize"]
 IccChoice = Literal["apply", "ignore"]
 """Whether a picture's ICC profile brings its colours to sRGB, or they stay as they are stored."""
 
+Resample = Literal["auto", "exact"]
+"""Whether a JPEG that holds twice the target's resolution, or 4 or 8 times, may be decoded at that
+fraction, or all that is read is decoded in full and resized."""
+
 ColourCheck = Literal["refuse", "warn"]
 """What becomes of a slide that looks like fluorescence, or whose glass is not neutral."""
 

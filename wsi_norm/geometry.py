@@ -89,6 +89,8 @@ class TileGrid:
         Level-0 px per output px: target mpp / slide mpp.
     tile_size, overlap
         In output px; the step from tile to tile is `tile_size - overlap`.
+    reduced
+        The level is decoded at 1/reduced, where it can be; see `divides`.
 
     Notes
     -----
@@ -104,6 +106,7 @@ class TileGrid:
     downsample: float
     tile_size: int
     overlap: int = 0
+    reduced: int = 1
 
     @classmethod
     def over(
@@ -189,6 +192,14 @@ class TileGrid:
         """Whether the tile reaches beyond the level it is read from (and is padded white)."""
         box = self.box(tile)
         return box.right > self.level.width or box.bottom > self.level.height
+
+    def divides(self, factor: int) -> bool:
+        """Whether a level at 1/factor serves every tile: no border between px, none too coarse."""
+        edges = [self._edges(index) for index in range(max(self.columns, self.rows))]
+        return all(
+            first % factor == last % factor == 0 and last - first >= factor * self.tile_size
+            for first, last in edges
+        )
 
     def level0_boxes(self, tiles: Sequence[Tile]) -> npt.NDArray[np.float64]:
         """(N, 4) exact x0, y0, x1, y1 of tiles in level-0 px."""

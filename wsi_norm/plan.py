@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -129,7 +129,10 @@ def plan_grid(slide: Slide, config: RunConfig) -> TileGrid:
             f"{grid.height:.0f} px, smaller than one tile of {config.tile_size}; "
             "choose a smaller --tile-size"
         )
-    return grid
+    if config.resample == "exact":
+        return grid
+    factors = slide.reducible.get(grid.level.index, frozenset())
+    return replace(grid, reduced=max(filter(grid.divides, factors), default=1))
 
 
 def regions_sha256(source: SlideSource, config: RunConfig) -> str | None:

@@ -80,6 +80,7 @@ def test_every_key_can_stand_in_a_file(tmp_path: Path) -> None:
         "roi": "r.geojson",
         "colour_check": "warn",
         "icc": "apply",
+        "resample": "exact",
         "statistics": "tile",
         "background": "preserve",
         "layout": "tiles",

@@ -5,6 +5,7 @@ from typing import Any, get_args
 
 import pytest
 
+from tests.builders import store_meta
 from wsi_norm.report import SlideResult, Status, words
 from wsi_norm.slide import MppSource
 from wsi_norm.store import SlideMeta
@@ -115,3 +116,10 @@ def test_the_provenance_says_whether_it_was_trained(
 
 def test_every_status_has_its_words() -> None:
     assert set(words.STATUSES) == set(get_args(Status))
+
+
+@pytest.mark.parametrize(
+    ("reduced", "said"), [(None, "0.5"), (1, "0.5"), (2, "0.5, JPEG decoded at 1/2")]
+)
+def test_tiles_of_reduced_jpeg(reduced: int | None, said: str) -> None:
+    assert words.tiles(store_meta(tiling={"reduced": reduced}).tiling) == said

@@ -246,3 +246,19 @@ def test_a_profile_counts_where_it_is_applied(meta: StoreMeta) -> None:
         assert differences(stored, wanted.settings()) == [said]
     other = with_icc(meta, "applied", "b")
     assert differences(applied, other.settings()) == ["icc.sha256: a != b"]
+
+
+def test_a_finished_store_of_before_stays_what_it_is(meta: StoreMeta) -> None:
+    """It says nothing of reduced decoding: all was decoded in full."""
+    full, half = (changed(meta, "tiling", "reduced", value=factor) for factor in (1, 2))
+    document = full.model_dump()
+    del document["tiling"]["reduced"]
+    old = StoreMeta.model_validate(document)
+    assert old.tiling.grid(old.slide) == full.tiling.grid(full.slide)
+    assert half.tiling.grid(half.slide).reduced == 2
+    assert differences(old, full.settings()) == []
+    assert differences(old, half.settings()) == ["tiling.reduced: None != 2"]
+    finished = {"complete": True}
+    assert differences(old.model_copy(update=finished), half.settings()) == []
+    for stored in (full, full.model_copy(update=finished)):
+        assert differences(stored, half.settings()) == ["tiling.reduced: 1 != 2"]

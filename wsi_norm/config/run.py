@@ -21,6 +21,7 @@ from wsi_norm.choices import (
     ColourCheck,
     IccChoice,
     Layout,
+    Resample,
     StatisticsMode,
 )
 from wsi_norm.config.fields import Chosen, Device, Option
@@ -121,6 +122,11 @@ class RunConfig(Group):
     )
     override_mpp: Annotated[float | None, UM] = Field(
         default=None, gt=0, description="um/px of all slides, whatever they state"
+    )
+
+    resample: Resample = Field(
+        default="auto",
+        description="auto: JPEG decoded at 1/2, 1/4 or 1/8 where that fits; exact: never",
     )
 
     # tissue

@@ -12,7 +12,7 @@ import torch
 
 from wsi_norm.errors import SlideError
 from wsi_norm.loading.origin import Origin, loaded
-from wsi_norm.pipeline.origin import check_icc
+from wsi_norm.pipeline.origin import check_pixels
 from wsi_norm.pipeline.shards import flags_of, normalized
 from wsi_norm.pipeline.tiles import read_tiles
 from wsi_norm.slide import open_slide
@@ -39,7 +39,7 @@ class PlannedTiles:
         self._slide = open_slide(
             origin.slide, said.reader, table_mpp_um=said.mpp_um, icc=self._meta.icc.choice
         )
-        check_icc(self._slide, self._meta, store.path)
+        check_pixels(self._slide, self._meta, store.path)
 
     def read(self, rows: list[int]) -> tuple[UInt8, UInt8]:
         """See `Opened.read`; an unreadable tile is white, as in a store, and a warning says so."""

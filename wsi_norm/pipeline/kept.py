@@ -18,7 +18,7 @@ from wsi_norm.geometry import TileGrid
 from wsi_norm.normalizers.base import StainNormalizer
 from wsi_norm.normalizers.model import Model
 from wsi_norm.pipeline.job import SlideJob
-from wsi_norm.pipeline.origin import check_icc
+from wsi_norm.pipeline.origin import check_pixels
 from wsi_norm.slide import Slide, open_slide
 from wsi_norm.store import StoreMeta, TileStore, taken_over
 
@@ -47,7 +47,8 @@ def kept_slide(job: SlideJob, meta: StoreMeta) -> Slide:
     been replaced since.
     """
     files = job.plan.files if job.plan is not None else None
-    wanted = job.source.path, job.config.reader, meta.slide, meta.icc, job.apart, files
+    pixels = meta.slide, meta.icc, meta.tiling.reduced
+    wanted = job.source.path, job.config.reader, pixels, job.apart, files
     held: tuple[object, Slide] | None = getattr(_thread, "slide", None)
     if held is not None and held[0] == wanted:
         return held[1]
@@ -59,7 +60,7 @@ def kept_slide(job: SlideJob, meta: StoreMeta) -> Slide:
         icc=meta.icc.choice,
         apart=job.apart,
     )
-    check_icc(slide, meta, job.store)
+    check_pixels(slide, meta, job.store)
     _thread.slide = wanted, slide
     return slide
 

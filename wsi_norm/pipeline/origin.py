@@ -68,13 +68,24 @@ def files_of(slide: Location, meta: SlideMeta) -> SlideFiles | None:
     return files if same else None
 
 
-def check_icc(slide: Slide, meta: StoreMeta, store: Path) -> None:
-    """SlideError, and the slide closed, if a profile that was applied is not, here and now."""
+def check_pixels(slide: Slide, meta: StoreMeta, store: Path) -> None:
+    """SlideError, and the slide closed, if it does not give the pixels that a store was planned on.
+
+    Its ICC profile was applied and is not, here and now; or it was decoded reduced, and cannot be.
+    """
     if meta.icc.applied and (slide.icc.status, slide.icc.sha256) != ("applied", meta.icc.sha256):
         slide.close()
         raise SlideError(
             f"{slide.path}: its ICC profile is not the one that {store} was planned with; start "
             "anew with --overwrite"
+        )
+    reduced = meta.tiling.reduced or 1
+    if reduced > 1 and reduced not in slide.reducible.get(meta.tiling.level, frozenset()):
+        slide.close()
+        raise SlideError(
+            f"{slide.path}: its JPEG tiles are not decoded at 1/{reduced} here, as {store} was "
+            f"planned (reader {slide.reader} {slide.reader_version}); start anew with --overwrite, "
+            "and with --resample exact if machines differ in that"
         )
 
 

@@ -353,4 +353,5 @@ def _tiling_meta(job: SlideJob, grid: TileGrid) -> TilingMeta:
         level_height_px=grid.level.height,
         level_downsample=grid.level.downsample,
         tiles_per_shard=tiles_per_shard(grid.tile_size),
+        reduced=grid.reduced,
     )

@@ -39,11 +39,12 @@ def read_tiles(
     errors: list[ReadError | None] = [None] * len(tiles)
     boxes = [grid.box(tile) for tile in tiles]
     edge = size * grid.downsample / grid.level.downsample
-    groups = blocks(tiles, max(1, int(slide.block_px / edge)))
+    # Whether a tile is decoded reduced must not depend on its neighbours.
+    groups = blocks(tiles, max(1, int(slide.block_px / edge)) if grid.reduced == 1 else 1)
     for block in groups:
         whole = enclosing([boxes[index] for index in block])
         try:
-            pixels = slide.read(grid.region(whole))
+            pixels = _read(slide, grid, whole)
         except ReadError as error:
             if len(block) == 1:
                 out[block[0]], errors[block[0]] = WHITE, error.with_traceback(None)
@@ -51,7 +52,8 @@ def read_tiles(
                 groups += [[index] for index in block]
             continue
         for index in block:
-            out[index] = fit(_cut(pixels, whole, boxes[index]), size, size)
+            part = pixels if len(block) == 1 else _cut(pixels, whole, boxes[index])
+            out[index] = fit(part, size, size)
     return out, errors
 
 
@@ -89,6 +91,13 @@ def spread(tiles: Sequence[Tile], number: int) -> list[Tile]:
     if len(tiles) <= number:
         return list(tiles)
     return [tiles[(2 * index + 1) * len(tiles) // (2 * number)] for index in range(number)]
+
+
+def _read(slide: Slide, grid: TileGrid, box: Box) -> UInt8:
+    """Pixels of a box of the grid's level: at 1/reduced, or in full where that is not to be had."""
+    region = grid.region(box)
+    pixels = slide.reduced(region, grid.reduced) if grid.reduced > 1 else None
+    return slide.read(region) if pixels is None else pixels
 
 
 def _cut(pixels: UInt8, whole: Box, box: Box) -> UInt8:

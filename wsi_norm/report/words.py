@@ -7,7 +7,7 @@ from typing import Any
 
 from wsi_norm.choices import Layout
 from wsi_norm.report.results import RunSummary, SlideResult, Status
-from wsi_norm.store import IccMeta
+from wsi_norm.store import IccMeta, TilingMeta
 from wsi_norm.text import shown
 
 STATUSES: Mapping[Status, tuple[str, str]] = {
@@ -89,6 +89,12 @@ def remedy(slide: SlideResult) -> str:
             "with --overwrite."
         )
     return "Every tile could be read. Compare the file with its original, by size or checksum."
+
+
+def tiles(meta: TilingMeta) -> str:
+    """The resolution of tiles, and whether they are of JPEG that was not decoded in full."""
+    fraction = f", JPEG decoded at 1/{meta.reduced}" if (meta.reduced or 1) > 1 else ""
+    return f"{meta.mpp_um:.4g}{fraction}"
 
 
 def icc(meta: IccMeta | None) -> str:

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from wsi_norm.errors import UnreadableSlideError, WsiNormError
 from wsi_norm.geometry import Level
 from wsi_norm.location import Location
 from wsi_norm.slide.diagnose import tifffile_complaints
-from wsi_norm.slide.readers.base import RGB, Reader
+from wsi_norm.slide.readers.base import RGB, Reader, ReducingReader
 
 READER_SECONDS = 60.0
 """How long a reader may take to open a slide, or to read one region."""
@@ -33,7 +33,7 @@ STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SI
 
 
 class ReaderApart:
-    """A reader of `READERS` at work in another process; see `readers.base.Reader`.
+    """A reader of `READERS` at work in another process; see `readers.base.ReducingReader`.
 
     Raises UnreadableSlideError where that process dies or does not answer for READER_SECONDS, be it
     on opening or on reading.
@@ -54,15 +54,18 @@ class ReaderApart:
         except WsiNormError:
             self.close()
             raise
-        self.name, self.block_px, self.version, self.metadata = facts
+        self.name, self.block_px, self.version, self.metadata, self.reducible = facts
 
     def read(self, level: Level, left: int, top: int, width: int, height: int) -> RGB:
         """uint8 (height, width, 3): a rectangle of level px that lies inside the level."""
-        pixels = np.empty(self._ask("read", level, left, top, width, height), np.uint8)
-        with _crash_said(self._process, self._path):
-            self._process.wait_for_answer()
-            self._process.answers.recv_bytes_into(pixels.data.cast("B"))
-        return pixels
+        return self._received(self._ask("read", level, left, top, width, height))
+
+    def reduced(
+        self, level: Level, left: int, top: int, width: int, height: int, factor: int
+    ) -> RGB | None:
+        """See `readers.base.ReducingReader`; only of what is in `reducible`."""
+        shape = self._ask("reduced", level, left, top, width, height, factor)
+        return None if shape is None else self._received(shape)
 
     def close(self) -> None:
         """Close the file; the process waits for the next one."""
@@ -70,6 +73,14 @@ class ReaderApart:
             with suppress(UnreadableSlideError):
                 self._ask("close")
                 _idle.append(self._process)
+
+    def _received(self, shape: tuple[int, ...]) -> RGB:
+        """The pixels that follow an answer."""
+        pixels = np.empty(shape, np.uint8)
+        with _crash_said(self._process, self._path):
+            self._process.wait_for_answer()
+            self._process.answers.recv_bytes_into(pixels.data.cast("B"))
+        return pixels
 
     def _ask(self, *question: Any) -> Any:
         return _answered(self._process, self._path, *question)
@@ -216,7 +227,8 @@ class _Served:
         with tifffile_complaints():
             self._reader: Reader = imported(place)(path)
         facts = self._reader
-        return (facts.name, facts.block_px, facts.version, facts.metadata), None
+        reducible = facts.reducible if isinstance(facts, ReducingReader) else {}
+        return (facts.name, facts.block_px, facts.version, facts.metadata, reducible), None
 
     def do(self, function: Callable[..., Any], *arguments: Any) -> tuple[Any, None]:
         return function(*arguments), None
@@ -224,6 +236,10 @@ class _Served:
     def read(self, *region: Any) -> tuple[tuple[int, ...], RGB]:
         pixels = np.ascontiguousarray(self._reader.read(*region))
         return pixels.shape, pixels
+
+    def reduced(self, *region: Any) -> tuple[tuple[int, ...] | None, RGB | None]:
+        pixels = cast("ReducingReader", self._reader).reduced(*region)
+        return None if pixels is None else pixels.shape, pixels
 
     def close(self) -> tuple[None, None]:
         with suppress(AttributeError):  # it was not opened

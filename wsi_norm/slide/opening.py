@@ -26,6 +26,7 @@ from wsi_norm.slide.readers import image
 from wsi_norm.slide.readers.base import (
     Declined,
     Reader,
+    ReducingReader,
     Refused,
     closed_on_failure,
 )
@@ -95,7 +96,8 @@ def open_slide(
         profile = icc_of(opened.metadata.icc_profile, icc, partial(touch, _examined, file))
     unusable = () if profile.problem is None else (f"{profile.problem}; its colours stay",)
     said = (*mpp.warnings, *unusable)
-    return Slide(file, mpp.um, mpp.source, damage, said, profile, opened, again)
+    reducible = opened.reducible if isinstance(opened, ReducingReader) else {}
+    return Slide(file, mpp.um, mpp.source, damage, said, profile, reducible, opened, again)
 
 
 @dataclass(frozen=True)

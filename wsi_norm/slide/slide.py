@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import NoReturn, Self
+from typing import NoReturn, Self, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,9 @@ from wsi_norm.slide.diagnose import tifffile_complaints
 from wsi_norm.slide.icc import Icc
 from wsi_norm.slide.mpp import MppSource
 from wsi_norm.slide.overview import WHITE, Overview, painted
-from wsi_norm.slide.readers.base import Metadata, Reader, Refused
+from wsi_norm.slide.readers.base import Metadata, Reader, Reducible, ReducingReader, Refused
+
+T = TypeVar("T")
 
 _inherited: list[Reader] = []
 """Readers that a fork copied: closing one would move the file's position in the parent, too."""
@@ -52,6 +54,8 @@ class Slide:
         What else is to be said about it, a line each.
     icc
         What its ICC profile is, and what becomes of it; every pixel goes through it.
+    reducible
+        Levels that `reduced` gives, and at which factors.
     """
 
     path: Location
@@ -60,6 +64,7 @@ class Slide:
     damage: str | None
     warnings: tuple[str, ...]
     icc: Icc
+    reducible: Reducible
     _reader: Reader = field(repr=False)
     _open: Callable[[str], Reader] = field(repr=False)
     _closed: bool = field(default=False, repr=False)
@@ -115,13 +120,12 @@ class Slide:
         UnreadableSlideError
             The file itself is gone or no longer opens; a later read tries again.
         """
-        level = self.levels[region.level]
-        left, top = round(region.x / level.downsample), round(region.y / level.downsample)
+        level, (left, top, right, bottom) = self._place(region)
         inside = Box(
             min(max(left, 0), level.width),
             min(max(top, 0), level.height),
-            max(min(left + region.width, level.width), 0),
-            max(min(top + region.height, level.height), 0),
+            max(min(right, level.width), 0),
+            max(min(bottom, level.height), 0),
         )
         if inside.width == region.width and inside.height == region.height:
             return self._decode(level, inside)
@@ -131,6 +135,36 @@ class Slide:
             columns = slice(inside.left - left, inside.right - left)
             pixels[rows, columns] = self._decode(level, inside)
         return pixels
+
+    def reduced(self, region: Region, factor: int) -> npt.NDArray[np.uint8] | None:
+        """Pixels of a region at 1/factor, decoded so; only of levels and factors in `reducible`.
+
+        Parameters
+        ----------
+        region
+            As of `read`; its borders in px of the level are multiples of the factor.
+
+        Returns
+        -------
+        uint8 (height / factor, width / factor, 3); None where the file does not give it so (at its
+        edges, where it is damaged): `read` says what is there.
+
+        Raises
+        ------
+        ReadError, UnreadableSlideError
+            As `read`.
+        """
+        level, box = self._place(region)
+        if box.right > level.width or box.bottom > level.height:
+            return None
+        pixels = self._asked(
+            level,
+            box,
+            lambda reader: cast("ReducingReader", reader).reduced(
+                level, box.left, box.top, box.width, box.height, factor
+            ),
+        )
+        return None if pixels is None else self.icc.to_srgb(pixels)
 
     def overview(self, mpp_um: float) -> Overview:
         """The whole slide at about `mpp_um`, antialiased; unreadable parts white and marked.
@@ -179,24 +213,38 @@ class Slide:
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Slide holds an open file and does not pickle; send its path")
 
+    def _place(self, region: Region) -> tuple[Level, Box]:
+        """A region in px of its level."""
+        level = self.levels[region.level]
+        left, top = round(region.x / level.downsample), round(region.y / level.downsample)
+        return level, Box(left, top, left + region.width, top + region.height)
+
     def _decode(self, level: Level, box: Box) -> npt.NDArray[np.uint8]:
+        pixels = self._asked(
+            level,
+            box,
+            lambda reader: reader.read(level, box.left, box.top, box.width, box.height),
+        )
+        pixels = self.icc.to_srgb(pixels)
+        left_out = self.metadata.left_out.get(level.index)
+        if left_out is not None:  # readers differ in what they draw there
+            pixels = np.where(left_out.of(box)[..., None], np.uint8(WHITE), pixels)
+        return pixels
+
+    def _asked(self, level: Level, box: Box, ask: Callable[[Reader], T]) -> T:
+        """What the reader answers; its ReadError says where."""
         if self._closed:
             raise ReadError(f"{self.path}: the slide is closed")
         if self._lost:
             self._reopen()
         try:
-            pixels = self._reader.read(level, box.left, box.top, box.width, box.height)
+            return ask(self._reader)
         except ReadError as error:
             self._reopen()  # OpenSlide's errors latch: the old handle would fail everywhere
             where = (
                 f"{box.width} x {box.height} px at ({box.left}, {box.top}) of level {level.index}"
             )
             raise ReadError(f"{self.path}: cannot read {where}: {error}") from error
-        pixels = self.icc.to_srgb(pixels)
-        left_out = self.metadata.left_out.get(level.index)
-        if left_out is not None:  # readers differ in what they draw there
-            pixels = np.where(left_out.of(box)[..., None], np.uint8(WHITE), pixels)
-        return pixels
 
     def _reopen(self) -> None:
         """Open the file anew; one that is gone for now is not the same as unreadable tiles."""

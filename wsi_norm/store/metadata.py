@@ -118,7 +118,11 @@ class IccMeta(_Frozen):
 
 
 class TilingMeta(_Frozen):
-    """Where the tiles lie; `coords` holds their corners."""
+    """Where the tiles lie; `coords` holds their corners.
+
+    At 1/`reduced` JPEG tiles of the level are decoded. Stores of earlier versions, which say
+    nothing, were decoded in full.
+    """
 
     tile_size_px: int
     overlap_px: int
@@ -129,6 +133,7 @@ class TilingMeta(_Frozen):
     level_height_px: int
     level_downsample: float
     tiles_per_shard: int
+    reduced: int | None = None
 
     def grid(self, slide: SlideMeta) -> TileGrid:
         """The grid that `coords` lie on."""
@@ -140,6 +145,7 @@ class TilingMeta(_Frozen):
             self.downsample,
             self.tile_size_px,
             self.overlap_px,
+            self.reduced or 1,
         )
 
 
@@ -218,10 +224,13 @@ def differences(stored: StoreMeta, wanted: Settings) -> list[str]:
 
     Versions count only while a store is unfinished: a finished one is not written to again. Of a
     model its digest counts, not what it says of its making. Samples of the slide count where the
-    store has them, and an ICC profile where it was or would be applied.
+    store has them, and an ICC profile where it was or would be applied. A finished store of a
+    version that decoded all in full stays what it is.
     """
     versions = ("package_version", "software", "slide.reader_version") if stored.complete else ()
     samples = ("slide.sha256_samples",) if stored.slide.sha256_samples is None else ()
     icc = () if stored.icc.applied or wanted.icc.applied else ("icc",)
-    ignored = ("model.provenance", *versions, *samples, *icc)
+    in_full = stored.tiling.reduced is None and (stored.complete or wanted.tiling.reduced == 1)
+    reduced = ("tiling.reduced",) if in_full else ()
+    ignored = ("model.provenance", *versions, *samples, *icc, *reduced)
     return compare.differences(stored.settings().model_dump(), wanted.model_dump(), ignored)

@@ -13,7 +13,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -149,6 +149,26 @@ class Reader(Protocol):
 
     def close(self) -> None:
         """Close the file."""
+        ...
+
+
+Reducible = Mapping[int, frozenset[int]]
+"""Levels, and the factors at a fraction of which they are decoded."""
+
+
+@runtime_checkable
+class ReducingReader(Reader, Protocol):
+    """A reader that need not decode all of a level to give a half, a quarter or an eighth of it."""
+
+    reducible: Reducible
+
+    def reduced(
+        self, level: Level, left: int, top: int, width: int, height: int, factor: int
+    ) -> RGB | None:
+        """uint8 (height / factor, width / factor, 3) of a rectangle of whole such px.
+
+        None where the file does not give them so, which holds for good: then it is to be read.
+        """
         ...
 
 
