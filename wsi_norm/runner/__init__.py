@@ -1,16 +1,25 @@
-"""Many slides, many workers: the only home of dask."""
+"""Many slides, many workers: the only home of dask.
 
-from wsi_norm.runner.entry import run
-from wsi_norm.runner.events import (
-    Event,
-    PassedOver,
-    ShardWritten,
-    SlidePlanned,
-    SlidesFound,
-    Stopped,
-    WaitingForWorkers,
-    WorkerReplaced,
-)
+The names are imported when they are first used: a fork server is started before.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wsi_norm.runner.entry import run
+    from wsi_norm.runner.events import (
+        Event,
+        PassedOver,
+        ShardWritten,
+        SlidePlanned,
+        SlidesFound,
+        Stopped,
+        WaitingForWorkers,
+        WorkerReplaced,
+    )
 
 __all__ = [
     "Event",
@@ -23,3 +32,10 @@ __all__ = [
     "WorkerReplaced",
     "run",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = "entry" if name == "run" else "events"
+    return getattr(importlib.import_module(f"{__name__}.{home}"), name)

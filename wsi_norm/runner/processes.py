@@ -43,7 +43,7 @@ def check_processes() -> None:
     process = multiprocessing.current_process()
     if getattr(process, "_inheriting", False):  # set while the script is imported
         if process.name.startswith(WORKER_NAME):
-            sys.exit(UNGUARDED)
+            os._exit(UNGUARDED)  # a fork server does not hand on the status of sys.exit
         raise ConfigError(_guard())
     if process.daemon:
         raise ConfigError(
