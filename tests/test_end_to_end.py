@@ -153,8 +153,8 @@ def first_worker_processes(process: subprocess.Popen[str]) -> list[psutil.Proces
     """As soon as there is one, which has hardly begun to import."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        children = psutil.Process(process.pid).children()
-        if any("spawn_main" in " ".join(child.cmdline()) for child in children):
+        children = psutil.Process(process.pid).children(recursive=True)
+        if any(child.ppid() != process.pid for child in children):  # forked by a child
             return children
         assert process.poll() is None, "the run ended before it started workers"
         time.sleep(0.01)
