@@ -120,7 +120,8 @@ def workers_killed(go: Go, rng: np.random.Generator, fault: str, kills: int) -> 
                 del moments[early]
             if not command.wait_for(moments[str(rng.choice([*moments]))]):
                 break  # the run is over: a kill less
-            if workers := command.fork_servers() if fault == FORK_SERVER else command.processes(WORKER):
+            of_all = fault == FORK_SERVER
+            if workers := command.fork_servers() if of_all else command.processes(WORKER):
                 command.send(signal.SIGKILL, [int(rng.choice(workers))])
                 if done + 1 < kills:
                     yield Outcome(fault, survived=True)

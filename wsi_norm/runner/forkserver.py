@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
 from multiprocessing import forkserver
+from typing import Any
 
 from wsi_norm.config import RunConfig
 from wsi_norm.machine import malloc_environment
@@ -25,7 +26,7 @@ PRELOAD = ["wsi_norm.runner.preload"]
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 """As dask sets them for its workers; what is set already stays."""
 
-_server = forkserver._forkserver  # type: ignore[attr-defined]  # nothing public ends it
+_server: Any = forkserver._forkserver  # nothing public tells its process, or ends it
 _thread: Executor | None = None
 _environment: Mapping[str, str] = {}
 

@@ -12,6 +12,11 @@ MODULES = (
     "distributed.nanny",
     "wsi_norm.runner.worker",
     "wsi_norm.normalizers.fused",
+    "wsi_norm.slide.readers.openslide",
+    "wsi_norm.slide.readers.direct",
+    "skimage.filters",
+    "skimage.measure",
+    "skimage.morphology",
 )
 
 killed_with_parent()
