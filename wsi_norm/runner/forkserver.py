@@ -1,4 +1,4 @@
-"""The process that workers are forked from: it has imported what they need, once, and they share it.
+"""What workers are forked from: a process that has imported what they need, and shares it.
 
 It is multiprocessing's fork server, of which a process has one. It is started before this process
 imports the same, ends with the block that started it, and with this process, however that ends.
@@ -23,7 +23,7 @@ from wsi_norm.signals import changed_environment, deaf_thread
 PRELOAD = ["wsi_norm.runner.preload"]
 """What it imports."""
 
-ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 """As dask sets them for its workers; what is set already stays."""
 
 _server: Any = forkserver._forkserver  # nothing public tells its process, or ends it
