@@ -42,13 +42,16 @@ def command(
     if no_seg:
         options["segmenter"] = "none"
     settings = run_config(config, **options)
-    from wsi_norm.report import profile_table
-    from wsi_norm.runner import run
+    from wsi_norm.runner.forkserver import fork_server
 
-    from .progress import Progress, print_plan, print_summary
+    with fork_server(settings):  # it imports what is imported here at the same time
+        from wsi_norm.report import profile_table
+        from wsi_norm.runner import run
 
-    with Progress(quiet, verbose) as progress:
-        summary = run(slides, settings, progress)
+        from .progress import Progress, print_plan, print_summary
+
+        with Progress(quiet, verbose) as progress:
+            summary = run(slides, settings, progress)
     if not quiet:
         (print_plan if settings.dry_run else print_summary)(summary, settings.output)
         if settings.profile and not settings.dry_run:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -153,9 +154,10 @@ def first_worker_processes(process: subprocess.Popen[str]) -> list[psutil.Proces
     """As soon as there is one, which has hardly begun to import."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        children = psutil.Process(process.pid).children()
-        if any("spawn_main" in " ".join(child.cmdline()) for child in children):
-            return children
+        with suppress(psutil.NoSuchProcess):  # one that ends just now, zombies included
+            children = psutil.Process(process.pid).children(recursive=True)
+            if any(child.ppid() != process.pid for child in children):  # forked by a child
+                return children
         assert process.poll() is None, "the run ended before it started workers"
         time.sleep(0.01)
     pytest.fail("no worker process after two minutes")

@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -81,11 +81,9 @@ def end_with_parent() -> None:
 
     On Linux also where it stands still, and already when the thread that started it ends.
     """
-    import ctypes
     from multiprocessing import parent_process
 
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    killed_with_parent()
     parent = parent_process()
     assert parent is not None
 
@@ -94,6 +92,29 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+def killed_with_parent() -> None:
+    """On Linux, have this process killed as soon as the thread that started it ends."""
+    import ctypes
+
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+@contextmanager
+def changed_environment(changes: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables for processes that are started meanwhile."""
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _watch(
@@ -119,16 +140,9 @@ def _start_tracker() -> None:
     """Start multiprocessing's process that clears up after killed ones: without a line on it."""
     from multiprocessing import resource_tracker
 
-    name, before = "PYTHONWARNINGS", os.environ.get("PYTHONWARNINGS")
-    quiet = "ignore:resource_tracker:UserWarning"
-    os.environ[name] = f"{before},{quiet}" if before else quiet
-    try:
+    before, quiet = os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker:UserWarning"
+    with changed_environment({"PYTHONWARNINGS": f"{before},{quiet}" if before else quiet}):
         resource_tracker.ensure_running()
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
 
 
 def _interrupts() -> list[signal.Signals]:

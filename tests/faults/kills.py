@@ -25,6 +25,8 @@ LINKS = 5
 HERE = ("--host", "127.0.0.1", "--port", "0")
 """Of the scheduler: nobody else can reach it."""
 
+FORK_SERVER = "kill -9: what workers are forked from"
+
 Event = Callable[[], object]
 
 
@@ -40,6 +42,8 @@ def campaign(go: Go) -> Iterator[Outcome]:
     for _ in range(go.times(18, 0)):
         yield from workers_killed(go, rng, "kill -9: a worker, twice in a run", 2)
     yield from workers_killed(go, rng, "kill -9: a worker", 1)
+    for _ in range(go.times(10, 0)):
+        yield from workers_killed(go, rng, FORK_SERVER, 1)
     for _ in range(go.times(6, 0)):
         yield scheduler_killed(go)
 
@@ -118,7 +122,8 @@ def workers_killed(go: Go, rng: np.random.Generator, fault: str, kills: int) -> 
                 del moments[early]
             if not command.wait_for(moments[str(rng.choice([*moments]))]):
                 break  # the run is over: a kill less
-            if workers := command.processes(WORKER):
+            of_all = fault == FORK_SERVER
+            if workers := command.fork_servers() if of_all else command.processes(WORKER):
                 command.send(signal.SIGKILL, [int(rng.choice(workers))])
                 if done + 1 < kills:
                     yield Outcome(fault, survived=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import multiprocessing
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
@@ -13,12 +14,14 @@ from typing import Any
 from uuid import uuid4
 
 import dask
+import distributed.utils
 from distributed import Client, LocalCluster, Scheduler, SpecCluster
 from distributed.security import Security
 
 from wsi_norm.config import RunConfig, read_yaml
 from wsi_norm.errors import ConfigError
 from wsi_norm.machine import default_workers, gpu_threads, malloc_environment, resolve_device
+from wsi_norm.runner import forkserver
 from wsi_norm.runner.crew import Crew, WatchedNanny, WorkerEndedError
 from wsi_norm.runner.processes import SchedulerGoneError
 from wsi_norm.signals import deaf_thread
@@ -42,6 +45,7 @@ OURS = {
 """What dask is not to decide where workers are processes of this machine."""
 
 SPAWN = "distributed.nanny.pre-spawn-environ"
+METHOD = "distributed.worker.multiprocessing-method"
 
 
 class Workers:
@@ -155,7 +159,7 @@ def workers(config: RunConfig) -> Iterator[Workers]:
         else:
             for index in config.gpus:
                 resolve_device(f"cuda:{index}")
-            stack.enter_context(dask.config.set(OURS))
+            stack.enter_context(dask.config.set({**OURS, METHOD: _method(config)}))
             crew = Crew(config.task_timeout)
             address = stack.enter_context(_started(config, crew))
         try:
@@ -163,6 +167,17 @@ def workers(config: RunConfig) -> Iterator[Workers]:
         except (OSError, ValueError, TypeError) as error:  # TypeError: no certificate is set
             raise ConfigError(f"{address}: no dask scheduler answers there: {error}") from error
         yield Workers(client, crew)
+
+
+def _method(config: RunConfig) -> str:
+    """How worker processes come to be: forked, where there is a fork server that suits."""
+    variables = dask.config.get(SPAWN).items()
+    environment = {name: os.environ.get(name, str(value)) for name, value in variables}
+    on_cpu = not config.gpus and resolve_device(config.device).type == "cpu"
+    if not (on_cpu and forkserver.serves(environment)):
+        return "spawn"
+    distributed.utils._forkserver_preload_set = True  # else dask sets, and imports, its own
+    return "forkserver"
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import Any
 
 from distributed import Nanny, Status
 
+from wsi_norm.runner import forkserver
 from wsi_norm.runner.processes import ended, how_it_ended
 
 STARTS = 3
@@ -107,9 +108,13 @@ class WatchedNanny(Nanny):  # type: ignore[misc] # dask's
     async def instantiate(self) -> Status:
         """Start the worker process; WorkerEndedError where it ends instead."""
         self._is_late = False
+        forkserver.ensure()
         guard = asyncio.create_task(self._guard_start())
         try:
             status = await super().instantiate()
+        except EOFError as error:
+            self._give_up(why := self._why())
+            raise WorkerEndedError(why) from error
         except Exception as error:
             self._give_up(f"a worker process cannot be started: {error}")
             raise
@@ -130,6 +135,8 @@ class WatchedNanny(Nanny):  # type: ignore[misc] # dask's
         while not self._crew.is_ending and time.monotonic() < late:
             await asyncio.sleep(LOOK_SECONDS)
         self._is_late = not self._crew.is_ending
+        if self._is_late and self.pid is None:
+            forkserver.kill()  # which does not fork
         while True:
             self.kill_process()
             await asyncio.sleep(LOOK_SECONDS)

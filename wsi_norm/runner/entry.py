@@ -18,6 +18,7 @@ from wsi_norm.report import RunSummary, profile_table, write_report
 from wsi_norm.runner.checks import check_output, checked_model
 from wsi_norm.runner.drive import Drive
 from wsi_norm.runner.events import OnEvent, PassedOver, Stopped, WorkersBounded
+from wsi_norm.runner.forkserver import fork_server
 from wsi_norm.runner.inline import Inline, is_inline
 from wsi_norm.runner.processes import check_processes, starts_processes
 from wsi_norm.slide.apart import end_idle
@@ -92,7 +93,7 @@ def run(
         if drive.begin():
             if on_event is not None and (why := _bounded(config)) is not None:
                 on_event(WorkersBounded(why))
-            with _workers(config) as client:
+            with fork_server(config), _workers(config) as client:
                 starting = time.perf_counter() - clock
                 drive.run(client)
     except KeyboardInterrupt:

@@ -15,6 +15,9 @@ from wsi_norm.machine import open_files
 UNGUARDED = 113
 """Exit status of a worker process that came upon `run` while it imported the calling script."""
 
+UNKNOWN = 255
+"""Exit status of a forked process whose fork server has ended."""
+
 WORKER_NAME = "Dask Worker process"
 """How the names of dask's worker processes begin."""
 
@@ -43,7 +46,7 @@ def check_processes() -> None:
     process = multiprocessing.current_process()
     if getattr(process, "_inheriting", False):  # set while the script is imported
         if process.name.startswith(WORKER_NAME):
-            sys.exit(UNGUARDED)
+            os._exit(UNGUARDED)  # a fork server does not hand on the status of sys.exit
         raise ConfigError(_guard())
     if process.daemon:
         raise ConfigError(
@@ -86,6 +89,8 @@ def how_it_ended(status: int | None) -> str:
     """An exit status in words; None is that of a process that was not even started."""
     if status is None:
         return "could not be started"
+    if status == UNKNOWN:
+        return "was ended with the process it was forked from (out of memory?)"
     if status < 0:
         return f"was ended by {signal.Signals(-status).name} (out of memory?)"
     return f"ended with exit status {status}"
