@@ -79,6 +79,7 @@ def test_the_tests_mirror_the_package() -> None:
         "runner/checks": "tests/runner/test_entry.py",
         "runner/crew": "tests/runner/test_drive.py, tests/test_end_to_end.py",
         "runner/events": "tests/runner/test_entry.py",
+        "runner/preload": "tests/runner/test_forkserver.py",
         "runner/worker": "tests/runner/test_cluster.py",
         "store/draft": "tests/store/test_tilestore.py, test_pyramid.py",
         "store/shards": "tests/store/test_objects.py, test_pyramid.py",

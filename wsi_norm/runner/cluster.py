@@ -8,7 +8,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -192,7 +192,8 @@ def _started(config: RunConfig, crew: Crew) -> Iterator[SpecCluster]:
 
     def close(cluster: Future[SpecCluster]) -> None:
         if cluster.exception() is None:
-            cluster.result().close()
+            with suppress(TimeoutError):  # of a process that even SIGKILL does not end
+                cluster.result().close()
 
     with deaf_thread() as thread:  # which ends last: whatever is started later is deaf, too
         starting = thread.submit(start)

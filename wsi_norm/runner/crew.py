@@ -21,6 +21,9 @@ STARTS = 3
 CLOSE_SECONDS = 0.5
 """How long a worker process that has nothing to do any more may take to end."""
 
+LEAST_CLOSE_SECONDS = 30
+"""How long one that was killed may take to be gone: dask raises an error where it is not."""
+
 START_SECONDS = 120
 """How long a start may take at least, before it counts as frozen."""
 
@@ -126,8 +129,18 @@ class WatchedNanny(Nanny):  # type: ignore[misc] # dask's
         return status
 
     async def close(self, timeout: float = CLOSE_SECONDS, reason: str = "nanny-close") -> Any:
-        """End it with its worker process."""
-        return await super().close(min(timeout, CLOSE_SECONDS), reason)
+        """End it with its worker process, which is killed if it takes its time."""
+        killing = asyncio.create_task(self._kill_late())
+        try:
+            return await super().close(max(timeout, LEAST_CLOSE_SECONDS), reason)
+        finally:
+            killing.cancel()
+
+    async def _kill_late(self) -> None:
+        await asyncio.sleep(CLOSE_SECONDS)
+        while True:
+            self.kill_process()
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def _guard_start(self) -> None:
         """End a process that starts for too long, or is not wanted any more."""
