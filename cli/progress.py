@@ -72,7 +72,8 @@ class Progress:
                 self._line("waiting for a worker (see the scheduler, or the queue of jobs)")
             case CompilingKernels():
                 if not self._quiet:
-                    self._line("compiling kernels, once per machine (some seconds)")
+                    done = f"[{self._ended}/{self._slides}]"
+                    self._line(f"{done} compiling kernels, once per machine (some seconds)")
             case WorkersBounded(line=line):
                 if not self._quiet:
                     self._line(line)

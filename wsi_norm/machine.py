@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 KEEP_BYTES = 1 << 30
 """As much freed memory as this stays with a process."""
 
-WORKER_BYTES, COMMAND_BYTES = 600 << 20, 600 << 20
+WORKER_BYTES, COMMAND_BYTES = 450 << 20, 600 << 20
 """Memory that a worker process needs, with tiles of 256 px, and the command itself."""
 
 MIN_GPU_THREADS, MAX_GPU_THREADS = 4, 32

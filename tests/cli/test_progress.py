@@ -108,7 +108,7 @@ def test_a_terminal_has_a_bar_instead(monkeypatch: pytest.MonkeyPatch, lines: Li
 
 def test_what_is_waited_for_and_bounded_is_a_line(lines: Lines) -> None:
     for quiet, said in (
-        (False, ["compiling kernels, once per machine (some seconds)", "2"]),
+        (False, ["[0/0] compiling kernels, once per machine (some seconds)", "2"]),
         (True, []),
     ):
         with Progress(quiet=quiet, verbose=False) as show:
