@@ -25,7 +25,7 @@ LIMIT = 120.0
 
 POLL = 0.02
 PROGRAM = ("-c", "from wsi_norm_cli.main import main; main()")
-WORKER, READER = "multiprocessing.forkserver", "wsi_norm.slide.apart"
+WORKER, READER = "spawn_main", "wsi_norm.slide.apart"
 HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 Limits = Mapping[int, int]
@@ -106,15 +106,11 @@ class Command:
             return None
 
     def fork_servers(self) -> list[int]:
-        """What its workers are forked from, and bear its name."""
-        return [pid for pid in self._named(WORKER) if _parent(pid) == self.main]
+        """What its workers are forked from."""
+        return self.processes("multiprocessing.forkserver")
 
     def processes(self, role: str = "") -> list[int]:
         """Its processes that live, those of a role (WORKER, READER) alone."""
-        named = self._named(role)
-        return [pid for pid in named if _parent(pid) != self.main] if role == WORKER else named
-
-    def _named(self, role: str) -> list[int]:
         mark = self._mark.encode()
         found = []
         for place in Path("/proc").glob("[0-9]*"):
@@ -159,14 +155,6 @@ class Command:
         traceback: TracebackType | None,
     ) -> None:
         self.kill()
-
-
-def _parent(process: int) -> int | None:
-    try:
-        stat = Path(f"/proc/{process}/stat").read_text()
-    except OSError:  # it has ended meanwhile
-        return None
-    return int(stat.rpartition(")")[2].split()[1])
 
 
 def _begin(limits: Limits) -> None:

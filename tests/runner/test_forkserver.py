@@ -32,6 +32,8 @@ def test_workers_are_its_children_and_are_replaced_with_it() -> None:
         assert server is not None
         assert server.ppid() == os.getpid()
         assert server.num_threads() == 1  # else a lock may be held as it forks
+        assert "forkserver" in server.cmdline()[-1]
+        assert "spawn_main" in worker.cmdline()[2]
         for process in (server, worker):
             blocked = int(status(process, "SigBlk"), 16)
             assert all(blocked >> (number - 1) & 1 for number in DEAF)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib
+import os
+import sys
 from contextlib import suppress
+from pathlib import Path
 
 from wsi_norm.signals import killed_with_parent
 
@@ -19,7 +23,25 @@ MODULES = (
     "skimage.morphology",
 )
 
+COMMAND_LINE = (sys.executable, "-c", "from multiprocessing.spawn import spawn_main; spawn_main()")
+"""Of a worker, as if it were spawned."""
+
+
+def bear_own_name() -> None:
+    """Have the system show a forked worker's command line, not that of what it was forked from.
+
+    So `ps` and scripts tell one from the other. It is written where the old one lies, as far as
+    there is room.
+    """
+    said = Path("/proc/self/stat").read_bytes()
+    start, end = map(int, said.rpartition(b")")[2].split()[45:47])
+    if start and end > start:
+        line = b"\0".join(map(os.fsencode, COMMAND_LINE))[: end - start - 1]
+        ctypes.memmove(start, line.ljust(end - start, b"\0"), end - start)
+
+
 killed_with_parent()
+os.register_at_fork(after_in_child=bear_own_name)
 with suppress(Exception):  # what fails here fails in a worker, where it is told
     for module in MODULES:
         importlib.import_module(module)
