@@ -42,7 +42,8 @@ def bear_own_name() -> None:
 
 killed_with_parent()
 os.register_at_fork(after_in_child=bear_own_name)
-with suppress(ImportError, OSError, MemoryError):  # what fails here fails in a worker, where it is told
+# What fails here fails in a worker, too, where it is told.
+with suppress(ImportError, OSError, MemoryError):
     for module in MODULES:
         importlib.import_module(module)
 gc.freeze()  # else the first collection of every worker writes to, and so copies, all of it
