@@ -121,7 +121,7 @@ def _on_host(kernel: Any, tiles: np.ndarray) -> None:
 
 @torch.inference_mode()
 def _by_torch(plain: Any, tiles: torch.Tensor, statistics: Any) -> None:
-    from wsi_norm.pixels import to_levels
+    from wsi_norm.tensors import to_levels
 
     x = tiles.permute(0, 3, 1, 2).float() / 255
     to_levels(plain.layer.normalize(x, statistics)[0])

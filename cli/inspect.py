@@ -86,14 +86,14 @@ def _provenance_lines(provenance: dict[str, Any], indent: str = "  ") -> list[st
 
 
 def _template_lines(title: str, template: Template) -> list[str]:
-    from wsi_norm.colorspace import CONVERSIONS
+    from wsi_norm.spaces import CHANNELS
 
     lines = [f"{title}: mean (std) per channel; swatch: mean - std, mean, mean + std"]
     for space, mean in template.mean.items():
         std = template.std[space]
         channels = "  ".join(
             f"{name} {m:.3f} ({s:.3f})"
-            for name, m, s in zip(CONVERSIONS[space].channels, mean, std, strict=True)
+            for name, m, s in zip(CHANNELS[space], mean, std, strict=True)
         )
         lines.append(f"  {space:4} {_swatches(space, mean, std)}  {channels}")
     return lines

@@ -8,7 +8,8 @@ import torch
 from skimage import color
 from torch import Tensor
 
-from wsi_norm.colorspace import CONVERSIONS, HUE, SPACES, hed_to_rgb, rgb_to_hed
+from wsi_norm.colorspace import CONVERSIONS, hed_to_rgb, rgb_to_hed
+from wsi_norm.spaces import CHANNELS, HUE, SPACES
 
 CORNERS = [
     (0.0, 0.0, 0.0),
@@ -101,10 +102,10 @@ def test_the_way_back_does_not_clip(space: str) -> None:
 
 
 def test_every_space_names_three_channels_and_hue_is_one() -> None:
-    assert set(CONVERSIONS) == set(SPACES)
-    assert all(len(set(conversion.channels)) == 3 for conversion in CONVERSIONS.values())
+    assert set(CONVERSIONS) == set(CHANNELS) == set(SPACES)
+    assert all(len(set(names)) == 3 for names in CHANNELS.values())
     space, channel = HUE
-    assert CONVERSIONS[space].channels[channel] == "hue"
+    assert CHANNELS[space][channel] == "hue"
 
 
 @pytest.mark.parametrize("space", SPACES)

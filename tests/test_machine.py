@@ -12,6 +12,7 @@ import psutil
 import pytest
 import torch
 
+from wsi_norm import machine
 from wsi_norm.errors import ConfigError
 from wsi_norm.machine import (
     COMMAND_BYTES,
@@ -148,7 +149,7 @@ def test_the_peak_is_at_least_what_is_held() -> None:
 
 
 def test_the_cpu_is_there_always() -> None:
-    assert resolve_device("cpu") == torch.device("cpu")
+    assert resolve_device("cpu") == "cpu"
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:x", "cuda:-1", "cpu:1", "", "CUDA", "mps", "0"])
@@ -164,18 +165,32 @@ def test_without_cuda_the_error_names_the_remedy(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match=f"'{name}'.*--device cpu"):
         resolve_device(name)
-    assert resolve_device("auto") == torch.device("cpu")
+    assert resolve_device("auto") == "cpu"
 
 
 @pytest.mark.parametrize(
     ("name", "index"), [("auto", 0), ("cuda", 0), ("cuda:0", 0), ("cuda:1", 1)]
 )
 def test_cuda_devices_by_index(monkeypatch: pytest.MonkeyPatch, name: str, index: int) -> None:
+    monkeypatch.setattr(machine, "_may_have_cuda", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert resolve_device(name) == torch.device("cuda", index)
+    assert resolve_device(name) == f"cuda:{index}"
     with pytest.raises(ConfigError, match="only 2 CUDA"):
         resolve_device("cuda:2")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="devices have no files")
+@pytest.mark.parametrize(
+    ("node", "may_be"),
+    [("nvidia0", True), ("nvidiactl", True), ("dxg", True), ("kfd", True), ("nvme0n1", False)],
+)
+def test_without_a_drivers_device_torch_is_not_asked(
+    tmp_path: Path, node: str, may_be: bool
+) -> None:
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev" / node).touch()
+    assert machine._may_have_cuda(tmp_path) == may_be
 
 
 @pytest.mark.parametrize(

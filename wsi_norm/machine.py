@@ -13,19 +13,18 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 from wsi_norm.choices import DEVICE
 from wsi_norm.errors import ConfigError
-
-if TYPE_CHECKING:
-    import torch
 
 KEEP_BYTES = 1 << 30
 """As much freed memory as this stays with a process."""
 
 WORKER_BYTES, COMMAND_BYTES = 450 << 20, 600 << 20
 """Memory that a worker process needs, with tiles of 256 px, and the command itself."""
+
+GPU_NODES = ("nvidia*", "nvhost*", "nvgpu*", "nvmap", "dxg", "kfd")
+"""In /dev, of the drivers of NVIDIA's cards and boards, of WSL, and of AMD."""
 
 MIN_GPU_THREADS, MAX_GPU_THREADS = 4, 32
 
@@ -99,20 +98,22 @@ def open_files() -> float:
     return math.inf if number == resource.RLIM_INFINITY else number
 
 
-def resolve_device(device: str) -> torch.device:
-    """The torch device that "auto", "cpu", "cuda" or "cuda:i" names here.
+def resolve_device(device: str) -> str:
+    """The device that "auto", "cpu", "cuda" or "cuda:i" names here: "cpu" or "cuda:i".
+
+    PyTorch is imported only where there may be a CUDA device, or is one asked for.
 
     Raises
     ------
     ConfigError
         There is no such device here.
     """
+    if device == "cpu" or (device == "auto" and not _may_have_cuda()):
+        return "cpu"
     import torch
 
     if device == "auto":
-        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-    if device == "cpu":
-        return torch.device("cpu")
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
     match = DEVICE.fullmatch(device)
     if match is None:
         raise ConfigError(f"device {device!r} is none of auto, cpu, cuda, cuda:0, cuda:1 ...")
@@ -123,7 +124,24 @@ def resolve_device(device: str) -> torch.device:
         raise ConfigError(
             f"device {device!r}: only {torch.cuda.device_count()} CUDA device(s) here"
         )
-    return torch.device("cuda", index)
+    return f"cuda:{index}"
+
+
+def one_thread() -> None:
+    """Let PyTorch, where it is loaded, compute in this thread alone.
+
+    As many tasks as cores run at once, and sums keep their order. It has to be said in the task:
+    dask's threads do not take it over from elsewhere.
+    """
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(1)
+
+
+def _may_have_cuda(root: Path = ROOT) -> bool:
+    """Whether there is a driver's device, without which there is no CUDA."""
+    if sys.platform == "linux":
+        return any(any((root / "dev").glob(name)) for name in GPU_NODES)
+    return sys.platform != "darwin"
 
 
 def gpu_threads(gpus: int) -> int:

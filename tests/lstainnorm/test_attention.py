@@ -15,11 +15,10 @@ from torch import Tensor
 from tests.builders import TEMPLATE
 from wsi_norm.lstainnorm import attention
 from wsi_norm.lstainnorm.attention import (
-    TOLERANCE,
     direct_attention,
     linear_attention,
-    nodes_needed,
 )
+from wsi_norm.lstainnorm.chebyshev import TOLERANCE, nodes_needed
 from wsi_norm.lstainnorm.fusion import ColourAttention, upsample
 from wsi_norm.lstainnorm.normalization import SpaceNormalization
 

@@ -11,10 +11,10 @@ from wsi_norm.glass import GLASS_ABSORPTION, TISSUE_ABSORPTION, white_level
 from wsi_norm.lstainnorm.background import (
     bounded,
     fill_of,
-    shadow_range,
     tissue_weight,
     white_of,
 )
+from wsi_norm.lstainnorm.shadow import shadow_range
 
 levels = st.floats(0.0, 1.0, width=32)
 colours = st.tuples(levels, levels, levels)

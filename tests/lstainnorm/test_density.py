@@ -9,14 +9,8 @@ from torch import Tensor
 
 from tests.builders import SLIDE, TEMPLATE, density_by_numpy
 from wsi_norm.lstainnorm import LStainNorm, Statistics, Template
-from wsi_norm.lstainnorm.density import (
-    counts_of,
-    density,
-    density_of_counts,
-    doubts,
-    matched_density,
-    measure_density,
-)
+from wsi_norm.lstainnorm.counts import counts_of, density_of_counts, doubts
+from wsi_norm.lstainnorm.density import density, matched_density, measure_density
 
 WHITE = (0.95, 0.93, 0.94)
 POSITIVE = st.floats(0.0, 3.0)

@@ -21,9 +21,10 @@ from wsi_norm.lstainnorm import (
     Template,
 )
 from wsi_norm.lstainnorm.background import tissue_weight, white_of
+from wsi_norm.lstainnorm.config import GAMMA_RANGE, MAX_GAIN
 from wsi_norm.lstainnorm.moments import MomentPool
-from wsi_norm.lstainnorm.normalization import GAMMA_RANGE, MAX_GAIN
 from wsi_norm.lstainnorm.reference import ReferenceLayer
+from wsi_norm.lstainnorm.sums import add_pixels
 
 SINGLE = [preset for preset in PRESETS if preset.startswith("single:")]
 OURS = [preset for preset in PRESETS if preset != "reference"]
@@ -325,7 +326,7 @@ def test_given_statistics_and_measured_ones_agree(preset: str, background: str) 
     image = (slide_like() * 255).round() / 255
     white = white_of(image)
     pool = MomentPool(white=tuple(white.flatten().tolist()))
-    pool.add(image, tissue_weight(image, white))
+    add_pixels(pool, image, tissue_weight(image, white))
     mean, std = pool.moments()
     statistics = Statistics(mean, std, tuple(white.flatten().tolist()), pool.tissue_pixels)
     layer = moved(layer_of(preset, background=background))

@@ -10,17 +10,16 @@ from hypothesis import strategies as st
 from skimage import color
 from torch import Tensor
 
-from wsi_norm.colorspace import SPACES
 from wsi_norm.lstainnorm.moments import (
     MIN_TISSUE_SHARE,
     MomentPool,
     least_tissue,
     mean_and_std,
-    numbered,
-    shared,
 )
 from wsi_norm.lstainnorm.normalization import SpaceNormalization
+from wsi_norm.lstainnorm.sums import add_pixels, numbered, shared
 from wsi_norm.lstainnorm.template import Template
+from wsi_norm.spaces import SPACES
 
 TEMPLATE = Template(
     mean=dict.fromkeys(SPACES, (0.5, 0.5, 0.5)), std=dict.fromkeys(SPACES, (0.1, 0.1, 0.1))
@@ -41,7 +40,7 @@ def test_the_pool_weighs_pixels() -> None:
     weight = torch.rand(2, 1, 9, 8, generator=torch.Generator().manual_seed(1))
     pool = MomentPool(["rgb", "hsv"])
     for part in range(2):
-        pool.add(image[part : part + 1], weight[part : part + 1])
+        add_pixels(pool, image[part : part + 1], weight[part : part + 1])
     mean, std = pool.moments()
     w = weight.flatten().double().numpy()
     rgb = image.movedim(1, -1).reshape(-1, 3).double().numpy()
@@ -81,7 +80,7 @@ def test_the_layer_and_the_pool_agree() -> None:
     glass = torch.tensor(white)[:, None, None]
     mean, std, _ = normalization.measure(image, weight, white=glass)
     pool = MomentPool(white=white)
-    pool.add(image, weight)
+    add_pixels(pool, image, weight)
     for got, expected in zip((mean, std), pool.arrays(), strict=True):
         np.testing.assert_allclose(got[0].numpy(), expected, rtol=2e-4, atol=1e-5)
 
@@ -92,9 +91,9 @@ def test_a_stream_is_the_same_however_it_is_cut(cuts: list[int], seed: int) -> N
     """To the rounding of float32 where CIELAB reaches 100, 4e-6: that depends on the batch."""
     image, weight = images(sum(cuts), seed), weights(sum(cuts), seed + 1)
     whole, parts = MomentPool(), MomentPool()
-    whole.add(image, weight)
+    add_pixels(whole, image, weight)
     for x, w in zip(image.split(cuts), weight.split(cuts), strict=True):
-        parts.add(x, w)
+        add_pixels(parts, x, w)
     for got, expected in zip(parts.arrays(), whole.arrays(), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-6, atol=4e-6)
     assert (parts.tissue_pixels, parts.usable) == (whole.tissue_pixels, whole.usable)

@@ -13,8 +13,7 @@ from skimage import color
 from wsi_norm.choices import NORMALIZERS
 from wsi_norm.errors import ConfigError
 from wsi_norm.lstainnorm import load_checkpoint
-from wsi_norm.lstainnorm.background import LUMINANCE
-from wsi_norm.lstainnorm.template import shadow_of
+from wsi_norm.lstainnorm.shadow import LUMINANCE, shadow_of
 from wsi_norm.normalizers.classic import (
     REFERENCE_STAINS,
     REFERENCE_STRONGEST,

@@ -19,7 +19,8 @@ from tests.builders import GLASS, TEMPLATE, density_by_numpy, moments_by_scikit_
 from wsi_norm.errors import ConfigError
 from wsi_norm.lstainnorm import LayerConfig, LStainNorm, Statistics, Template, make_layer
 from wsi_norm.normalizers import engine as module
-from wsi_norm.normalizers.engine import BYTES_PER_PIXEL, Engine, Normalizer
+from wsi_norm.normalizers.batches import BYTES_PER_PIXEL, OnTensors
+from wsi_norm.normalizers.engine import Engine, Normalizer
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -134,7 +135,7 @@ def test_an_engine_that_cannot_be_is_refused_in_a_line() -> None:
         assert "\n" not in str(caught.value)
 
 
-CUDA = torch.device("cuda", 0)
+CUDA = "cuda:0"
 
 
 def test_auto_is_the_kernel_on_a_gpu_too() -> None:
@@ -154,7 +155,7 @@ def test_without_triton_torch_does_it_on_a_gpu_and_says_so(monkeypatch: pytest.M
         assert module._fused(layer, CUDA, "auto") is None
     with pytest.raises(ConfigError, match="pip install triton"):
         module._fused(layer, CUDA, "kernel")
-    assert module._fused(layer, torch.device("cpu"), "auto") is not None
+    assert module._fused(layer, "cpu", "auto") is not None
 
 
 def test_without_numba_torch_does_it_and_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,7 +194,7 @@ def test_a_tile_does_not_depend_on_its_neighbours_even_in_one_pass() -> None:
     """As a GPU works: a whole batch through the layer, to one level."""
     tiles = np.concatenate([tiles_with_glass(2), blank(), tissue(1, seed=8)])
     normalize = normalizer()
-    together, usable = normalize._forward(torch.tensor(tiles), None, None)
+    together, usable = on_tensors()._forward(torch.tensor(tiles), None, None)
     assert usable.tolist() == [True, True, False, True]
     assert np.abs(together.numpy().astype(int) - normalize(tiles)).max() <= 1
 
@@ -407,7 +408,7 @@ def test_it_never_trains() -> None:
 
 
 def test_the_cpu_is_there_always() -> None:
-    assert Normalizer(normalizer().layer, "cpu").device == torch.device("cpu")
+    assert Normalizer(normalizer().layer, "cpu").device == "cpu"
 
 
 def without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -426,7 +427,7 @@ def test_without_cuda_the_error_names_the_remedy(
 
 def test_auto_without_cuda_is_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     without_cuda(monkeypatch)
-    assert Normalizer(normalizer().layer).device == torch.device("cpu")
+    assert Normalizer(normalizer().layer).device == "cpu"
 
 
 @pytest.mark.parametrize(
@@ -443,7 +444,11 @@ def test_a_batch_is_fitted_to_half_the_free_memory(
 ) -> None:
     on_fake_gpu(monkeypatch, int(free_gb * 1e9))
     tiles = np.broadcast_to(np.uint8(0), (1000, edge, edge, 3))
-    assert batches(normalizer(), tiles)[0] == slice(0, expected)
+    assert batches(on_tensors(), tiles)[0] == slice(0, expected)
+
+
+def on_tensors() -> OnTensors:
+    return OnTensors(normalizer().layer, "cpu", None, None)
 
 
 def on_fake_gpu(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
@@ -454,15 +459,15 @@ def on_fake_gpu(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
     )
 
 
-def batches(normalize: Normalizer, tiles: np.ndarray, room: int = 10**6) -> list[slice]:
+def batches(form: OnTensors, tiles: np.ndarray, room: int = 10**6) -> list[slice]:
     """How tiles are divided on a device that has room for so many; nothing is computed."""
 
     def work(part: slice) -> None:
         if len(tiles[part]) > room:
             raise torch.OutOfMemoryError
 
-    normalize.device = CUDA
-    return [part for part, _ in normalize._batches(tiles, BYTES_PER_PIXEL, work)]
+    form._device = torch.device(CUDA)
+    return [part for part, _ in form._batches(tiles, BYTES_PER_PIXEL, work)]
 
 
 @pytest.mark.parametrize(("asked", "sizes"), [(None, [4, 3]), (3, [3, 3, 1]), (100, [7])])
@@ -471,10 +476,10 @@ def test_batches_on_a_gpu(
 ) -> None:
     """Fitted, with free memory for 4."""
     on_fake_gpu(monkeypatch, 2 * 4 * 24 * 40 * BYTES_PER_PIXEL)
-    normalize = normalizer()
-    normalize.batch_size = asked
+    form = on_tensors()
+    form.batch_size = asked
     tiles = tissue(7)
-    parts = batches(normalize, tiles)
+    parts = batches(form, tiles)
     assert [len(tiles[part]) for part in parts] == sizes
     assert (np.concatenate([tiles[part] for part in parts]) == tiles).all()
 
@@ -491,26 +496,26 @@ def test_a_batch_that_does_not_fit_is_halved(
     after: int | None,
 ) -> None:
     on_fake_gpu(monkeypatch, 2 * 4 * 24 * 40 * BYTES_PER_PIXEL)
-    normalize = normalizer()
-    normalize.batch_size = asked
+    form = on_tensors()
+    form.batch_size = asked
     tiles = tissue(7)
-    parts = batches(normalize, tiles, room)
+    parts = batches(form, tiles, room)
     assert [len(tiles[part]) for part in parts] == sizes
     assert (np.concatenate([tiles[part] for part in parts]) == tiles).all()
-    assert normalize.batch_size == after  # what was asked for is not tried again
+    assert form.batch_size == after  # what was asked for is not tried again
 
 
 def test_a_tile_that_does_not_fit_is_an_error_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     on_fake_gpu(monkeypatch, 10**9)
     with pytest.raises(ConfigError, match=r"40 x 24 px does not fit .* --device cpu") as caught:
-        batches(normalizer(), tissue(3), 0)
+        batches(on_tensors(), tissue(3), 0)
     assert "\n" not in str(caught.value)
 
 
 def test_a_cpu_works_tile_by_tile() -> None:
-    normalize = normalizer()
-    normalize.batch_size = 5
-    parts = normalize._batches(tissue(3), BYTES_PER_PIXEL, lambda part: part)
+    form = on_tensors()
+    form.batch_size = 5
+    parts = form._batches(tissue(3), BYTES_PER_PIXEL, lambda part: part)
     assert [part.stop - part.start for part, _ in parts] == [1, 1, 1]
 
 

@@ -32,6 +32,7 @@ from tests.normalizers.test_fused import (
 from wsi_norm.glass import fill_mask
 from wsi_norm.lstainnorm import LStainNorm
 from wsi_norm.normalizers.base import Bools
+from wsi_norm.normalizers.batches import OnTensors
 from wsi_norm.normalizers.engine import Normalizer
 from wsi_norm.normalizers.fused import FusedLayer
 from wsi_norm.pixels import UInt8
@@ -88,7 +89,8 @@ def test_the_whole_way_of_tiles() -> None:
     """As a Normalizer goes it on a GPU, here with the CPU in its place."""
     layer = layer_of(CASES[18])
     normalize, expected = Normalizer(layer, "cpu"), Normalizer(layer, "cpu")
-    normalize.device, normalize._on_gpu = DEVICE, OnGpu(layer).kernels
+    normalize._on_tensors = form = OnTensors(layer, "cpu", None, None)
+    form._device, form._kernels = DEVICE, OnGpu(layer).kernels
     tiles = np.stack([stained(40, 56), flat(GLASS), DEGENERATE["half black"], stained(40, 56, 1)])
     for form, modes in ((tiles, MODES), (tiles[:, ::2, ::-1], ["slide"])):
         for mode in (MODES[name] for name in modes):

@@ -17,7 +17,8 @@ from numba import njit
 from tests.builders import SLIDE, TEMPLATE
 from wsi_norm.glass import fill_mask
 from wsi_norm.lstainnorm import LStainNorm
-from wsi_norm.lstainnorm.attention import chebyshev, direct_attention
+from wsi_norm.lstainnorm.attention import direct_attention
+from wsi_norm.lstainnorm.chebyshev import chebyshev
 from wsi_norm.lstainnorm.fusion import ColourAttention
 from wsi_norm.normalizers import kernels
 from wsi_norm.normalizers.fused import FusedLayer

@@ -14,8 +14,9 @@ from wsi_norm.cohort.splits import read_splits
 from wsi_norm.cohort.tiles import LabelledTiles
 from wsi_norm.config import TrainConfig
 from wsi_norm.lstainnorm import LayerConfig, LStainNorm, StainLayer, Template, make_layer
-from wsi_norm.lstainnorm.background import bounded, shadow_range, tissue_weight, white_of
+from wsi_norm.lstainnorm.background import bounded, tissue_weight, white_of
 from wsi_norm.lstainnorm.learned import space_weights
+from wsi_norm.lstainnorm.shadow import shadow_range
 from wsi_norm.training.ablation import ablation, learned_facts, variants
 from wsi_norm.training.front import LayerFront
 from wsi_norm.training.judge import judge, mean_score

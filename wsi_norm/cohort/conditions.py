@@ -8,7 +8,7 @@ from torch import Tensor
 
 from wsi_norm.cohort.augment import scan
 from wsi_norm.cohort.batches import Batch
-from wsi_norm.lstainnorm.moments import numbered
+from wsi_norm.lstainnorm.sums import numbered
 
 CONDITIONS = {"clean": 0.0, "simulated": 1.0}
 """Each condition's name, and how strong its virtual scanners are."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from wsi_norm.cohort.tiles import IGNORE
-from wsi_norm.lstainnorm.moments import numbered
+from wsi_norm.lstainnorm.sums import numbered
 
 Float = npt.NDArray[np.float64]
 Int = npt.NDArray[np.int64]

@@ -16,7 +16,8 @@ from torch.utils.data import Dataset
 from wsi_norm.cohort.masks import read_mask
 from wsi_norm.cohort.splits import LabelledImage
 from wsi_norm.config import TrainConfig
-from wsi_norm.pixels import UInt8, fit
+from wsi_norm.pixels import UInt8
+from wsi_norm.resampling import fit
 from wsi_norm.slide import read_image
 from wsi_norm.store import TileStore
 

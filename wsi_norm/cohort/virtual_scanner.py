@@ -29,7 +29,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wsi_norm.colorspace import DARKEST, STAIN_TO_DENSITY, rgb_to_hed
+from wsi_norm.colorspace import rgb_to_hed
+from wsi_norm.spaces import DARKEST, STAIN_TO_DENSITY
 
 FARTHEST = 2.0
 """Normal draws end here, in standard deviations: no rare draw gives absurd colours."""

@@ -5,24 +5,15 @@ With one channel, the attended value of a token depends on its query q alone:
     f(q) = sum_j exp(q k_j) v_j / sum_j exp(q k_j)
 
 f is analytic where the denominator cannot vanish, that is for |Im q| < pi / (k_max - k_min), so its
-Chebyshev interpolant converges geometrically and n nodes replace N queries (Trefethen,
-Approximation Theory and Approximation Practice, theorem 8.2).
+Chebyshev interpolant converges geometrically and n nodes replace N queries (`chebyshev.py`).
 """
 
 from __future__ import annotations
 
-import math
-from functools import lru_cache
-
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-Floats = npt.NDArray[np.float64]
-
-TOLERANCE = 1e-6
-"""Largest interpolation error of an attention map with values in [0, 1]."""
+from wsi_norm.lstainnorm.chebyshev import chebyshev
 
 _CHUNK = 1 << 23
 """Query-key pairs at a time: 64 MiB in float64, so that memory grows with N alone."""
@@ -56,33 +47,6 @@ def linear_attention(query: Tensor, key: Tensor, value: Tensor, nodes: int) -> T
     return coefficients @ _chebyshev_basis((query - middle) / radius, nodes)
 
 
-def nodes_needed(query_radius: float, key_radius: float, tolerance: float = TOLERANCE) -> int:
-    """Chebyshev nodes that keep the error of `linear_attention` under `tolerance`.
-
-    Parameters
-    ----------
-    query_radius, key_radius
-        Half the range that queries and keys can take.
-    tolerance
-        For values in [0, 1].
-
-    Notes
-    -----
-    Inside the Bernstein ellipse of parameter rho = b + sqrt(b^2 + 1), b = phi / z and
-    z = query_radius * key_radius, the terms of the denominator stay within an angle of 2 phi < pi,
-    hence |f - 1/2| <= 1 / (2 cos phi), and the error is at most 4 / (2 cos phi) rho^(1 - n) /
-    (rho - 1). The best phi is searched for.
-    """
-    z = max(query_radius * key_radius, 1e-9)
-
-    def needed(phi: float) -> float:
-        b = phi / z
-        rho = b + math.hypot(b, 1.0)
-        return 1 + math.log(2 / (math.cos(phi) * (rho - 1) * tolerance)) / math.log(rho)
-
-    return max(2, math.ceil(min(needed(0.02 * step * math.pi / 2) for step in range(1, 50))))
-
-
 def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """The softmax-weighted values (M, C, n) of queries (M, n), in chunks of queries.
 
@@ -100,15 +64,6 @@ def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     total = torch.cat(sums, dim=-1)
     attended: Tensor = total[:, :-1] / total[:, -1:]
     return attended.to(value.dtype)
-
-
-@lru_cache
-def chebyshev(nodes: int) -> tuple[Floats, Floats]:
-    """Nodes of the first kind (n,), and the (n, n) matrix from values there to coefficients."""
-    angles = (np.arange(nodes) + 0.5) * (np.pi / nodes)
-    matrix = np.cos(np.arange(nodes)[:, None] * angles) * (2 / nodes)
-    matrix[0] /= 2
-    return np.cos(angles), matrix
 
 
 def _chebyshev_basis(t: Tensor, degree: int) -> Tensor:

@@ -7,21 +7,8 @@ import torch
 from torch import Tensor
 
 from wsi_norm.glass import GLASS_ABSORPTION, TISSUE_ABSORPTION, fill_mask, white_of_tiles
-from wsi_norm.pixels import to_bytes
-
-LUMINANCE = (0.299, 0.587, 0.114)
-"""Of R, G, B as stored (ITU-R BT.601)."""
-
-SHADOW_BEGINS, SHADOW_DEEP = 2.0, 2.75
-"""Standard deviations below the tissue's mean luminance, from where on a pixel is shadow at all,
-and all shadow: darker than what the statistics were taken from, as folds and thick edges are."""
-
-LEAST_LUMINANCE = 0.5
-"""Shadow keeps at least this share of its luminance."""
-
-RED_PART = LUMINANCE[1] / (LUMINANCE[0] + LUMINANCE[1])
-GREEN_PART = 1 - RED_PART
-"""How red rises and green falls so that luminance stays."""
+from wsi_norm.lstainnorm.shadow import GREEN_PART, LEAST_LUMINANCE, LUMINANCE, RED_PART
+from wsi_norm.tensors import to_bytes
 
 
 def white_of(image: Tensor, group: Tensor | None = None) -> Tensor:
@@ -73,20 +60,6 @@ def fill_of(image: Tensor) -> Tensor:
         if (mask := fill_mask(tile)) is not None:
             fill[0] = mask
     return torch.from_numpy(found).to(image.device)
-
-
-def shadow_range(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
-    """Luminance at which shadow begins, and how fast it deepens, of mean and std (..., 3) of RGB.
-
-    Returns
-    -------
-    start, slope: (...); slope is 0, so that there is no shadow, where it would begin below black.
-    """
-    weights = mean.new_tensor(LUMINANCE)
-    spread = (std * weights).sum(-1)
-    start = (mean * weights).sum(-1) - SHADOW_BEGINS * spread
-    slope = 1 / ((SHADOW_DEEP - SHADOW_BEGINS) * spread).clamp_min(1e-6)
-    return start, torch.where((start > 0) & (spread > 1e-3), slope, 0.0)
 
 
 def bounded(image: Tensor, matched: Tensor, start: Tensor, slope: Tensor) -> Tensor:

@@ -1,74 +1,20 @@
-"""What every form of the layer is: its configuration, its target, how it is called."""
+"""What every form of the layer is as a module of PyTorch: its target, how it is called."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Self, cast, get_args
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from wsi_norm.choices import Background, StatisticsMode
-from wsi_norm.colorspace import SPACES, Space
+from wsi_norm.lstainnorm.config import LayerConfig
 from wsi_norm.lstainnorm.moments import Triple, triple
+from wsi_norm.lstainnorm.state import LayerState
 from wsi_norm.lstainnorm.template import Statistics, Template
-
-_SINGLE = "single:"
-REFERENCE = "reference"
-PRESETS = ("paper", "product", "mean", *(f"{_SINGLE}{space}" for space in SPACES), REFERENCE)
-
-
-@dataclass(frozen=True)
-class LayerConfig:
-    """What a layer is, apart from its weights.
-
-    Attributes
-    ----------
-    preset
-        One of PRESETS.
-    spaces
-        Colour spaces in the order of the parameters.
-    statistics
-        Whose mean and std it was trained with: the slide's or each tile's.
-    background
-        "preserve": glass keeps its colour, by a soft weight, so without an edge. "normalize":
-        every pixel is transformed, as in the paper.
-    circular_hue
-        Hue's statistics are those of an angle.
-    """
-
-    preset: str = "paper"
-    spaces: tuple[Space, ...] = ("rgb", "lab", "hsv")
-    statistics: StatisticsMode = "slide"
-    background: Background = "preserve"
-    circular_hue: bool = True
-
-    def __post_init__(self) -> None:
-        if self.preset not in PRESETS:
-            raise ValueError(f"unknown preset {self.preset!r} (known: {', '.join(PRESETS)})")
-        unknown = set(self.spaces) - set(SPACES)
-        if unknown or not self.spaces or len(set(self.spaces)) != len(self.spaces):
-            raise ValueError(f"spaces must be distinct ones of {SPACES}, not {self.spaces}")
-        for name, known in (("statistics", StatisticsMode), ("background", Background)):
-            if getattr(self, name) not in get_args(known):
-                raise ValueError(f"{name} must be one of {get_args(known)}")
-
-    @classmethod
-    def of(cls, preset: str, spaces: Sequence[str] = ("rgb", "lab", "hsv"), **rest: Any) -> Self:
-        """A configuration whose spaces are those that a preset "single:*" names, else `spaces`."""
-        if preset.startswith(_SINGLE):
-            spaces = (preset.removeprefix(_SINGLE),)
-        return cls(preset, cast("tuple[Space, ...]", tuple(spaces)), **rest)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON form."""
-        return {**asdict(self), "spaces": list(self.spaces)}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> LayerConfig:
-        """The inverse of `to_dict`."""
-        return cls(**{**data, "spaces": tuple(data["spaces"])})
 
 
 class StainLayer(nn.Module):
@@ -108,6 +54,14 @@ class StainLayer(nn.Module):
     def target(self) -> Template:
         """What the layer aims at now: the template moved by what was learned."""
         return self._moments("target_mean", "target_std")
+
+    def state(self) -> LayerState:
+        """What it is now, in numbers."""
+        arrays = {
+            name: np.array(value.detach().float().cpu().numpy(), order="C")
+            for name, value in self.state_dict().items()
+        }
+        return LayerState(self.config, arrays, self.provenance)
 
     def configure(
         self, statistics: StatisticsMode | None = None, background: Background | None = None

@@ -1,7 +1,7 @@
 """Checkpoints: one file with weights, configuration, template and provenance; no code runs.
 
-`.safetensors` is the default. `.pt` holds the same and is read with torch's weights-only loader,
-which refuses any pickle that would call a function.
+`.safetensors` is the default, and is read without PyTorch. `.pt` holds the same and is read with
+its weights-only loader, which refuses any pickle that would call a function.
 """
 
 from __future__ import annotations
@@ -9,31 +9,30 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import pickle
-import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import safetensors
-import safetensors.torch
-import torch
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
+import safetensors.numpy
 
 from wsi_norm.choices import CHECKPOINTS
-from wsi_norm.colorspace import CONVERSIONS, RANGES
 from wsi_norm.errors import CheckpointError
-from wsi_norm.location import check_file, read_bounded, write_whole
-from wsi_norm.lstainnorm.base import LayerConfig, StainLayer
-from wsi_norm.lstainnorm.fusion import ColourAttention
-from wsi_norm.lstainnorm.layer import make_layer
-from wsi_norm.lstainnorm.moments import triple
-from wsi_norm.lstainnorm.reference import ReferenceLayer
-from wsi_norm.lstainnorm.template import Template
+from wsi_norm.location import read_bounded, write_whole
+from wsi_norm.lstainnorm.chebyshev import nodes_of
+from wsi_norm.lstainnorm.config import REFERENCE, LayerConfig
+from wsi_norm.lstainnorm.state import LayerState, shapes
+from wsi_norm.spaces import CHANNELS, RANGES
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from wsi_norm.lstainnorm.base import StainLayer
+
+Arrays = dict[str, npt.NDArray[Any]]
 
 FORMAT = "wsi-norm-checkpoint-1"
-ZIP = b"PK"
 KEY = "wsi_norm"
 """Where both formats keep the facts, as one JSON text: equal layers are equal files."""
 
@@ -44,15 +43,8 @@ DEFAULT = CHECKPOINTS[0]
 
 LARGEST_BYTES = 1 << 29
 """Of a checkpoint; a layer is a few kilobytes, but the authors' files hold a network beside it."""
-LARGEST_NETWORK_BYTES = 1 << 34
-"""Of the weights of a network."""
 MOST_NUMBERS = 1 << 28
 """In the tensors of a checkpoint, which may be views of less."""
-PLAIN = frozenset(
-    {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.bool}
-    | {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
-)
-"""Types of the numbers in a checkpoint; those of a layer are floats."""
 MOST_FACTS = 1 << 20
 """Letters of the facts in a checkpoint."""
 LEAST_STD = 1e-6
@@ -67,6 +59,13 @@ class Checkpoint(NamedTuple):
     """What a file holds: the layer, in evaluation mode on the CPU, and the digest of its bytes."""
 
     layer: StainLayer
+    sha256: str
+
+
+class Read(NamedTuple):
+    """What a file holds, as numbers, and the digest of its bytes."""
+
+    state: LayerState
     sha256: str
 
 
@@ -90,19 +89,22 @@ def save_checkpoint(
         Another suffix, or the file cannot be written.
     """
     path = Path(path)
-    state = {name: value.detach().cpu().contiguous() for name, value in layer.state_dict().items()}
+    state = layer.state()
     facts = json.dumps(
         {
             "format": FORMAT,
-            "config": layer.config.to_dict(),
-            "provenance": dict(layer.provenance if provenance is None else provenance),
+            "config": state.config.to_dict(),
+            "provenance": dict(state.provenance if provenance is None else provenance),
         }
     )
     if path.suffix == ".safetensors":
-        data = safetensors.torch.save(state, metadata={KEY: facts})
+        data = safetensors.numpy.save(dict(state.arrays), metadata={KEY: facts})
     elif path.suffix in {".pt", ".pth"}:
+        import torch
+
         buffer = io.BytesIO()
-        torch.save({KEY: facts, "state": state}, buffer)
+        tensors = {name: torch.from_numpy(array) for name, array in state.arrays.items()}
+        torch.save({KEY: facts, "state": tensors}, buffer)
         data = buffer.getvalue()
     else:
         raise CheckpointError(f"{path}: name the checkpoint .safetensors or .pt")
@@ -137,12 +139,33 @@ def open_checkpoint(
         The file is missing, damaged, of another format, or would run code when unpickled; or its
         numbers are none that a template or a layer can have.
     """
+    from wsi_norm.lstainnorm.layer import layer_of
+
+    state, sha256 = read_checkpoint(path, template)
+    return Checkpoint(layer_of(state), sha256)
+
+
+def read_checkpoint(
+    path: str | Path | None = None,
+    template: Mapping[str, Any] | None = None,
+    *,
+    tried: str | None = None,
+) -> Read:
+    """As `open_checkpoint`, but numbers in place of a module of PyTorch.
+
+    Parameters
+    ----------
+    tried
+        Digest of a checkpoint whose layer was tried on colours before: it is not tried again, which
+        takes PyTorch where there is attention.
+    """
     path = PACKAGED.get(str(path or DEFAULT)) or Path(str(path))
     data = _bytes(path)
-    facts, state = _parse(path, data)
-    _check_tensors(path, state)
-    if facts is None and "mu_lab" in state:
-        layer: StainLayer = _reference(path, state, template)
+    sha256 = hashlib.sha256(data).hexdigest()
+    facts, arrays = _parse(path, data)
+    _check_finite(path, arrays)
+    if facts is None and "mu_lab" in arrays:
+        state = _reference(path, arrays, template)
     elif not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise CheckpointError(
             f"{path}: not a wsi-norm checkpoint (no {FORMAT!r} in it); make one with "
@@ -152,56 +175,36 @@ def open_checkpoint(
         raise CheckpointError(f"{path}: it has a template of its own; leave out --template")
     else:
         try:
-            layer = _build(facts, state)
+            state = _build(facts, arrays)
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise CheckpointError(f"{path}: damaged checkpoint: {_one_line(error)}") from error
     try:
-        _check_numbers(layer)
+        _check_numbers(state)
+        if tried != sha256:
+            _try(state)
     except ValueError as error:
         raise CheckpointError(f"{path}: no usable checkpoint: {error}") from error
-    return Checkpoint(layer.eval(), hashlib.sha256(data).hexdigest())
+    return Read(state, sha256)
 
 
-def load_weights(path: str | Path) -> Any:
-    """What a file of `torch.save` holds, on the CPU; nothing in it is run.
-
-    Raises
-    ------
-    CheckpointError
-        It is missing or damaged, or would run code.
-    """
-    path = Path(path)
-    try:
-        check_file(path, LARGEST_NETWORK_BYTES)
-        with path.open("rb") as file:
-            mapped = file.read(2) == ZIP  # only what is used of it is read, then
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot read it: {error.strerror}") from error
-    return _unpickled(path, path, mapped)
-
-
-def is_plain(value: Tensor) -> bool:
-    """Whether a tensor holds its numbers as they are: dense, here, of a usual type."""
-    odd = value.is_nested or value.is_meta or value.is_quantized
-    return not odd and value.layout == torch.strided and value.dtype in PLAIN
-
-
-def _check_tensors(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Tensors of finite numbers, and no more of them than there can be."""
-    if sum(value.numel() for value in state.values()) > MOST_NUMBERS:
-        raise CheckpointError(f"{path}: damaged checkpoint: it claims too many numbers for a layer")
-    for name, value in state.items():
-        if not is_plain(value):
-            raise CheckpointError(f"{path}: {name} holds no plain numbers; save it as floats")
-        if not bool(value.isfinite().all()):
+def _check_finite(path: Path, arrays: Arrays) -> None:
+    """Finite numbers, and no more of them than there can be."""
+    if sum(array.size for array in arrays.values()) > MOST_NUMBERS:
+        raise _too_many(path)
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
             raise CheckpointError(f"{path}: damaged checkpoint: {name} holds NaN or infinity")
 
 
-def _check_numbers(layer: StainLayer) -> None:
+def _too_many(path: Path) -> CheckpointError:
+    return CheckpointError(f"{path}: damaged checkpoint: it claims too many numbers for a layer")
+
+
+def _check_numbers(state: LayerState) -> None:
     """ValueError, with the one that is at fault, if these are no numbers of a layer at work."""
-    template, target = layer.template, layer.target
-    for space in layer.config.spaces:
-        for k, channel in enumerate(CONVERSIONS[space].channels):
+    template, target = state.template, state.target
+    for space in state.config.spaces:
+        for k, channel in enumerate(CHANNELS[space]):
             low, high = RANGES[space][k]
             width = high - low
             mean, std = template.mean[space][k], template.std[space][k]
@@ -216,51 +219,88 @@ def _check_numbers(layer: StainLayer) -> None:
                     f"what it learned aims at mean {mean:g} and std {std:g} for {channel} of "
                     f"{space}, far from any colour; train it anew"
                 )
-    for name, parameter in layer.named_parameters():
-        value = parameter.detach()
-        if bool((value.abs() > LARGEST_WEIGHT).any()):
+    for name, array in state.arrays.items():
+        if "template" not in name and (most := np.abs(array).max(initial=0)) > LARGEST_WEIGHT:
             raise ValueError(
-                f"{name} holds {float(value.abs().max()):g}; weights beyond {LARGEST_WEIGHT:g} "
+                f"{name} holds {most:g}; weights beyond {LARGEST_WEIGHT:g} "
                 "are not those of a layer that was trained"
             )
-    attention = getattr(layer.fusion, "attention", None)
-    if isinstance(attention, ColourAttention) and attention.nodes() > MOST_NODES:
+    if _has_attention(state.config) and nodes_of(*_attention(state)) > MOST_NODES:
         raise ValueError(
             "its attention's weights are too large to be computed with; train it anew, with a "
             "lower layer_learning_rate"
         )
+
+
+def _try(state: LayerState) -> None:
+    """ValueError if the layer turns colours into no colours.
+
+    Matching alone does not: its numbers have bounds, and what it gives is clipped.
+    """
+    if not (_has_attention(state.config) or state.config.preset == REFERENCE):
+        return
+    import torch
+
+    from wsi_norm.lstainnorm.layer import layer_of
+
     with torch.no_grad():
         colours = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-        if not bool(layer.eval()(colours).isfinite().all()):
+        if not bool(layer_of(state)(colours).isfinite().all()):
             raise ValueError("it turns colours into NaN or infinity; train it anew")
 
 
-def _build(facts: Mapping[str, Any], state: Mapping[str, Tensor]) -> StainLayer:
+def _has_attention(config: LayerConfig) -> bool:
+    return config.preset != REFERENCE and any("attention" in name for name in shapes(config))
+
+
+def _attention(state: LayerState) -> list[npt.NDArray[np.float32]]:
+    return [state.arrays[f"fusion.attention.{side}_weight"] for side in ("query", "key")]
+
+
+def _build(facts: Mapping[str, Any], arrays: Arrays) -> LayerState:
     config = LayerConfig.from_dict(facts["config"])
-    if other := [name for name, value in state.items() if not value.is_floating_point()]:
-        raise ValueError(f"{other[0]} holds {state[other[0]].dtype}, no floats")
-    rows = [state[f"normalization.template_{name}"].tolist() for name in ("mean", "std")]
-    mean, std = (
-        {space: triple(row) for space, row in zip(config.spaces, values, strict=True)}
-        for values in rows
-    )
-    layer = make_layer(config, Template(mean, std), facts["provenance"])
-    layer.load_state_dict(dict(state))
-    return layer
+    provenance = dict(facts["provenance"])
+    if other := [name for name, array in arrays.items() if array.dtype.kind != "f"]:
+        raise ValueError(f"{other[0]} holds {arrays[other[0]].dtype}, no floats")
+    with np.errstate(over="ignore"):
+        numbers = {name: array.astype(np.float32) for name, array in arrays.items()}
+    state = LayerState(config, numbers, provenance)
+    if config.preset == REFERENCE:
+        return _of_reference(state)
+    wanted = shapes(config)
+    if missing := sorted(wanted.keys() - numbers.keys()):
+        raise ValueError(f"it lacks {missing[0]}")
+    if strange := sorted(numbers.keys() - wanted.keys()):
+        raise ValueError(f"it has {strange[0]}, which is none of such a layer")
+    for name, shape in wanted.items():
+        if numbers[name].shape != shape:
+            raise ValueError(f"{name} has the shape {numbers[name].shape}, not {shape}")
+    return state
 
 
-def _reference(
-    path: Path, state: Mapping[str, Tensor], template: Mapping[str, Any] | None
-) -> ReferenceLayer:
+def _of_reference(state: LayerState) -> LayerState:
+    """The same, if the layer in PyTorch takes it."""
+    from wsi_norm.lstainnorm.layer import layer_of
+
+    return layer_of(state).state()
+
+
+def _reference(path: Path, arrays: Arrays, template: Mapping[str, Any] | None) -> LayerState:
     if template is None:
         raise CheckpointError(
             f"{path}: the authors' state dict holds no template; give it with --template "
             "(lab, hsv, rgb: mean and std, from their configuration)"
         )
+    import torch
+
+    from wsi_norm.lstainnorm.reference import ReferenceLayer
+
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     try:
-        return ReferenceLayer.from_state(state, template)  # type: ignore[arg-type]
+        layer = ReferenceLayer.from_state(tensors, template)  # type: ignore[arg-type]
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: {_one_line(error)} (in it or in its --template)") from error
+    return layer.state()
 
 
 def _bytes(path: Path) -> bytes:
@@ -271,71 +311,56 @@ def _bytes(path: Path) -> bytes:
         raise CheckpointError(f"{path}: cannot read it: {error.strerror or error}{hint}") from error
 
 
-def _parse(path: Path, data: bytes) -> tuple[Any, dict[str, Tensor]]:
-    """(facts, state) of a file in either format; facts are None in a bare state dict."""
+def _parse(path: Path, data: bytes) -> tuple[Any, Arrays]:
+    """(facts, arrays) of a file in either format; facts are None in a bare state dict."""
     if data[8:9] == b"{":
         return _safetensors(path, data)
-    if data.startswith((ZIP, b"\x80")):
-        return _split(path, _unpickled(path, io.BytesIO(data)))
+    if data.startswith((b"PK", b"\x80")):
+        return _pickled(path, data)
     if not data:
-        raise _damaged(path, EOFError("the file is empty"))
+        raise damaged(path, EOFError("the file is empty"))
     raise CheckpointError(f"{path}: neither .safetensors nor .pt, going by its first bytes")
 
 
-def _safetensors(path: Path, data: bytes) -> tuple[Any, dict[str, Tensor]]:
+def _safetensors(path: Path, data: bytes) -> tuple[Any, Arrays]:
     try:
-        state = safetensors.torch.load(data)
+        try:
+            arrays = safetensors.numpy.load(data)
+        except KeyError:  # a type that NumPy lacks
+            from safetensors.torch import load
+
+            arrays = _arrays(path, load(data))
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     except (safetensors.SafetensorError, ValueError, RuntimeError, MemoryError) as error:
-        raise _damaged(path, error) from error
-    return _facts(path, header.get("__metadata__", {}).get(KEY)), state
+        raise damaged(path, error) from error
+    return _facts(path, header.get("__metadata__", {}).get(KEY)), arrays
 
 
-def _unpickled(path: Path, source: Path | io.BytesIO, mapped: bool = False) -> Any:
-    try:
-        _check_archive(source)
-        with warnings.catch_warnings(action="ignore"):
-            return torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path}: refused: loading it would run code from the file; "
-            "save weights only (a state dict, or .safetensors)"
-        ) from error
-    except (  # what torch.load raises on damaged bytes
-        RuntimeError,
-        EOFError,
-        ValueError,
-        OSError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        MemoryError,
-        zipfile.BadZipFile,
-    ) as error:
-        raise _damaged(path, error) from error
+def _pickled(path: Path, data: bytes) -> tuple[Any, Arrays]:
+    """Of a .pt: our dictionary, or a bare state dict (under `state_dict` or `model` too)."""
+    from wsi_norm.lstainnorm.pickled import tensors, unpickled
+
+    held, facts = unpickled(path, io.BytesIO(data)), None
+    if isinstance(held, Mapping):
+        if isinstance(held.get(KEY), str):
+            facts, held = _facts(path, held[KEY]), held.get("state")
+        else:
+            for key in ("state_dict", "model"):
+                if isinstance(held.get(key), Mapping):
+                    held = held[key]
+    return facts, _arrays(path, tensors(held))
 
 
-def _check_archive(source: Path | io.BytesIO) -> None:
-    """ValueError for a zip that unfolds to more than it is; what torch writes does not."""
-    if zipfile.is_zipfile(source):
-        size = source.stat().st_size if isinstance(source, Path) else source.getbuffer().nbytes
-        with zipfile.ZipFile(source) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > size:
-                raise ValueError("it is compressed")
-    if isinstance(source, io.BytesIO):
-        source.seek(0)
+def _arrays(path: Path, state: Mapping[str, Tensor]) -> Arrays:
+    """The numbers of tensors, if they are plain; views may claim more than there are."""
+    from wsi_norm.lstainnorm.pickled import array, is_plain
 
-
-def _split(path: Path, data: Any) -> tuple[Any, dict[str, Tensor]]:
-    """A loaded .pt: our dictionary, or a bare state dict (under `state_dict` or `model` too)."""
-    if not isinstance(data, Mapping):
-        return None, {}
-    if isinstance(data.get(KEY), str):
-        return _facts(path, data[KEY]), _tensors(data.get("state"))
-    for key in ("state_dict", "model"):
-        if isinstance(data.get(key), Mapping):
-            data = data[key]
-    return None, _tensors(data)
+    if sum(value.numel() for value in state.values()) > MOST_NUMBERS:
+        raise _too_many(path)
+    for name, value in state.items():
+        if not is_plain(value):
+            raise CheckpointError(f"{path}: {name} holds no plain numbers; save it as floats")
+    return {name: array(value) for name, value in state.items()}
 
 
 def _facts(path: Path, text: str | None) -> Any:
@@ -344,23 +369,14 @@ def _facts(path: Path, text: str | None) -> Any:
             raise ValueError(f"{len(text):,} letters of facts")
         return None if text is None else json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
 
 
-def _damaged(path: Path, error: Exception) -> CheckpointError:
+def damaged(path: Path, error: Exception) -> CheckpointError:
+    """What is said of a file that cannot be parsed."""
     return CheckpointError(
         f"{path}: truncated or damaged checkpoint ({_one_line(error)}); copy it again"
     )
-
-
-def _tensors(data: Any) -> dict[str, Tensor]:
-    if not isinstance(data, Mapping):
-        return {}
-    return {
-        name: value
-        for name, value in data.items()
-        if isinstance(name, str) and isinstance(value, Tensor)
-    }
 
 
 def _one_line(error: Exception) -> str:

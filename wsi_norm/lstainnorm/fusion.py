@@ -13,13 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wsi_norm.lstainnorm.attention import direct_attention, linear_attention, nodes_needed
-
-TOKEN_PX = 8
-"""Edge of the square of pixels that is pooled into one token (p in the paper)."""
-
-MIN_WEIGHT = 1e-3
-"""Lower bound of a space's weight R_s: the denominator of eq. 14 stays positive in training."""
+from wsi_norm.lstainnorm.attention import direct_attention, linear_attention
+from wsi_norm.lstainnorm.chebyshev import nodes_of
+from wsi_norm.lstainnorm.config import MIN_WEIGHT, TOKEN_PX
 
 AttentionForm = Literal["auto", "direct", "linear"]
 
@@ -61,14 +57,11 @@ class ColourAttention(nn.Module):
         self.form: AttentionForm = "auto"
 
     def nodes(self) -> int:
-        """Chebyshev nodes that the present weights ask for.
-
-        Branches lie in [0, 1], so a score spans at most the sum of its weights' magnitudes.
-        The number depends on the weights alone, never on the batch.
-        """
-        radii = [w.detach().abs().sum(1) / 2 for w in (self.query_weight, self.key_weight)]
-        z = float((radii[0] * radii[1]).max())
-        return nodes_needed(z, 1.0)
+        """Chebyshev nodes that the present weights ask for; they never depend on the batch."""
+        query, key = (
+            w.detach().double().cpu().numpy() for w in (self.query_weight, self.key_weight)
+        )
+        return nodes_of(query, key)
 
     def forward(self, branches: Tensor) -> Tensor:
         """(B, S, 3, H, W) -> attention maps M of the same shape."""

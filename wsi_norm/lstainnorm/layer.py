@@ -13,16 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from wsi_norm.choices import Background, StatisticsMode
-from wsi_norm.colorspace import Space
-from wsi_norm.lstainnorm.background import (
-    bounded,
-    fill_of,
-    shadow_range,
-    tissue_weight,
-    white_of,
-)
-from wsi_norm.lstainnorm.base import REFERENCE, LayerConfig, StainLayer
-from wsi_norm.lstainnorm.density import OD
+from wsi_norm.lstainnorm.background import bounded, fill_of, tissue_weight, white_of
+from wsi_norm.lstainnorm.base import StainLayer
+from wsi_norm.lstainnorm.config import REFERENCE, LayerConfig
+from wsi_norm.lstainnorm.counts import OD
 from wsi_norm.lstainnorm.fusion import (
     AttentionForm,
     ColourAttention,
@@ -34,7 +28,10 @@ from wsi_norm.lstainnorm.fusion import (
 from wsi_norm.lstainnorm.moments import Triple
 from wsi_norm.lstainnorm.normalization import SpaceNormalization
 from wsi_norm.lstainnorm.reference import ReferenceLayer
-from wsi_norm.lstainnorm.template import Statistics, Template, shadow_of
+from wsi_norm.lstainnorm.shadow import shadow_of, shadow_range
+from wsi_norm.lstainnorm.state import LayerState
+from wsi_norm.lstainnorm.template import Statistics, Template
+from wsi_norm.spaces import Space
 
 
 class LStainNorm(StainLayer):
@@ -134,7 +131,7 @@ class LStainNorm(StainLayer):
             if statistics is None:
                 start, slope = shadow_range(*self.normalization.measure_rgb(x, weight, group))
             else:
-                start, slope = shadow_of(statistics)
+                start, slope = (x.new_tensor([value]) for value in shadow_of(statistics))
             y = bounded(x, y, start, slope)
         if self.config.background == "preserve":
             y = x + weight * (y - x)
@@ -164,6 +161,13 @@ def make_layer(
         circular_hue=config.circular_hue,
         provenance=provenance,
     )
+
+
+def layer_of(state: LayerState) -> StainLayer:
+    """The layer in PyTorch, in evaluation mode on the CPU; ValueError as `make_layer`."""
+    layer = make_layer(state.config, state.template, state.provenance)
+    layer.load_state_dict({name: torch.tensor(x) for name, x in state.arrays.items()})
+    return layer.eval()
 
 
 def _fusion(config: LayerConfig) -> nn.Module:

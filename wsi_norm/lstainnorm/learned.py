@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import torch
 
-from wsi_norm.colorspace import CONVERSIONS, Space
 from wsi_norm.lstainnorm.base import StainLayer
-from wsi_norm.lstainnorm.fusion import MIN_WEIGHT, MeanFusion, PaperFusion, ProductFusion
+from wsi_norm.lstainnorm.config import MIN_WEIGHT
+from wsi_norm.lstainnorm.fusion import MeanFusion, PaperFusion, ProductFusion
+from wsi_norm.spaces import CHANNELS, Space
 
 
 class Move(NamedTuple):
@@ -55,7 +56,7 @@ def moves(layer: StainLayer) -> list[Move]:
             target.std[space][k],
         )
         for space in layer.config.spaces
-        for k, channel in enumerate(CONVERSIONS[space].channels)
+        for k, channel in enumerate(CHANNELS[space])
     ]
 
 

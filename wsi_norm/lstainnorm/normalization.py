@@ -8,22 +8,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from wsi_norm.colorspace import CONVERSIONS, HUE, Space
-from wsi_norm.lstainnorm.density import OD, density, matched_density, measure_density, recoloured
-from wsi_norm.lstainnorm.moments import (
-    EPS,
-    MIN_TISSUE_SHARE,
-    mean_and_std,
-    power_sums,
-    shared,
-)
+from wsi_norm.colorspace import CONVERSIONS
+from wsi_norm.lstainnorm.config import GAMMA_RANGE, MAX_GAIN
+from wsi_norm.lstainnorm.counts import OD
+from wsi_norm.lstainnorm.density import density, matched_density, measure_density, recoloured
+from wsi_norm.lstainnorm.moments import EPS, MIN_TISSUE_SHARE, mean_and_std
+from wsi_norm.lstainnorm.sums import power_sums, shared
 from wsi_norm.lstainnorm.template import Template
-
-MAX_GAIN = 4.0
-"""Contrast is raised at most this much: the floor of sigma is the target's std over it."""
-
-GAMMA_RANGE = (0.2, 3.0)
-"""Bounds of the learned std, in units of the template's."""
+from wsi_norm.spaces import HUE, Space
 
 
 class Matching(nn.Module):

@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wsi_norm.choices import Background, StatisticsMode
-from wsi_norm.colorspace import CONVERSIONS, Space
-from wsi_norm.lstainnorm.base import REFERENCE, LayerConfig, StainLayer
-from wsi_norm.lstainnorm.fusion import TOKEN_PX, SingleFusion, upsample
+from wsi_norm.colorspace import CONVERSIONS
+from wsi_norm.lstainnorm.base import StainLayer
+from wsi_norm.lstainnorm.config import REFERENCE, TOKEN_PX, LayerConfig
+from wsi_norm.lstainnorm.fusion import SingleFusion, upsample
 from wsi_norm.lstainnorm.moments import EPS, Triple, triple
 from wsi_norm.lstainnorm.normalization import Matching
 from wsi_norm.lstainnorm.template import Statistics, Template
+from wsi_norm.spaces import Space
 
 SPACE_ORDER: tuple[Space, ...] = ("lab", "hsv", "rgb")
 

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from wsi_norm.colorspace import SPACES, Space
-from wsi_norm.glass import white_of_tiles
-from wsi_norm.lstainnorm.background import fill_of, shadow_range, tissue_weight
-from wsi_norm.lstainnorm.density import OD
-from wsi_norm.lstainnorm.moments import MomentPool, Triple, triple
-from wsi_norm.pixels import UInt8, as_batch, to_float
+from wsi_norm.lstainnorm.moments import Triple, triple
+from wsi_norm.pixels import UInt8
+from wsi_norm.spaces import SPACES, Space
 
 
 @dataclass(frozen=True)
@@ -60,23 +55,9 @@ class Template:
         ValueError
             The tiles hold (almost) no tissue, or an array has another dtype or shape.
         """
-        pool = MomentPool()
-        own: list[MomentPool] = []
-        for slide in _slides(tiles):
-            white = white_of_tiles(slide)
-            own.append(MomentPool(white=triple(white)))
-            for tile in slide:
-                pixels = to_float(tile[None])
-                weight = tissue_weight(pixels, torch.from_numpy(white).float()[:, None, None])
-                weight = weight.masked_fill(fill_of(pixels), 0)
-                pool.add(pixels, weight)
-                own[-1].add(pixels, weight)
-        if not pool.usable:
-            raise ValueError("cannot fit a template: the tiles hold (almost) no tissue")
-        mean, std = pool.moments()
-        typical_mean, typical_std = _typical(own)
-        mean[OD] = typical_mean[OD]
-        return cls(mean, typical_std if within_tiles else {**std, OD: typical_std[OD]})
+        from wsi_norm.lstainnorm.fitting import fit  # in PyTorch
+
+        return cls(*fit(tiles, within_tiles))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form: {"mean": {space: [3 numbers]}, "std": ...}."""
@@ -142,37 +123,6 @@ class Statistics:
             raise ValueError(f"not statistics: {error!r}") from error
         own = data.get("own", {})
         return cls(_triples(data, "mean"), _triples(data, "std"), white, pixels, own)
-
-
-def shadow_of(statistics: Statistics) -> tuple[Tensor, Tensor]:
-    """`shadow_range` of known statistics, (1,) each; without RGB in them there is no shadow."""
-    if "rgb" not in statistics.mean:
-        return torch.zeros(1), torch.zeros(1)
-    mean, std = (torch.tensor([m["rgb"]]).double() for m in (statistics.mean, statistics.std))
-    return shadow_range(mean, std)
-
-
-def _slides(tiles: UInt8 | Iterable[UInt8 | Sequence[UInt8]]) -> Iterator[Sequence[UInt8]]:
-    """What is measured together: a tile, or a list of them."""
-    for batch in [tiles] if isinstance(tiles, np.ndarray) else tiles:
-        if isinstance(batch, np.ndarray):
-            yield from ([tile] for tile in as_batch(batch))
-        else:
-            yield [tile for one in batch for tile in as_batch(one)]
-
-
-def _typical(pools: Sequence[MomentPool]) -> tuple[dict[Space, Triple], dict[Space, Triple]]:
-    """Mean of the pools' own means, root mean square of their std; weighted by their tissue."""
-    pools = [pool for pool in pools if pool.usable]
-    weights = np.array([pool.tissue_pixels for pool in pools], float)
-    means, stds = np.array([pool.arrays() for pool in pools]).swapaxes(0, 1)
-    mean = np.average(means, 0, weights)
-    std = np.sqrt(np.average(np.square(stds), 0, weights))
-    first, second = (
-        {space: triple(row) for space, row in zip(pools[0].spaces, rows, strict=True)}
-        for rows in (mean, std)
-    )
-    return first, second
 
 
 def _lists(moments: Mapping[Space, Triple]) -> dict[str, list[float]]:

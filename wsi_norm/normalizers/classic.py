@@ -18,10 +18,10 @@ import numpy.typing as npt
 from wsi_norm.choices import Background, StatisticsMode
 from wsi_norm.errors import ConfigError
 from wsi_norm.glass import fill_mask, white_of_tiles
-from wsi_norm.lstainnorm import LStainNorm, Statistics, Template
-from wsi_norm.lstainnorm.checkpoint import open_checkpoint
+from wsi_norm.lstainnorm import LayerConfig, LayerState, Statistics, Template
+from wsi_norm.lstainnorm.checkpoint import read_checkpoint
+from wsi_norm.lstainnorm.config import MAX_GAIN
 from wsi_norm.lstainnorm.moments import Triple, least_tissue, triple
-from wsi_norm.lstainnorm.normalization import MAX_GAIN
 from wsi_norm.normalizers import kernels
 from wsi_norm.normalizers.base import Bools
 from wsi_norm.normalizers.blank import holds_tissue, without_blank
@@ -72,16 +72,16 @@ def reinhard(model: Model, device: str, batch_size: int | None) -> Normalizer:
         except ValueError as error:
             raise ConfigError(f"{model.file}: cannot be a target: {error}") from error
     else:
-        template = open_checkpoint(model.path or "paper", model.template).layer.template
+        template = read_checkpoint(model.path or "paper", model.template).state.template
         if "lab" not in template.mean:
             raise ConfigError(f"{model.file}: its template has no CIELAB; give --target")
-    layer = LStainNorm(
+    config = LayerConfig.of(
         "single:lab",
-        template=template,
         statistics=model.statistics or "slide",
         background=model.background or "preserve",
     )
     aim = {"mean": list(template.mean["lab"]), "std": list(template.std["lab"])}
+    layer = LayerState.untrained(config, template)
     return Normalizer(layer, device, batch_size, name="reinhard", digest=_digest(aim))
 
 

@@ -3,50 +3,41 @@
 from __future__ import annotations
 
 import importlib.util
-import threading
 import warnings
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from wsi_norm.choices import StatisticsMode
-from wsi_norm.colorspace import SPACES
 from wsi_norm.errors import ConfigError
-from wsi_norm.glass import fill_mask, white_of_tiles
-from wsi_norm.lstainnorm import StainLayer, Statistics, Template
-from wsi_norm.lstainnorm.background import tissue_weight
-from wsi_norm.lstainnorm.checkpoint import open_checkpoint
-from wsi_norm.lstainnorm.density import OD, doubts
+from wsi_norm.glass import white_of_tiles
+from wsi_norm.lstainnorm import LayerState, Statistics, Template
+from wsi_norm.lstainnorm.checkpoint import read_checkpoint
+from wsi_norm.lstainnorm.config import REFERENCE
+from wsi_norm.lstainnorm.counts import OD, doubts
 from wsi_norm.lstainnorm.moments import MomentPool, Triple, triple
-from wsi_norm.lstainnorm.reference import ReferenceLayer
 from wsi_norm.machine import resolve_device
 from wsi_norm.normalizers.base import Bools
 from wsi_norm.normalizers.blank import holds_tissue, without_blank
 from wsi_norm.normalizers.model import Model
-from wsi_norm.pixels import UInt8, as_batch, to_float, to_levels
+from wsi_norm.pixels import UInt8, as_batch
 
 if TYPE_CHECKING:
+    from wsi_norm.lstainnorm import StainLayer
+    from wsi_norm.normalizers.batches import OnTensors
     from wsi_norm.normalizers.fused import FusedLayer
-    from wsi_norm.normalizers.gpu import GpuKernels
 
 Engine = Literal["auto", "kernel", "torch"]
-T = TypeVar("T")
-
-BYTES_PER_PIXEL = 400
-"""Peak memory of the torch form per pixel: about thirty float32 images of three channels."""
 
 
 def lstainnorm(model: Model, device: str, batch_size: int | None) -> Normalizer:
     """The layer of a checkpoint, set to what the model asks for: a `Maker`."""
-    checkpoint = open_checkpoint(model.path, model.template)
+    state, sha256 = read_checkpoint(model.path, model.template, tried=model.sha256)
     try:
-        checkpoint.layer.configure(model.statistics, model.background)
+        state = state.configured(model.statistics, model.background)
     except ValueError as error:
         raise ConfigError(f"{model.file}: {error}") from error
-    return Normalizer(checkpoint.layer, device, batch_size, digest=checkpoint.sha256)
+    return Normalizer(state, device, batch_size, digest=sha256)
 
 
 class Normalizer:
@@ -55,7 +46,8 @@ class Normalizer:
     Parameters
     ----------
     layer
-        Any form of it; a copy of nothing: the layer itself is moved to the device.
+        Any form of it, moved to the device itself; or its numbers, which do without PyTorch where
+        kernels do the work on a CPU.
     device
         "auto" (the first CUDA device, else the CPU), "cpu", "cuda" or "cuda:i".
     batch_size
@@ -78,7 +70,7 @@ class Normalizer:
 
     def __init__(
         self,
-        layer: StainLayer,
+        layer: StainLayer | LayerState,
         device: str = "auto",
         batch_size: int | None = None,
         *,
@@ -88,15 +80,26 @@ class Normalizer:
     ) -> None:
         self._made_with = device, batch_size, engine, name, digest
         self.device = resolve_device(device)
-        self.layer = layer.to(self.device).eval()
-        self.batch_size = batch_size
+        self._layer = layer if isinstance(layer, LayerState) else layer.to(self.device).eval()
         self.name, self.digest = name, digest
-        self._fused = _fused(self.layer, self.device, engine)
-        self._on_gpu = _on_gpu(self._fused, self.device)
-        self._alone = threading.Lock()
+        self._fused = _fused(self._layer, self.device, engine)
+        self._on_tensors: OnTensors | None = None
+        if self._fused is None or self.device != "cpu":
+            from wsi_norm.normalizers.batches import OnTensors
+
+            self._on_tensors = OnTensors(self.layer, self.device, batch_size, self._fused)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _made_again, (self.layer, *self._made_with)
+        return _made_again, (self._layer, *self._made_with)
+
+    @property
+    def layer(self) -> StainLayer:
+        """The layer in PyTorch, on the device."""
+        if isinstance(self._layer, LayerState):
+            from wsi_norm.lstainnorm.layer import layer_of
+
+            return layer_of(self._layer).to(self.device)
+        return self._layer
 
     @property
     def engine(self) -> Literal["kernel", "torch"]:
@@ -106,23 +109,23 @@ class Normalizer:
     @property
     def statistics(self) -> StatisticsMode:
         """Whose mean and std the layer is given."""
-        return self.layer.config.statistics
+        return self._layer.config.statistics
 
     @property
     def target(self) -> Template:
         """What the layer aims at."""
-        return self.layer.target
+        return self._layer.target
 
     def facts(self) -> dict[str, Any]:
         """See `StainNormalizer.facts`."""
-        config = self.layer.config
+        config = self._layer.config
         return {
             "normalizer": self.name,
             "sha256": self.digest,
             "preset": config.preset,
             "statistics": config.statistics,
             "background": config.background,
-            "provenance": self.layer.provenance,
+            "provenance": self._layer.provenance,
         }
 
     def warm_up(self) -> None:
@@ -150,28 +153,21 @@ class Normalizer:
 
     def doubts(self, statistics: Statistics) -> list[str]:
         """See `StainNormalizer.doubts`: whether bounds of density held."""
-        if OD not in self.layer.config.spaces:
+        if OD not in self._layer.config.spaces:
             return []
         (location,), (spread,) = statistics.rows((OD,))
         target = self.target
         return doubts(location, spread, target.mean[OD], target.std[OD])
 
     def _pool(self, tiles: UInt8, tissue: Bools | None, white: Triple) -> MomentPool:
-        circular = self.layer.config.circular_hue
+        circular = self._layer.config.circular_hue
         if self._fused is not None:
             from wsi_norm.normalizers.fused import pool_of
 
             return pool_of(tiles, tissue, white, circular)
-        pool = MomentPool(SPACES, circular, white)
-        for index, tile in enumerate(tiles):
-            pixels = to_float(tile[None])
-            weight = tissue_weight(pixels, torch.tensor(white)[:, None, None])
-            if tissue is not None:
-                weight = weight * torch.tensor(np.ascontiguousarray(tissue[index]))
-            if (fill := fill_mask(tile)) is not None:
-                weight = weight * torch.tensor(~fill)
-            pool.add(pixels, weight)
-        return pool
+        from wsi_norm.normalizers.batches import pool_of_tensors
+
+        return pool_of_tensors(tiles, tissue, white, circular)
 
     def __call__(self, tiles: UInt8, statistics: Statistics | None = None) -> UInt8:
         """Normalise tiles.
@@ -201,93 +197,13 @@ class Normalizer:
     def _normalize(
         self, tiles: UInt8, statistics: Statistics | None, white: Triple | None
     ) -> tuple[UInt8, Bools]:
-        if self._on_gpu is not None:
-            return self._by_gpu_kernels(self._on_gpu, tiles, statistics, white)
-        if self._fused is not None:
-            return self._fused.normalize(tiles, statistics, white)
-        host = self._host(tiles)
-        out, usable = np.empty(tiles.shape, np.uint8), np.ones(len(tiles), np.bool_)
-        for part, done in self._batches(
-            tiles, BYTES_PER_PIXEL, lambda part: self._forward(host[part], statistics, white)
-        ):
-            out[part], usable[part] = (values.numpy() for values in done)
-        return out, usable
-
-    @torch.inference_mode()
-    def _by_gpu_kernels(
-        self,
-        on_gpu: GpuKernels,
-        tiles: UInt8,
-        statistics: Statistics | None,
-        white: Triple | None,
-    ) -> tuple[UInt8, Bools]:
-        host, out = self._host(tiles), np.empty(tiles.shape, np.uint8)
-        parameters, usable = on_gpu.parameters(host.numpy(), statistics, white)
-
-        def work(part: slice) -> Tensor:
-            own = parameters if len(parameters) == 1 else parameters[part]
-            there = (x.to(self.device, non_blocking=True) for x in (host[part], own))
-            return _to_host(on_gpu.transform(*there))
-
-        for part, levels in self._batches(tiles, on_gpu.bytes_per_pixel, work):
-            out[part] = levels.numpy()
-        on_gpu.keep(host.numpy(), out, usable)
-        return out, usable
-
-    def _host(self, tiles: UInt8) -> Tensor:
-        """A copy from where a GPU can fetch it."""
-        host = torch.empty(tiles.shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
-        host.numpy()[...] = tiles
-        return host
-
-    def _batches(
-        self, tiles: UInt8, bytes_per_pixel: float, work: Callable[[slice], T]
-    ) -> list[tuple[slice, T]]:
-        """What `work` makes of batches of the tiles; what it leaves on the host is there.
-
-        A batch that does not fit into the GPU's memory (others use it too) is halved.
-        """
-        if self.device.type == "cpu":
-            each = (slice(index, index + 1) for index in range(len(tiles)))
-            return [(part, work(part)) for part in each]
-        done: list[tuple[slice, T]] = []
-        height, width = tiles.shape[1:3]
-        with self._alone:  # a batch is as large as the free memory allows
-            size = self.batch_size or _fitting_batch(self.device, height * width * bytes_per_pixel)
-            start = 0
-            while start < len(tiles):
-                part = slice(start, min(start + size, len(tiles)))
-                try:
-                    done.append((part, work(part)))
-                except torch.OutOfMemoryError as error:
-                    size = (part.stop - start) // 2
-                    if not size:
-                        raise ConfigError(
-                            f"a tile of {width} x {height} px does not fit into the free memory of "
-                            f"{self.device}; use smaller tiles, or --device cpu"
-                        ) from error
-                    self.batch_size = self.batch_size and size
-                    torch.cuda.empty_cache()
-                else:
-                    start = part.stop
-            torch.cuda.current_stream(self.device).synchronize()
-        return done
-
-    @torch.inference_mode()
-    def _forward(
-        self, tiles: Tensor, statistics: Statistics | None, white: Triple | None
-    ) -> tuple[Tensor, Tensor]:
-        """Bytes (N, H, W, 3) and usable (N,) on the host; those of a GPU are on their way.
-
-        Bytes cross the bus; conversion and rounding happen behind it.
-        """
-        x = tiles.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float() / 255
-        y, usable = self.layer.normalize(x, statistics, white)
-        return _to_host(to_levels(y)), _to_host(usable)
+        form = self._on_tensors or self._fused
+        assert form is not None
+        return form.normalize(tiles, statistics, white)
 
 
 def _made_again(
-    layer: StainLayer,
+    layer: StainLayer | LayerState,
     device: str,
     batch_size: int | None,
     engine: Engine,
@@ -298,21 +214,14 @@ def _made_again(
     return Normalizer(layer, device, batch_size, engine=engine, name=name, digest=digest)
 
 
-def _to_host(values: Tensor) -> Tensor:
-    if values.device.type == "cpu":
-        return values
-    host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
-    return host.copy_(values, non_blocking=True)
-
-
-def _fused(layer: StainLayer, device: torch.device, engine: Engine) -> FusedLayer | None:
+def _fused(layer: StainLayer | LayerState, device: str, engine: Engine) -> FusedLayer | None:
     """The fused form if the engine asks for it, None for the torch form."""
     if engine not in get_args(Engine):
         raise ConfigError(f"engine {engine!r} is none of {', '.join(get_args(Engine))}")
-    to_the_letter = isinstance(layer, ReferenceLayer)
+    to_the_letter = layer.config.preset == REFERENCE
     if engine == "torch" or (engine == "auto" and to_the_letter):
         return None
-    needed = ["numba"] if device.type == "cpu" else ["numba", "triton"]
+    needed = ["numba"] if device == "cpu" else ["numba", "triton"]
     if lacking := [name for name in needed if importlib.util.find_spec(name) is None]:
         if engine == "kernel":
             raise ConfigError(f"engine 'kernel' needs {lacking[0]}: pip install {lacking[0]}")
@@ -329,16 +238,3 @@ def _fused(layer: StainLayer, device: torch.device, engine: Engine) -> FusedLaye
         return FusedLayer(layer)
     except ValueError as error:
         raise ConfigError(f"{error}; use engine 'torch'") from error
-
-
-def _on_gpu(fused: FusedLayer | None, device: torch.device) -> GpuKernels | None:
-    if fused is None or device.type == "cpu":
-        return None
-    from wsi_norm.normalizers.gpu import GpuKernels
-
-    return GpuKernels(fused, device)
-
-
-def _fitting_batch(device: torch.device, bytes_per_tile: float) -> int:
-    free, _ = torch.cuda.mem_get_info(device)
-    return int(max(1, min(256, free // 2 // bytes_per_tile)))

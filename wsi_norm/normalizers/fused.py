@@ -6,32 +6,28 @@ import math
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from wsi_norm.choices import Background
-from wsi_norm.colorspace import DARKEST, DENSITY_TO_STAIN, HUE, SPACES, STAIN_TO_DENSITY, Space
 from wsi_norm.glass import fill_mask, white_of_tiles
-from wsi_norm.lstainnorm import LStainNorm, StainLayer, Statistics
-from wsi_norm.lstainnorm.attention import chebyshev
-from wsi_norm.lstainnorm.density import LEAST_DENSITY, LEAST_SPREAD, NUCLEI_GAIN, OD, STEEPEST
-from wsi_norm.lstainnorm.fusion import (
-    MIN_WEIGHT,
-    MeanFusion,
-    PaperFusion,
-    ProductFusion,
-    SingleFusion,
-)
+from wsi_norm.lstainnorm import LayerState, Statistics
+from wsi_norm.lstainnorm.chebyshev import chebyshev, nodes_of
+from wsi_norm.lstainnorm.config import MAX_GAIN, MIN_WEIGHT, REFERENCE
+from wsi_norm.lstainnorm.counts import LEAST_DENSITY, LEAST_SPREAD, NUCLEI_GAIN, OD, STEEPEST
 from wsi_norm.lstainnorm.moments import EPS, MomentPool, Triple, triple
-from wsi_norm.lstainnorm.normalization import MAX_GAIN
-from wsi_norm.lstainnorm.template import shadow_of
+from wsi_norm.lstainnorm.shadow import shadow_of
+from wsi_norm.lstainnorm.state import shapes
 from wsi_norm.normalizers import kernels
 from wsi_norm.normalizers.base import Bools
 from wsi_norm.normalizers.kernels import KINDS
 from wsi_norm.pixels import UInt8
+from wsi_norm.spaces import DARKEST, DENSITY_TO_STAIN, HUE, SPACES, STAIN_TO_DENSITY, Space
+
+if TYPE_CHECKING:
+    from wsi_norm.lstainnorm import StainLayer
 
 Floats = npt.NDArray[np.float64]
 Coefficients = npt.NDArray[np.float32]
@@ -127,7 +123,7 @@ class TileKernels(ABC):
 
     def shadow(self, statistics: Statistics) -> Coefficients:
         """How matching is bounded, as `kernels.average` takes it."""
-        start, slope = (float(x) for x in shadow_of(statistics))
+        start, slope = shadow_of(statistics)
         return np.array([255 * start, slope / 255, 1], np.float32)
 
     @property
@@ -144,7 +140,7 @@ class TileKernels(ABC):
 
 
 class FusedLayer(TileKernels):
-    """A layer's parameters, taken once.
+    """A layer's numbers, taken once; of a module of PyTorch those that it has now.
 
     Raises
     ------
@@ -152,17 +148,20 @@ class FusedLayer(TileKernels):
         The layer has no fused form; one line says what lacks a kernel.
     """
 
-    def __init__(self, layer: StainLayer) -> None:
-        if not isinstance(layer, LStainNorm):
-            raise ValueError(f"preset {layer.config.preset!r} has no kernel")
-        lacking = [space for space in layer.config.spaces if space not in KINDS]
+    def __init__(self, layer: LayerState | StainLayer) -> None:
+        state = layer if isinstance(layer, LayerState) else layer.state()
+        config = state.config
+        if config.preset == REFERENCE:
+            raise ValueError(f"preset {config.preset!r} has no kernel")
+        lacking = [space for space in config.spaces if space not in KINDS]
         if lacking:
             raise ValueError(f"colour space {lacking[0]!r} has no kernel")
+        if state.arrays.keys() != shapes(config).keys():
+            raise ValueError(f"its parts are not those of preset {config.preset!r}: no kernel")
         self.layer = layer
-        kinds = tuple(KINDS[space] for space in layer.config.spaces)
-        super().__init__(kinds, _fusion(layer.fusion, len(kinds)))
-        self._target = layer.normalization.target_mean.detach().double().cpu().numpy()
-        self._target_std = layer.normalization.target_std.detach().double().cpu().numpy()
+        super().__init__(tuple(KINDS[space] for space in config.spaces), _fusion(state))
+        self._target = state.target_mean.astype(np.float64)
+        self._target_std = state.target_std.astype(np.float64)
 
     @property
     def background(self) -> Background:  # type: ignore[override]
@@ -277,26 +276,25 @@ def per_white(white: Triple) -> npt.NDArray[np.float32]:
     return (1 / (255 * np.array(white))).astype(np.float32)
 
 
-@torch.no_grad()
-def _fusion(fusion: torch.nn.Module, spaces: int) -> Any:
-    """What `TileKernels` takes as `fusion`, of a layer's fusion."""
-    match fusion:
-        case SingleFusion():
-            return mean_fusion(np.ones(1))
-        case MeanFusion():
-            return mean_fusion(fusion.weight.double().clamp_min(MIN_WEIGHT).cpu().numpy())
-        case PaperFusion():
-            return _arguments(
-                kernels.PAPER,
-                first=fusion.scale.cpu().numpy(),
-                second=fusion.shift.cpu().numpy(),
-                delta=fusion.delta.clamp_min(0).cpu().numpy(),
-                attention=fusion.attention,
-            )
-        case ProductFusion():
-            shares = fusion.logits.softmax(0).cpu().numpy()
-            return _arguments(kernels.PRODUCT, first=shares, attention=fusion.attention)
-    raise ValueError(f"{type(fusion).__name__} of {spaces} spaces has no kernel")
+def _fusion(state: LayerState) -> Any:
+    """What `TileKernels` takes as `fusion`, of a layer's numbers."""
+    if len(state.config.spaces) == 1:
+        return mean_fusion(np.ones(1))
+    own = {
+        name.removeprefix("fusion."): array
+        for name, array in state.arrays.items()
+        if name.startswith("fusion.")
+    }
+    match state.config.preset:
+        case "mean":
+            return mean_fusion(np.maximum(own["weight"].astype(np.float64), MIN_WEIGHT))
+        case "paper":
+            delta = np.maximum(own["delta"], 0)
+            return _arguments(kernels.PAPER, own["scale"], own["shift"], delta, own)
+        case "product":
+            shares = np.exp(own["logits"] - own["logits"].max())
+            return _arguments(kernels.PRODUCT, shares / shares.sum(), attention=own)
+    raise ValueError(f"preset {state.config.preset!r} has no kernel")
 
 
 def _arguments(
@@ -309,8 +307,8 @@ def _arguments(
     deltas[:] = delta
     nodes = 2
     if attention is not None:
-        nodes = attention.nodes()
+        nodes = nodes_of(*(attention[f"attention.{side}_weight"] for side in ("query", "key")))
         for start, side in ((0, "query"), (4, "key")):
-            scores[:, start : start + 3] = getattr(attention, f"{side}_weight").detach().cpu()
-            scores[:, start + 3] = getattr(attention, f"{side}_bias").detach().cpu()
+            scores[:, start : start + 3] = attention[f"attention.{side}_weight"]
+            scores[:, start + 3] = attention[f"attention.{side}_bias"]
     return how, weights, scores, deltas, *chebyshev(nodes)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from wsi_norm.lstainnorm import Statistics
 from wsi_norm.lstainnorm.attention import linear_attention
-from wsi_norm.lstainnorm.fusion import TOKEN_PX
+from wsi_norm.lstainnorm.config import TOKEN_PX
 from wsi_norm.lstainnorm.moments import Triple
 from wsi_norm.normalizers import gpu_kernels, kernels
 from wsi_norm.normalizers.base import Bools

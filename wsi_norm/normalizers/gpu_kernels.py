@@ -10,12 +10,12 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from wsi_norm.colorspace import DARKEST, LEAST_LIGHT
 from wsi_norm.glass import USUAL_WHITE
-from wsi_norm.lstainnorm.background import GREEN_PART, LEAST_LUMINANCE, LUMINANCE, RED_PART
-from wsi_norm.lstainnorm.fusion import MIN_WEIGHT, TOKEN_PX
+from wsi_norm.lstainnorm.config import MIN_WEIGHT, TOKEN_PX
 from wsi_norm.lstainnorm.moments import EPS
+from wsi_norm.lstainnorm.shadow import GREEN_PART, LEAST_LUMINANCE, LUMINANCE, RED_PART
 from wsi_norm.normalizers import kernels
+from wsi_norm.spaces import DARKEST, LEAST_LIGHT
 
 _RGB, _LAB, _HSV, _HED, _OD = (tl.constexpr(kind) for kind in sorted(kernels.KINDS.values()))
 _COEFFICIENTS = tl.constexpr(kernels.COEFFICIENTS)

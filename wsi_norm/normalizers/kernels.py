@@ -18,12 +18,12 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from wsi_norm.colorspace import DARKEST, DENSITY_TO_STAIN, LEAST_LIGHT, Space
 from wsi_norm.compiled import compiled
 from wsi_norm.glass import BLACK, FILL_PX, GLASS_ABSORPTION, TISSUE_ABSORPTION, USUAL_WHITE
-from wsi_norm.lstainnorm.background import GREEN_PART, LEAST_LUMINANCE, LUMINANCE, RED_PART
-from wsi_norm.lstainnorm.fusion import MIN_WEIGHT, TOKEN_PX
+from wsi_norm.lstainnorm.config import MIN_WEIGHT, TOKEN_PX
 from wsi_norm.lstainnorm.moments import EPS, NO_PIVOT, PIVOT
+from wsi_norm.lstainnorm.shadow import GREEN_PART, LEAST_LUMINANCE, LUMINANCE, RED_PART
+from wsi_norm.spaces import DARKEST, DENSITY_TO_STAIN, LEAST_LIGHT, Space
 
 F32 = np.float32
 I32 = np.int32

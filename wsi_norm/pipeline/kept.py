@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from wsi_norm.config import RunConfig
 from wsi_norm.geometry import TileGrid
+from wsi_norm.machine import one_thread
 from wsi_norm.normalizers.base import StainNormalizer
 from wsi_norm.normalizers.model import Model
 from wsi_norm.pipeline.job import SlideJob
@@ -37,6 +38,7 @@ def kept_normalizer(model: Model, config: RunConfig) -> StainNormalizer:
             loaded = model.load(device, config.batch_size)
             loaded.warm_up()
             _normalizer = wanted, loaded
+        one_thread()
         return _normalizer[1]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from wsi_norm.choices import HOMES
 from wsi_norm.errors import SlideError, StoreError
@@ -37,7 +36,6 @@ def other_tiles(job: SlideJob, number: int) -> tuple[int, list[int]]:
     StoreError, CheckpointError
         The store is damaged, or the normaliser is not the one that it was made with.
     """
-    torch.set_num_threads(1)
     layout = kept_store(job.store)
     store, meta = layout.store, layout.store.meta
     try:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from wsi_norm.errors import ReadError, SlideError
 from wsi_norm.geometry import Tile, TileGrid
@@ -46,7 +45,6 @@ def process_shard(job: SlideJob, shard: int) -> ShardResult:
     StoreError
         The store cannot be written, or is another run's by now.
     """
-    torch.set_num_threads(1)  # as many tasks as cores run at once, and sums keep their order
     layout = kept_store(job.store)
     store, grid = layout.store, layout.grid
     check_owner(job, store)

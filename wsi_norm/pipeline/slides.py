@@ -7,8 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Literal
 
-import torch
-
 from wsi_norm.choices import HOMES
 from wsi_norm.errors import SlideError, StoreError, UnreadableSlideError
 from wsi_norm.geometry import TileGrid
@@ -63,7 +61,6 @@ def prepare(job: SlideJob) -> Prepared:
     SlideError, ConfigError, StoreError, CheckpointError
         Each with one line that names the file, the cause and the remedy.
     """
-    torch.set_num_threads(1)
     seconds = Seconds()
     with tidied(), seconds.spent(Stage.PLANNING), ThreadPoolExecutor(1) as beside:
         files = _files(job)  # seen before the slide is opened
@@ -116,7 +113,6 @@ def finish(job: SlideJob) -> Counts:
 
 def estimate(job: SlideJob) -> Estimate:
     """Plan a slide without writing, and time a few of its tiles; errors as those of `prepare`."""
-    torch.set_num_threads(1)
     start = time.perf_counter()
     with _open(job) as slide:
         plan = plan_slide(slide, job.source, job.config)

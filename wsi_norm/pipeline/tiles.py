@@ -11,8 +11,9 @@ from wsi_norm.errors import ReadError
 from wsi_norm.geometry import Box, Tile, TileGrid, blocks, enclosing
 from wsi_norm.lstainnorm import Statistics
 from wsi_norm.normalizers.base import StainNormalizer
-from wsi_norm.pixels import UInt8, fit
+from wsi_norm.pixels import UInt8
 from wsi_norm.plan import SlidePlan
+from wsi_norm.resampling import fit
 from wsi_norm.slide import Slide
 
 WHITE = 255

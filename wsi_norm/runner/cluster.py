@@ -173,7 +173,7 @@ def _method(config: RunConfig) -> str:
     """How worker processes come to be: forked, where there is a fork server that suits."""
     variables = dask.config.get(SPAWN).items()
     environment = {name: os.environ.get(name, str(value)) for name, value in variables}
-    on_cpu = not config.gpus and resolve_device(config.device).type == "cpu"
+    on_cpu = not config.gpus and resolve_device(config.device) == "cpu"
     if not (on_cpu and forkserver.serves(environment)):
         return "spawn"
     distributed.utils._forkserver_preload_set = True  # else dask sets, and imports, its own
@@ -228,7 +228,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def local_cluster(config: RunConfig, crew: Crew) -> LocalCluster:
     """Processes on this machine: one per core that memory allows, or one with threads and a GPU."""
-    gpu = resolve_device(config.device).type == "cuda"
+    gpu = resolve_device(config.device) != "cpu"
     number = config.workers
     if number is None:
         number = 1 if gpu else default_workers()[0]

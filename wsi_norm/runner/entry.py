@@ -131,7 +131,7 @@ def _bounded(config: RunConfig) -> str | None:
     """Why fewer worker processes than cores are started here, if it is not the settings' wish."""
     if config.workers is not None or config.gpus or not starts_processes(config):
         return None
-    return default_workers()[1] if resolve_device(config.device).type == "cpu" else None
+    return default_workers()[1] if resolve_device(config.device) == "cpu" else None
 
 
 def _workers(config: RunConfig) -> AbstractContextManager[Any]:

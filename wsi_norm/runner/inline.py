@@ -26,7 +26,7 @@ class Inline:
     may_queue = False
 
     def __init__(self, config: RunConfig) -> None:
-        gpu = resolve_device(config.device).type == "cuda"
+        gpu = resolve_device(config.device) != "cpu"
         self._threads = gpu_threads(1) if gpu else 1
         self._pool = ThreadPoolExecutor(self._threads, "wsi-norm")
 

@@ -26,8 +26,9 @@ from wsi_norm.lstainnorm.moments import triple
 from wsi_norm.normalizers.base import Bools, StainNormalizer
 from wsi_norm.normalizers.engine import Engine, Normalizer
 from wsi_norm.normalizers.model import Model
-from wsi_norm.pixels import UInt8, to_bytes, to_float
+from wsi_norm.pixels import UInt8
 from wsi_norm.slide import read_image
+from wsi_norm.tensors import to_bytes, to_float
 
 LAYER = "lstainnorm"
 

@@ -23,7 +23,7 @@ from wsi_norm.cohort.batches import loader, training_batches, whole_groups
 from wsi_norm.cohort.tiles import LabelledTiles
 from wsi_norm.config import TrainConfig
 from wsi_norm.errors import CheckpointError, ConfigError, TrainingError
-from wsi_norm.lstainnorm.checkpoint import load_weights
+from wsi_norm.lstainnorm.pickled import load_weights
 from wsi_norm.training.judge import TILES_AT_ONCE
 from wsi_norm.training.task import StainTask
 

@@ -18,7 +18,7 @@ from wsi_norm.cohort.conditions import CONDITIONS, seeded, simulate
 from wsi_norm.cohort.scores import balanced_accuracy, dice_per_item, overlap
 from wsi_norm.config import TrainConfig
 from wsi_norm.errors import TrainingError
-from wsi_norm.lstainnorm.moments import numbered
+from wsi_norm.lstainnorm.sums import numbered
 from wsi_norm.training.front import Front, LayerFront
 
 

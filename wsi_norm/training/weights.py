@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from wsi_norm.config import TrainConfig
 from wsi_norm.errors import CheckpointError, ConfigError
 from wsi_norm.location import check_file
-from wsi_norm.lstainnorm.checkpoint import LARGEST_NETWORK_BYTES, ZIP, is_plain, load_weights
+from wsi_norm.lstainnorm.pickled import LARGEST_NETWORK_BYTES, ZIP, is_plain, load_weights
 
 NESTS = ("state_dict", "model")
 """Keys under which files of `torch.save` hold the state dict beside other things."""
