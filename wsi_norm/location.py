@@ -12,17 +12,20 @@ import math
 import os
 import shutil
 import stat
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import uuid4
-
-from upath import UPath
 
 from wsi_norm.errors import ConfigError
 
-Location = Path | UPath
+if TYPE_CHECKING:  # it brings fsspec, which paths of this machine do without
+    from typing_extensions import TypeIs
+    from upath import UPath
+
+Location: TypeAlias = "Path | UPath"
 
 Stamp = tuple[int, int, int]
 
@@ -40,12 +43,20 @@ def location(name: str | Location | os.PathLike[str]) -> Location:
         raise ConfigError(f"{text}: no name of a file: it holds a byte of 0")
     if "://" not in text:
         return Path(text)
+    from upath import UPath
+
     try:
         place = UPath(text)
         str(place)  # which parses it
         return place
     except ValueError as error:
         raise ConfigError(f"{text}: {error}; check the part before '://'") from error
+
+
+def is_url(place: Location) -> TypeIs[UPath]:
+    """Whether a place is a URL, and no path of this machine."""
+    upath = sys.modules.get("upath")
+    return upath is not None and isinstance(place, upath.UPath)
 
 
 # What follows raises OSError and nothing else where a place does not do what is asked of it.

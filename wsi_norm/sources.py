@@ -10,10 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from upath import UPath
-
 from wsi_norm.errors import ConfigError
-from wsi_norm.location import Location, location
+from wsi_norm.location import Location, is_url, location
 from wsi_norm.slide import dicom
 from wsi_norm.slide.reach import ANSWER_SECONDS, silent
 from wsi_norm.slide.readers.image import SUFFIXES as IMAGE_SUFFIXES
@@ -119,7 +117,7 @@ def same_names(sources: Iterable[SlideSource]) -> set[str]:
 
 def _identity(path: Location) -> str:
     """The same for every name of a slide: where it lies, and of DICOM also its series."""
-    if isinstance(path, UPath):
+    if is_url(path):
         return str(path)
     series = dicom.series_of(path)
     if series is None:
@@ -134,7 +132,7 @@ def _source(path: Location) -> SlideSource:
 
 def _default_name(path: Location) -> str:
     """A folder's name; a file's without its suffix, which is not the end of a DICOM UID."""
-    if not isinstance(path, UPath) and os.path.isdir(path):
+    if not is_url(path) and os.path.isdir(path):
         return path.name
     return path.name if path.suffix[1:].isdecimal() else path.stem
 
@@ -146,7 +144,7 @@ def _rows_once(rows: Iterable[SlideSource]) -> list[SlideSource]:
         if row.silent is not None:
             once[number] = row
             continue
-        series = None if isinstance(row.path, UPath) else dicom.series_of(row.path)
+        series = None if is_url(row.path) else dicom.series_of(row.path)
         bare = series is not None and row.name == _default_name(row.path)
         said = _identity(row.path), row.mpp_um, row.mask, row.roi
         once.setdefault(said if bare else number, row)
@@ -160,7 +158,7 @@ def _expand(
     if not name.strip():
         raise ConfigError("an empty name among the slides (an unset variable?); name a slide")
     path = location(name)
-    if isinstance(path, UPath):
+    if is_url(path):
         return [path]
     if os.path.isdir(path):
         return _slides_in(path, recursive, dead, passed_over)
@@ -280,7 +278,7 @@ def _dicom_once(
     paths: Sequence[Location], passed_over: Callable[[str], None]
 ) -> Iterator[Location]:
     """Paths with one file for those of a DICOM slide, and without other DICOM objects."""
-    files = [path for path in paths if not isinstance(path, UPath) and dicom.may_be_dicom(path)]
+    files = [path for path in paths if not is_url(path) and dicom.may_be_dicom(path)]
     first: dict[Path, Path | None] = {}
     for inside in _by_folder(files).values():
         found = dicom.contents(inside)
@@ -289,7 +287,7 @@ def _dicom_once(
         for instances in found.slides.values():
             first.update(dict.fromkeys(instances, instances[0]))
     for path in paths:
-        slide = path if isinstance(path, UPath) else first.get(path, path)
+        slide = path if is_url(path) else first.get(path, path)
         if slide is not None:
             yield slide
 

@@ -10,38 +10,34 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.filereader import read_partial
-from pydicom.uid import (
-    JPEG2000,
-    UID,
-    ExplicitVRLittleEndian,
-    JPEG2000Lossless,
-    JPEGBaseline8Bit,
-    VLWholeSlideMicroscopyImageStorage,
-)
+from typing import TYPE_CHECKING
 
 from wsi_norm.location import Location
 from wsi_norm.slide.readers.base import Refused, translated
+
+if TYPE_CHECKING:  # a tenth of a second, which slides of other formats do without
+    from pydicom.uid import UID
 
 SUFFIXES = frozenset({".dcm", ".dicom"})
 
 SERIES = 0x0020000E
 """Tag of SeriesInstanceUID, the last that is needed: what follows in a header is not read."""
 
-WHOLE_SLIDE = VLWholeSlideMicroscopyImageStorage
+WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 """SOP class of a slide's levels, and of its label, overview and thumbnail."""
 
-READ_BY_OPENSLIDE = (ExplicitVRLittleEndian, JPEGBaseline8Bit, JPEG2000, JPEG2000Lossless)
+READ_BY_OPENSLIDE = (
+    "1.2.840.10008.1.2.1",  # explicit VR little endian
+    "1.2.840.10008.1.2.4.50",  # JPEG baseline
+    "1.2.840.10008.1.2.4.90",  # JPEG 2000, lossless
+    "1.2.840.10008.1.2.4.91",  # JPEG 2000
+)
 """Transfer syntaxes of OpenSlide 4.0."""
 
 FLAVOURS = frozenset({"LABEL", "OVERVIEW", "THUMBNAIL"})
 """Third value of ImageType (PS3.3 C.8.12.4.1.1) of images that are shown beside a slide."""
 
 ERRORS = (
-    InvalidDicomError,
-    BytesLengthException,
     OSError,
     EOFError,
     ValueError,
@@ -52,7 +48,7 @@ ERRORS = (
     struct.error,
     zlib.error,
 )
-"""What pydicom raises on damaged headers."""
+"""What pydicom raises on damaged headers, beside errors of its own."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +117,12 @@ def is_dicom(path: Path) -> bool:
 
 def read_header(path: Location) -> Header:
     """The header of a DICOM file; `Refused` if it cannot be read."""
+    from pydicom.errors import BytesLengthException, InvalidDicomError
+    from pydicom.filereader import read_partial
+    from pydicom.uid import UID
+
     with (
-        translated(Refused, *ERRORS),
+        translated(Refused, InvalidDicomError, BytesLengthException, *ERRORS),
         warnings.catch_warnings(action="ignore"),
         path.open("rb") as file,
     ):

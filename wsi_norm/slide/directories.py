@@ -15,10 +15,9 @@ from typing import IO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from upath import UPath
 
 from wsi_norm.geometry import Level
-from wsi_norm.location import check_file, location
+from wsi_norm.location import check_file, is_url, location
 from wsi_norm.slide.readers.base import LeftOut, Refused, translated
 
 BIG = 43
@@ -273,7 +272,7 @@ def walk(path: str | Path) -> None:
     Raises `Refused`, and OSError where the file cannot be read, be it a pipe or a device.
     """
     place = location(path)
-    if not isinstance(place, UPath):
+    if not is_url(place):
         check_file(place)
         with place.open("rb") as file:
             Directories(file)
@@ -282,7 +281,7 @@ def walk(path: str | Path) -> None:
 def left_out(path: str, levels: Iterable[Level]) -> dict[int, LeftOut]:
     """See `Directories.left_out`; nothing of what is no file of this machine."""
     place = location(path)
-    if isinstance(place, UPath):
+    if is_url(place):
         return {}
     with translated(Refused, OSError), place.open("rb") as file:
         return Directories(file).left_out(levels)

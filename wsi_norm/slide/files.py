@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from upath import UPath
-
 from wsi_norm.errors import SlideError
-from wsi_norm.location import Location
+from wsi_norm.location import Location, is_url
 from wsi_norm.slide import dicom
 
 BLOCK_BYTES = 1 << 14
@@ -102,7 +100,7 @@ class SlideFiles:
 
 def slide_files(slide: Location) -> SlideFiles:
     """Look at a slide's files; OSError if one cannot be read."""
-    paths = [] if isinstance(slide, UPath) else _files_of(slide)
+    paths = [] if is_url(slide) else _files_of(slide)
     blocks = max(FEWEST_BLOCKS, BLOCKS // max(1, len(paths)))
     seen = []
     for path in paths:

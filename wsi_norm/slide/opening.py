@@ -8,14 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
-
-from upath import UPath
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from wsi_norm.choices import READERS, IccChoice
 from wsi_norm.errors import ConfigError, ReadError, UnreadableSlideError
 from wsi_norm.geometry import Level
-from wsi_norm.location import Location, check_file, location
+from wsi_norm.location import Location, check_file, is_url, location
 from wsi_norm.slide import dicom
 from wsi_norm.slide.apart import ReaderApart, done_apart
 from wsi_norm.slide.diagnose import tiff_damage, tifffile_complaints, why_unreadable
@@ -31,6 +29,9 @@ from wsi_norm.slide.readers.base import (
     closed_on_failure,
 )
 from wsi_norm.slide.slide import Slide
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 T = TypeVar("T")
 
@@ -85,7 +86,7 @@ def open_slide(
     if reader != "auto" and reader not in READERS:
         raise ConfigError(f"no reader is called {reader!r}; name one of auto, {', '.join(READERS)}")
     place = location(path)
-    touch = _Touch(apart and not isinstance(place, UPath))
+    touch = _Touch(apart and not is_url(place))
     file, lost = touch(checked_file, place)
     opened, damage, again = _open(file, reader, touch)
     damage = "; ".join(filter(None, (lost, damage))) or None
@@ -115,7 +116,7 @@ def checked_file(path: Location) -> tuple[Location, str | None]:
 
     Raises UnreadableSlideError: nothing there, no file, or a TIFF on which libraries need not end.
     """
-    if isinstance(path, UPath):
+    if is_url(path):
         return _reachable(path), None
     if not os.path.exists(path):
         raise UnreadableSlideError(f"{path}: no such file; check the path")
@@ -232,7 +233,7 @@ def _add(refusals: list[str], name: str, reason: str) -> None:
 
 def _in_turn(path: Location) -> list[str]:
     """The readers that "auto" tries."""
-    if isinstance(path, UPath):
+    if is_url(path):
         return ["tiffslide", "tifffile"]
     suffix = path.suffix.lower()
     if suffix in image.SUFFIXES:
