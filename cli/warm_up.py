@@ -18,13 +18,19 @@ def command(checkpoints: tuple[str, ...]) -> None:
     import time
     from pathlib import Path
 
+    import numpy as np
+
     from wsi_norm import compiled
     from wsi_norm.config import RunConfig
     from wsi_norm.errors import ConfigError
     from wsi_norm.lstainnorm.checkpoint import PACKAGED
     from wsi_norm.normalizers.model import Model
+    from wsi_norm.resampling import fit
     from wsi_norm.slide import lookup  # noqa: F401 # it compiles as it is imported
 
+    start = time.perf_counter()
+    fit(np.zeros((8, 8, 3), np.uint8), 4, 4)
+    say(f"resampling: {time.perf_counter() - start:.1f} s")
     for checkpoint in checkpoints or PACKAGED:
         start = time.perf_counter()
         Model.of(RunConfig(ckpt=Path(checkpoint))).load("cpu").warm_up()

@@ -135,3 +135,48 @@ def test_where_it_cannot_wait_it_compiles_all_the_same(
 def test_importing_it_costs_nothing() -> None:
     script = "import sys, wsi_norm.compiled; assert 'numba' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def run(script: str, folder: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", script, "held"],
+        env=os.environ | {"NUMBA_CACHE_DIR": str(folder / "cache")},
+        cwd=folder,
+        input="\n\n",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+def compile_once(folder: Path) -> None:
+    process = Process(folder, held=True)
+    process.expect("compiling True")
+    process.go_on()
+    assert process.rest() == ["42 False"]
+
+
+def test_all_that_is_kept_can_be_loaded_ahead_and_nothing_is_compiled(tmp_path: Path) -> None:
+    """As the process does that workers are forked from."""
+    compile_once(tmp_path)
+    source = (tmp_path / "module.py").read_text()
+    script = (
+        "import module_kept, wsi_norm.compiled as compiled\n"
+        "compiled.load_kept()\n"
+        "print(len(module_kept.twice.signatures), module_kept.twice.stats.cache_misses)\n"
+    )
+    kept = source[: source.index("event.register")]
+    (tmp_path / "module_kept.py").write_text(kept)
+    assert run(script, tmp_path) == "0 Counter()\n"
+    run("import module_kept; module_kept.twice(21)", tmp_path)
+    assert run(script, tmp_path) == "1 Counter()\n"
+
+
+@pytest.mark.parametrize("suffix", ["nbc", "nbi"])
+def test_what_is_damaged_is_compiled_anew(tmp_path: Path, suffix: str) -> None:
+    compile_once(tmp_path)
+    (file,) = (tmp_path / "cache").rglob(f"*.{suffix}")
+    file.write_bytes(file.read_bytes()[:40])
+    assert run("import module", tmp_path) == "ready\ncompiling True\n42 False\n"
+    assert run("import module", tmp_path) == "ready\n42 False\n"

@@ -26,7 +26,7 @@ def by_pillow(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 @given(EDGE, EDGE, EDGE, EDGE, st.integers(0, 99))
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 def test_every_byte_is_pillows(
     height: int, width: int, fitted_height: int, fitted_width: int, seed: int
 ) -> None:

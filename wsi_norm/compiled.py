@@ -10,6 +10,7 @@ compiled beside the package is read also by users who may not write there.
 from __future__ import annotations
 
 import importlib
+import pickle
 import sys
 import time
 from collections.abc import Callable
@@ -22,8 +23,25 @@ WAIT_SECONDS = 120.0
 
 LOOK_SECONDS = 0.05
 
+DAMAGED = (
+    OSError,
+    EOFError,
+    ImportError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    ValueError,
+    RuntimeError,
+    MemoryError,
+    pickle.UnpicklingError,
+)
+"""What reading a file of numba's raises that is not whole."""
+
 _locks: set[Path] = set()
 """Of the functions that this process may want."""
+
+_dispatchers: list[Any] = []
+"""They themselves."""
 
 
 def compiled(*signature: Any, **options: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -64,16 +82,32 @@ def folders() -> list[Path]:
     return sorted({path.parent for path in _locks})
 
 
+def load_kept() -> None:
+    """Load all that is kept of the functions that this process may want; nothing is compiled.
+
+    For a process that others are forked from: it takes 0.2 s, and they share what it holds.
+    """
+    for dispatcher in _dispatchers:
+        cache = dispatcher._cache
+        codegen = dispatcher.targetctx.codegen()
+        for file in _files(dispatcher):
+            with suppress(*DAMAGED):
+                for signature, *rest in file._load_index():
+                    if cache._index_key(signature, codegen) == (signature, *rest):
+                        dispatcher.compile(signature)  # which finds it
+
+
 def _compile_once(dispatcher: Any) -> None:
     """Let a dispatcher look into its cache again when it holds the lock, and let go of it at last.
 
     numba itself looks once and compiles what it did not find.
     """
-    load, compile_it = _load(dispatcher), dispatcher.compile
+    load, compile_it = _whole(_load(dispatcher), dispatcher._cache), dispatcher.compile
     function = dispatcher.py_func
     path = Path(dispatcher.stats.cache_path, f"{function.__module__}.{function.__name__}.lock")
     held: list[IO[bytes]] = []  # by the only thread that numba lets compile
     _locks.add(path)
+    _dispatchers.append(dispatcher)
 
     def loaded(signature: Any, context: Any) -> Any:
         found = load(signature, context)
@@ -95,25 +129,47 @@ def _compile_once(dispatcher: Any) -> None:
 
 def _load(dispatcher: Any) -> Callable[[Any, Any], Any]:
     """How a dispatcher finds compiled code: in its folder, else beside its source."""
-    caching: Any = importlib.import_module("numba.core.caching")  # without types
-
     cache = dispatcher._cache
-    kept, load = cache._impl, cache.load_overload
-    beside = Path(dispatcher.py_func.__code__.co_filename).parent / "__pycache__"
-    if str(beside) == dispatcher.stats.cache_path:
+    kept, load, (_, *beside) = cache._impl, cache.load_overload, _files(dispatcher)
+    if not beside:
         return load  # type: ignore[no-any-return]
-    stamp = kept.locator.get_source_stamp()
-    file = caching.IndexDataCacheFile(str(beside), kept.filename_base, stamp)
 
     def loaded(signature: Any, context: Any) -> Any:
         found = load(signature, context)
         if found is None:
             with suppress(OSError):
-                found = file.load(cache._index_key(signature, context.codegen()))
+                found = beside[0].load(cache._index_key(signature, context.codegen()))
             found = kept.rebuild(context, found) if found is not None else None
         return found
 
     return loaded
+
+
+def _whole(load: Callable[[Any, Any], Any], cache: Any) -> Callable[[Any, Any], Any]:
+    """The same, but what is damaged is as good as not there, and is written anew."""
+
+    def loaded(signature: Any, context: Any) -> Any:
+        try:
+            return load(signature, context)
+        except DAMAGED:
+            with suppress(OSError):
+                cache.flush()
+            return None
+
+    return loaded
+
+
+def _files(dispatcher: Any) -> list[Any]:
+    """Where a dispatcher's compiled code is kept: in its folder, and beside its source."""
+    caching: Any = importlib.import_module("numba.core.caching")  # without types
+
+    own = dispatcher._cache._cache_file
+    kept = dispatcher._cache._impl
+    beside = Path(dispatcher.py_func.__code__.co_filename).parent / "__pycache__"
+    if str(beside) == dispatcher.stats.cache_path:
+        return [own]
+    stamp = kept.locator.get_source_stamp()
+    return [own, caching.IndexDataCacheFile(str(beside), kept.filename_base, stamp)]
 
 
 def _lock(path: Path) -> IO[bytes] | None:

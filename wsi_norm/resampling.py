@@ -39,7 +39,8 @@ def fit(pixels: UInt8, height: int, width: int) -> UInt8:
     """
     if pixels.shape[:2] == (height, width):
         return pixels
-    rows = np.ascontiguousarray(pixels).reshape(len(pixels), -1)
+    # Read-only pixels are another type to numba: all would be compiled anew.
+    rows = np.require(pixels, requirements=["C", "W"]).reshape(len(pixels), -1)
     along, down = _weights(pixels.shape[1], width), _weights(pixels.shape[0], height)
     out = np.empty((height, 3 * width), np.uint8)
     _resize(rows, *along, *down, out)

@@ -1,4 +1,4 @@
-"""What the fork server imports: all that workers do, and nothing that runs or is open."""
+"""What the fork server imports and loads: all that workers do, and nothing that runs or is open."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from wsi_norm.compiled import load_kept
 from wsi_norm.signals import killed_with_parent
 
 MODULES = (
@@ -46,4 +47,5 @@ os.register_at_fork(after_in_child=bear_own_name)
 with suppress(ImportError, OSError, MemoryError):
     for module in MODULES:
         importlib.import_module(module)
+    load_kept()
 gc.freeze()  # else the first collection of every worker writes to, and so copies, all of it
