@@ -41,6 +41,7 @@ def bear_own_name() -> None:
         ctypes.memmove(start, line.ljust(end - start, b"\0"), end - start)
 
 
+gc.disable()  # all of this stays: to look at it again and again takes a fifth of the time
 killed_with_parent()
 os.register_at_fork(after_in_child=bear_own_name)
 # What fails here fails in a worker, too, where it is told.
@@ -49,3 +50,4 @@ with suppress(ImportError, OSError, MemoryError):
         importlib.import_module(module)
     load_kept()
 gc.freeze()  # else the first collection of every worker writes to, and so copies, all of it
+gc.enable()
