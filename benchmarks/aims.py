@@ -48,21 +48,16 @@ def ratio(rows: Rows, key: str, names: Sequence[str], others: Sequence[str]) -> 
     Who took part in fewer rounds counts with the last one.
     """
     rounds = max((len(answers) for answers in rows.values()), default=0)
-    ratios = []
-    for turn in range(rounds):
-        best, rival = (
-            max(
-                (
-                    rows[name][min(turn, len(rows[name]) - 1)][key]
-                    for name in some
-                    if rows.get(name)
-                ),
-                default=math.nan,
-            )
-            for some in (names, others)
-        )
-        ratios.append(best / rival)
+    ratios = [
+        _best(rows, key, names, turn) / _best(rows, key, others, turn) for turn in range(rounds)
+    ]
     return statistics.median(ratios) if ratios else math.nan
+
+
+def _best(rows: Rows, key: str, names: Sequence[str], turn: int) -> float:
+    answers = [rows[name] for name in names if rows.get(name)]
+    values = [answer[min(turn, len(answer) - 1)][key] for answer in answers]
+    return max((value for value in values if not math.isnan(value)), default=math.nan)
 
 
 def median(rows: Rows, key: str, name: str) -> float:
