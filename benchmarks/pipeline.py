@@ -44,7 +44,7 @@ class Contestant(NamedTuple):
 
 CONTESTANTS = (
     Contestant(OURS, RUN, {}),
-    Contestant(ONE_WORKER, RUN, {"workers": 1}),
+    Contestant(ONE_WORKER, RUN, {"workers": 1}, mpp_um=(DEFAULT,)),
     Contestant(EXACT, RUN, {"resample": "exact"}, mpp_um=(DEFAULT,)),
     Contestant(f"{OURS} --codec blosc", RUN, {"codec": "blosc"}),
     Contestant(f"{OURS} --reader openslide", RUN, {"reader": "openslide"}),
@@ -76,6 +76,7 @@ CONTESTANTS = (
         LOOP,
         {"reader": "openslide", "normalizer": PLAIN, "writer": "png", "chunk": 8},
         160,
+        mpp_um=(DEFAULT,),
     ),
 )
 

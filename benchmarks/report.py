@@ -106,7 +106,7 @@ def _short(results: Mapping[str, Any]) -> Iterable[str]:
         sizes = [f"{row['largest_mb']:.0f} MB with {n} workers" for n, row in rows.items()]
         yield (
             f"- **Memory.** The largest worker takes {', '.join(sizes)} (proportional set size, "
-            "tiles of 256 px, on Linux without a GPU), whatever the size of the slide."
+            "small slides, tiles of 256 px, on Linux without a GPU)."
         )
     if ms := results.get("layer", {}).get("ms"):
         named = {
@@ -145,7 +145,8 @@ def _short_pipeline(part: Mapping[str, Any]) -> Iterable[str]:
             share = ratio(rows, STEADY, [OURS], [LIMIT])
             ratios.append(f"{share:.0%} of what decoding and writing alone reach")
         if mpp == DEFAULT:
-            said += f", the first tile {median(rows, 'start_s', OURS):.1f} s after Enter"
+            said += f", the first shard {median(rows, 'start_s', OURS):.1f} s after Enter"
+            said += f", at most {median(rows, 'worker_mb', OURS):.0f} MB a worker"
         yield (
             f"- **A slide of {NATIVE} um/px, {words}** ({job['slide']}, {job['workers']} workers): "
             f"{said}: {', '.join(ratios)}."

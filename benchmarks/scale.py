@@ -22,8 +22,8 @@ class Scale:
     growth_edges: tuple[int, ...] = (10_000, 20_000, 40_000)
     growth_tile_edges: tuple[int, ...] = (128, 192, 256, 512, 1024, 2048)
     growth_slides: tuple[int, ...] = (8, 32, 128)  # more than one
-    growth_rounds: int = 3
-    tasks: int = 100_000
+    growth_rounds: int = 2
+    tasks: int = 20_000
 
 
 NORMAL = Scale("normal")

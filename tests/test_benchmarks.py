@@ -164,5 +164,8 @@ def test_blocks_go_between_their_marks(tmp_path: Path) -> None:
     assert "1,000 tiles/s once it runs, 500 with its start and end counted" in page
     assert "| wsi-norm run | 1000 (1200) | 500 | 1.5 | 1.00 | 50% | 300 | 100 |" in page
     assert "### Growth\n\nyesterday. Slope" in page
+    docs = (Path(__file__).parents[1] / "docs" / "performance.md").read_text()
+    for name in report.blocks(results()):
+        assert "new" in report.replaced(docs, name, "new")
     with pytest.raises(ValueError, match="lacks the marks"):
         report.replaced("a page", "short", "")
