@@ -121,8 +121,8 @@ def _short(results: Mapping[str, Any]) -> Iterable[str]:
 
 def _short_pipeline(part: Mapping[str, Any]) -> Iterable[str]:
     for mpp, words in (
-        (DEFAULT, f"{NATIVE} to {DEFAULT} um/px, the default"),
-        (NATIVE, "as it is"),
+        (DEFAULT, f"brought to {DEFAULT} um/px, the default"),
+        (NATIVE, "at that resolution"),
     ):
         job = part["jobs"][str(mpp)]
         rows = job["rows"]
@@ -148,7 +148,7 @@ def _short_pipeline(part: Mapping[str, Any]) -> Iterable[str]:
             said += f", the first shard {median(rows, 'start_s', OURS):.1f} s after Enter"
             said += f", at most {median(rows, 'worker_mb', OURS):.0f} MB a worker"
         yield (
-            f"- **A slide of {NATIVE} um/px, {words}** ({job['slide']}, {job['workers']} workers): "
+            f"- **A slide of {NATIVE} um/px {words}** ({job['slide']}, {job['workers']} workers): "
             f"{said}: {', '.join(ratios)}."
         )
 

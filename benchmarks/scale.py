@@ -20,7 +20,7 @@ class Scale:
     memory_workers: tuple[int, ...] = (2, 8, 32)
     loading_s: float = 5.0  # of each form
     growth_edges: tuple[int, ...] = (10_000, 20_000, 40_000)
-    growth_tile_edges: tuple[int, ...] = (128, 192, 256, 512, 1024, 2048)
+    growth_tile_edges: tuple[int, ...] = (256, 512, 768, 1024, 2048, 3072)
     growth_slides: tuple[int, ...] = (8, 32, 128)  # more than one
     growth_rounds: int = 2
     tasks: int = 20_000
@@ -40,7 +40,7 @@ QUICK = Scale(
     memory_workers=(2, 4),
     loading_s=1.0,
     growth_edges=(6_000, 12_000),
-    growth_tile_edges=(128, 256, 512, 1024),
+    growth_tile_edges=(256, 512, 1024, 2048),
     growth_slides=(2, 4),
     growth_rounds=1,
     tasks=1_000,
