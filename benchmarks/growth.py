@@ -16,8 +16,8 @@ from benchmarks.normalizers import DENSITY, KERNEL
 from benchmarks.scale import Scale
 
 CACHED_EDGE = 768
-"""px. With attention larger tiles, 42 bytes a px with their bytes in and out, do not fit a third-level
-cache of 32 MB. Edges are multiples of the kernels' strips, 256 px."""
+"""px. Of larger tiles what the paper's layer keeps, 36 bytes a px, with the bytes in and out does
+not fit a third-level cache of 32 MB. Edges are multiples of the kernels' strips, 256 px."""
 
 Point = tuple[float, float, str]
 

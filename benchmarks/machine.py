@@ -182,8 +182,6 @@ class Clock:
             "tiles": n1 - n0,
             "tiles_per_s": (n1 - n0) / (t1 - t0),
             "cpu_ms_per_tile": 1e3 * (cpu1 - cpu0) / (m1 - m0) if m1 > m0 else float("nan"),
-            "steady_s": t1 - t0,
-            "ready_at": t0,
         }
 
 
