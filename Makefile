@@ -78,7 +78,7 @@ check: dev
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
 
-# BENCH="--quick", BENCH="layer pipeline": see python -m benchmarks --help
+# BENCH="--quick", BENCH="layer pipeline --docs docs": see python -m benchmarks --help
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks $(BENCH)
 

@@ -1,6 +1,9 @@
 """Run the benchmark's parts and write results.md, results.json and results.png.
 
-    python -m benchmarks [layer] [pipeline] [loading] [growth] [scheduler] [--quick] [--full]
+    python -m benchmarks [PART ...] [--quick] [--full] [--docs docs]
+
+Parts: layer, pipeline, memory, loading, growth, scheduler. A part that does not run keeps its last
+results in the output folder, with their date.
 
 Every contestant works in processes of its own: one that fails, or is not installed, is a line with
 its reason in the table and stops nobody else.
@@ -12,23 +15,21 @@ import argparse
 import os
 from pathlib import Path
 
-from benchmarks import growth, layer, loading, machine, pipeline, report, scheduler
+from benchmarks import growth, layer, loading, machine, memory, pipeline, report, scheduler
+from benchmarks.aims import aims
 from benchmarks.scale import FULL, NORMAL, QUICK
+from wsi_norm.machine import malloc_environment
 
 PARTS = {
     "layer": layer,
     "pipeline": pipeline,
+    "memory": memory,
     "loading": loading,
     "growth": growth,
     "scheduler": scheduler,
 }
 
-ENVIRONMENT = {
-    # as wsi-norm sets for its own workers, here for everybody: see docs/architecture.md, Memory
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 28),
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 28),
-    **{f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS", "NUMBA")},
-}
+ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS", "NUMBA")}
 
 
 def main() -> None:
@@ -37,18 +38,25 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small sizes, to try it out")
     parser.add_argument("--full", action="store_true", help="a million no-op tasks (an hour)")
     parser.add_argument("--output", type=Path, default=Path("bench"))
+    parser.add_argument("--docs", type=Path, help="folder of performance.md, to write them to")
     arguments = parser.parse_args()
     if unknown := set(arguments.parts) - set(PARTS):
         parser.error(f"no part {sorted(unknown)[0]!r} (known: {', '.join(PARTS)})")
     scale = QUICK if arguments.quick else FULL if arguments.full else NORMAL
     output = arguments.output.absolute()
     output.mkdir(parents=True, exist_ok=True)
-    os.environ.update(ENVIRONMENT)  # of the processes that are started from here
-    results = {"machine": machine.facts(), "scale": scale.name}
+    # of everybody, as wsi-norm has it for its own workers: docs/architecture.md, Memory
+    os.environ.update(ONE_THREAD | malloc_environment())
+    results = report.read(output, scale.name)
     for name in arguments.parts or PARTS:
         print(f"== {name}", flush=True)
+        results["machine"] = machine.facts()
+        results["dates"][name] = results["machine"]["date"]
         results[name] = PARTS[name].measure(scale, output)
         report.write(results, output)
+    print(report.aims_table(aims(results)))
+    if arguments.docs is not None:
+        report.write_docs(results, output, arguments.docs)
     print(output / "results.md")
 
 

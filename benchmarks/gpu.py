@@ -34,7 +34,8 @@ import numpy as np
 import psutil
 import torch
 
-from benchmarks.machine import child, facts
+from benchmarks import commands, slides
+from benchmarks.machine import facts
 
 PRESETS = "density", "paper"
 TOO_LONG_S = {"layer": 60, "equal": 45, "memory": 40, "two": 60, "tests": 100, "pipeline": 170}
@@ -250,34 +251,30 @@ def pipeline(output: Path) -> None:
         if time.perf_counter() - waited > 30:
             raise RuntimeError("the slide is not drawn yet")
         time.sleep(0.2)
-    names = [output / "slides" / f"copy_{number}.svs" for number in range(SLIDES)]
-    for name in names:
-        if not name.exists():
-            os.link(slide, name)
     cores = facts()["cores"]
-    for where, workers, only in (
-        ("cuda", None, None),
-        ("cpu", cores, None),
-        ("cpu", cores, "decode_and_write"),
+    for where, workers, settings in (
+        ("cuda", None, {}),
+        ("cpu", cores, {}),
+        ("cpu", cores, {"normalizer": "none"}),
     ):
-        answer = child(
-            "benchmarks.runs:normalize",
+        answer = commands.run(
+            slides.copies(slide, SLIDES),
+            output / "stores",
+            workers,
             timeout_s=45,
-            slides=[str(name) for name in names],
-            output=str(output / f"stores_{where}_{only}"),
-            workers=workers,
             device=where,
-            only=only,
+            mpp=slides.MPP_UM,
+            **settings,
         )
-        what = only or "run"
+        what = f"run --device {where} {settings or ''}"
         if "failed" in answer:
-            say(f"{what} --device {where}: {answer['failed']}")
+            say(f"{what}: {answer['failed']}")
             continue
-        start_s = answer["ready_at"] - answer["started"]
         say(
-            f"{what} --device {where}: {answer['tiles']} tiles, {answer['tiles_per_s']:,.0f} "
-            f"tiles/s steady, {answer['cpu_ms_per_tile']:.2f} ms of CPU a tile, started in "
-            f"{start_s:.1f} s, {answer['peak_worker_mb']:.0f} MB a worker"
+            f"{what}: {answer['tiles']} tiles, {answer['tiles_per_s']:,.0f} tiles/s steady, "
+            f"{answer['whole_tiles_per_s']:,.0f} of the whole, {answer['cpu_ms_per_tile']:.2f} ms "
+            f"of CPU a tile, first tiles after {answer['start_s']:.1f} s, "
+            f"{answer['worker_mb']:.0f} MB a worker"
         )
 
 
@@ -286,10 +283,8 @@ STEPS = {step.__name__: step for step in (layer, equal, tests, memory, two, pipe
 
 def prepare(output: Path) -> None:
     """Beside the first steps: compile the kernels of the CPU, draw the slide."""
-    from benchmarks.slides import slide
-
     start = time.perf_counter()
-    drawing = threading.Thread(target=slide, args=(output, SLIDE_EDGE))
+    drawing = threading.Thread(target=slides.slide, args=(output, SLIDE_EDGE))
     drawing.start()
     for preset in PRESETS:
         normalizer(preset, "kernel", "cpu").warm_up()

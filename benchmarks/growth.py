@@ -1,80 +1,80 @@
-"""How cost grows: with tiles, with the tile's area, with slides, with workers. Log-log slopes."""
+"""How cost grows: with the tile's area, with tiles, with slides. Log-log slopes."""
 
 from __future__ import annotations
 
-import os
-import shutil
+import math
+import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks import layer, slides
-from benchmarks.machine import child, facts
-from benchmarks.normalizers import EAGER, KERNEL
+from benchmarks import commands, layer, slides
+from benchmarks.machine import facts
+from benchmarks.normalizers import DENSITY, KERNEL
 from benchmarks.scale import Scale
+
+CACHED_EDGE = 768
+"""px. Of larger tiles what the paper's layer keeps, 36 bytes a px, with the bytes in and out does
+not fit a third-level cache of 32 MB. Edges are multiples of the kernels' strips, 256 px."""
+
+Point = tuple[float, float, str]
 
 
 def measure(scale: Scale, output: Path) -> dict[str, Any]:
-    """Four series, each a list of (size, seconds or ms, note) with the fitted exponent."""
-    cores = facts()["cores"]
-    found = layer.compare([KERNEL, EAGER], scale.growth_tile_edges, 5, output, scale)
-    series = {
-        f"ms a tile against its area in px, {name}": [
-            (int(edge) ** 2, ms, f"{edge} px") for edge, ms in edges.items()
-        ]
-        for name, edges in found["ms"].items()
-    }
-    whole = [slides.slide(output, edge) for edge in scale.growth_edges]
+    """Series of (size, cost, note) by name, each with its exponent."""
+    found = layer.compare([DENSITY, KERNEL], scale.growth_tile_edges, 5, output, scale)
+    series: dict[str, list[Point]] = {}
+    for name, edges in found["ms"].items():
+        points = [(int(edge) ** 2, ms, f"{edge} px") for edge, ms in edges.items()]
+        size = CACHED_EDGE**2
+        within, beyond = ([p for p in points if (p[0] > size) == is_beyond] for is_beyond in (0, 1))
+        what = f"ms a tile against its px, {name.split(',')[0]}"
+        series[f"{what}, up to {CACHED_EDGE} px, where caches hold it"] = within
+        series[f"{what}, beyond"] = beyond
     series["seconds against tiles (one slide, one worker, after the first shard)"] = [
-        _point("later_tiles", _run([slide], 1, output)) for slide in whole
+        _tiles(slides.slide(output, edge), output, scale.growth_rounds)
+        for edge in scale.growth_edges
     ]
-    small = slides.slide(output, scale.small_slide_edge)
-    series[f"seconds against slides ({cores} workers)"] = [
-        _point(number, _run(_copies(small, number), cores, output))
-        for number in scale.growth_slides
-    ]
-    series["seconds against workers (tile statistics)"] = [
-        _point(number, _run([whole[-1]], number, output, statistics="tile"))
-        for number in sorted({1, cores})
-    ]
+    small, cores = slides.slide(output, scale.memory_slide_edge), facts()["cores"]
+    series[f"seconds against more slides than one ({cores} workers, whole run)"] = _slides(
+        small, scale.growth_slides, cores, output, scale.growth_rounds
+    )
     return {
         "series": {
-            name: {"points": points, "exponent": _slope(points)} for name, points in series.items()
+            name: {"points": points, "exponent": exponent(points)}
+            for name, points in series.items()
         }
     }
 
 
-def _run(paths: list[Path], workers: int, output: Path, **options: Any) -> dict[str, Any]:
-    scratch = output / "scratch"
-    shutil.rmtree(scratch, ignore_errors=True)
-    names = [str(path) for path in paths]
-    answer = child(
-        "benchmarks.runs:normalize", slides=names, output=str(scratch), workers=workers, **options
-    )
-    shutil.rmtree(scratch, ignore_errors=True)
-    print(len(paths), "slides", workers, "workers", answer.get("steady_s") or answer)
-    return answer
-
-
-def _point(size: str | int, answer: dict[str, Any]) -> Any:
-    """(size, seconds, note); of a slide's later tiles, seconds after its first shard."""
-    if "failed" in answer:
-        return None, None, answer["failed"]
-    seconds = answer["later_s" if size == "later_tiles" else "steady_s"]
-    note = f"{answer['tiles']} tiles, largest worker {answer['peak_worker_mb']:.0f} MB"
-    return answer[size] if isinstance(size, str) else size, seconds, note
-
-
-def _copies(slide: Path, number: int) -> list[Path]:
-    """The slide under as many names."""
-    copies = [slide.with_name(f"{slide.stem}_copy_{index}.svs") for index in range(number)]
-    for copy in copies:
-        if not copy.exists():
-            os.link(slide, copy)
-    return copies
-
-
-def _slope(points: list[Any]) -> float | None:
-    good = [(np.log(size), np.log(cost)) for size, cost, _ in points if size]
+def exponent(points: Sequence[Point]) -> float | None:
+    """Slope of log cost against log size; None of fewer than two points."""
+    good = [(math.log(size), math.log(cost)) for size, cost, _ in points if cost > 0]
     return float(np.polyfit(*zip(*good, strict=True), 1)[0]) if len(good) > 1 else None
+
+
+def _tiles(slide: Path, output: Path, rounds: int) -> Point:
+    goes = [_run([slide], 1, output) for _ in range(rounds)]
+    memory = max(go["worker_mb"] for go in goes)
+    seconds = statistics.median(go["steady_s"] for go in goes)
+    return goes[0]["steady_tiles"], seconds, f"{memory:.0f} MB a worker"
+
+
+def _slides(
+    slide: Path, numbers: Sequence[int], workers: int, output: Path, rounds: int
+) -> list[Point]:
+    """What n slides more cost more than one: so the start, the same for all, is left out."""
+    copies = slides.copies(slide, 1 + max(numbers))
+    alone = statistics.median(_run([slide], workers, output)["whole_s"] for _ in range(rounds))
+    goes = {number: _run(copies[: 1 + number], workers, output) for number in numbers}
+    return [(n, go["whole_s"] - alone, f"{go['tiles']} tiles") for n, go in goes.items()]
+
+
+def _run(paths: list[Path], workers: int, output: Path) -> dict[str, Any]:
+    answer = commands.run(paths, output / "scratch", workers)
+    if "failed" in answer:
+        raise SystemExit(f"growth, {len(paths)} slides: {answer['failed']}")
+    print(len(paths), "slides", workers, "workers", f"{answer['whole_s']:.1f} s", flush=True)
+    return answer

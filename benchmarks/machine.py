@@ -11,12 +11,15 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 
 from wsi_norm.machine import available_cores
@@ -27,8 +30,10 @@ tiffslide tifffile imagecodecs h5py webdataset opencv-python-headless torchstain
 wsi-patching
 """
 
+CPU_EVERY_S = 0.25
 
-CPU_EVERY_S = 0.4
+HELPERS = "multiprocessing.resource_tracker", "multiprocessing.forkserver"
+"""Processes that Python starts beside those that work."""
 
 
 def facts() -> dict[str, Any]:
@@ -44,42 +49,108 @@ def facts() -> dict[str, Any]:
     }
 
 
-def child(function: str, timeout_s: float = 600, **arguments: Any) -> dict[str, Any]:
-    """Call "module:function" in a new process: its result, with the cost of the process tree.
+@dataclass
+class Watched:
+    """A command that has ended: when, and what its processes took meanwhile.
 
-    Returns
-    -------
-    The function's dict and `wall_s`, `cpu_s` (user + system), `peak_mb` (largest process of the
-    tree); or only `failed`, the reason in a line.
+    Attributes
+    ----------
+    started, ended
+        Seconds since the epoch, from its launch until it was gone.
+    failed
+        Why it failed, in a line; empty if it did not.
+    cpu
+        (when, CPU seconds of all its processes until then), from early to late.
+    worker_bytes
+        Largest proportional set size of each process that did the work, by its number.
+    other_bytes
+        The same of all others together.
     """
+
+    started: float = 0.0
+    ended: float = 0.0
+    failed: str = ""
+    cpu: list[tuple[float, float]] = field(default_factory=list)
+    worker_bytes: dict[int, int] = field(default_factory=dict)
+    other_bytes: int = 0
+
+    def cpu_s(self, start: float, end: float) -> float:
+        """CPU seconds between two times."""
+        times, spent = zip((self.started, 0.0), *self.cpu, strict=True)
+        return float(np.diff(np.interp((start, end), times, spent))[0])
+
+
+def watched(command: Sequence[str], timeout_s: float = 600, look_s: float = 1.0) -> Watched:
+    """Run a command to its end; `look_s`: how often its memory is looked at."""
     with tempfile.TemporaryDirectory() as folder:
-        answer, log = Path(folder, "answer.json"), Path(folder, "log")
-        command = [sys.executable, "-m", "benchmarks.child", function, str(answer)]
-        start = time.time()
+        log, found, ended = Path(folder, "log"), Watched(time.time()), threading.Event()
         with log.open("w") as stream:
             process = subprocess.Popen(
-                [*command, json.dumps(arguments)],
-                stdout=stream,
-                stderr=stream,
-                start_new_session=True,
+                command, stdout=stream, stderr=stream, start_new_session=True
             )
             late = threading.Timer(timeout_s, os.killpg, (process.pid, signal.SIGKILL))
+            watch = threading.Thread(target=_watch, args=(process.pid, found, ended, look_s))
             late.start()
-            _, status, usage = os.wait4(process.pid, 0)
+            watch.start()
+            status = process.wait()
+            found.ended = time.time()
             in_time = late.is_alive()
             late.cancel()
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if not in_time:
-            return {"failed": f"not done in {timeout_s:g} s"}
-        if process.returncode or not answer.exists():
-            return {"failed": last_line(log)}
-        return {
-            **json.loads(answer.read_text()),
-            "started": start,
-            "wall_s": time.time() - start,
-            "cpu_s": usage.ru_utime + usage.ru_stime,
-            "peak_mb": usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10),
-        }
+            ended.set()
+            watch.join()
+        if len(found.worker_bytes) > 1:  # before it started others it was alone
+            found.worker_bytes.pop(process.pid, None)
+        if status:
+            found.failed = last_line(log) if in_time else f"not done in {timeout_s:g} s"
+        return found
+
+
+def child(function: str, timeout_s: float = 600, **arguments: Any) -> dict[str, Any]:
+    """Call "module:function" in a new process: its dict, or only `failed`, the reason in a line."""
+    with tempfile.TemporaryDirectory() as folder:
+        answer = Path(folder, "answer.json")
+        failed = watched(child_command(function, answer, **arguments), timeout_s).failed
+        return {"failed": failed} if failed else json.loads(answer.read_text())
+
+
+def child_command(function: str, answer: Path, **arguments: Any) -> list[str]:
+    """The command that leaves a function's dict as JSON."""
+    call = ["-m", "benchmarks.child", function, str(answer), json.dumps(arguments)]
+    return [sys.executable, *call]
+
+
+def _watch(pid: int, found: Watched, ended: threading.Event, look_s: float) -> None:
+    cpu: dict[int, float] = {}
+    look_at = time.time() + look_s / 2
+    while not ended.wait(CPU_EVERY_S):
+        with suppress(psutil.NoSuchProcess):
+            root = psutil.Process(pid)
+            tree = [root, *root.children(recursive=True)]
+            for process in tree:
+                with suppress(psutil.NoSuchProcess):
+                    cpu[process.pid] = sum(process.cpu_times()[:2])
+            found.cpu.append((time.time(), sum(cpu.values())))
+            if time.time() > look_at:
+                _look(tree, found)
+                look_at = time.time() + look_s
+
+
+def _look(tree: Sequence[psutil.Process], found: Watched) -> None:
+    """Memory of a process and its descendants. Those that start no other do the work."""
+    parents, others = set(), 0
+    for process in tree[1:]:
+        with suppress(psutil.NoSuchProcess):
+            parents.add(process.ppid())
+    for process in tree:
+        with suppress(psutil.Error):
+            memory = process.memory_full_info()
+            size = getattr(memory, "pss", memory.uss)  # the former on Linux alone
+            command = " ".join(process.cmdline())
+            if process.pid in parents or any(helper in command for helper in HELPERS):
+                others += size
+            else:
+                found.worker_bytes[process.pid] = max(size, found.worker_bytes.get(process.pid, 0))
+    found.other_bytes = max(found.other_bytes, others)
 
 
 def last_line(log: Path) -> str:
@@ -111,8 +182,6 @@ class Clock:
             "tiles": n1 - n0,
             "tiles_per_s": (n1 - n0) / (t1 - t0),
             "cpu_ms_per_tile": 1e3 * (cpu1 - cpu0) / (m1 - m0) if m1 > m0 else float("nan"),
-            "steady_s": t1 - t0,
-            "ready_at": t0,
         }
 
 

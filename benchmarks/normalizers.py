@@ -177,5 +177,5 @@ CONTESTANTS: dict[str, Build] = {
     "stainx Macenko": lambda reference: stainx(reference, "Macenko"),
 }
 
-ONLY_EDGES = {COMPILED: (256, 512)}
+ONLY_EDGES = {COMPILED: (256,)}
 """Compiling takes a minute a size."""

@@ -1,132 +1,176 @@
-"""End to end: one slide, the same tissue tiles, from the file to written tiles."""
+"""End to end: one slide of 0.25 um/px, the same tissue tiles, from the file to written tiles."""
 
 from __future__ import annotations
 
+import json
 import shutil
-import statistics
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from benchmarks import slides
-from benchmarks.machine import child, facts
+from benchmarks import commands, slides
+from benchmarks.machine import child_command, facts, watched
 from benchmarks.normalizers import FLOOR, MISSING, PLAIN
 from benchmarks.scale import Scale
 
-RUN, LOOP, PATCHING = (
-    "benchmarks.runs:normalize",
-    "benchmarks.loops:loop",
-    "benchmarks.loops:wsi_patching",
-)
-LIMIT = "decode + write (ours, no normaliser)"
-OPENSLIDE_LIMIT = "decode + write (ours, OpenSlide, no normaliser)"
-SLIDE = "wsi-norm run, slide statistics"
-TILE = "wsi-norm run, tile statistics"
+DEFAULT, NATIVE = 0.5, slides.MPP_UM
+"""um/px: what a run brings slides to, and the resolution of the slide itself."""
+
+RUN, LOOP, PATCHING = "run", "benchmarks.loops:loop", "benchmarks.loops:wsi_patching"
+
+OURS = "wsi-norm run"
+ONE_WORKER = f"{OURS}, one worker"
+EXACT = f"{OURS} --resample exact"
+LIMIT = "decode + write (ours, --normalizer none)"
+CAREFUL = "careful script: fastslide, cv2 Reinhard, zarr-python"
+CAREFUL_OPENSLIDE = "careful script: OpenSlide, cv2 Reinhard, zarr-python"
+TORCHSTAIN = "plain script: OpenSlide, torchstain Macenko, PNG"
+WSI_PATCHING = "wsi-patching: Reinhard, WebDataset"
+PLAIN_LAYER = "plain kornia layer: OpenSlide, PNG"
+
+SCRIPTS = CAREFUL, CAREFUL_OPENSLIDE
+PACKAGES = TORCHSTAIN, WSI_PATCHING
 
 
 class Contestant(NamedTuple):
-    """`tiles` limits the slow ones, which also take part once; None is all tiles.
-
-    `limit` is the contestant that reads and writes in the same way and does nothing else.
-    """
+    """`tiles` limits the slow ones, which also take part once; None is all tiles."""
 
     name: str
     function: str
     arguments: dict[str, Any]
     tiles: int | None = None
-    limit: str = LIMIT
+    mpp_um: tuple[float, ...] = (DEFAULT, NATIVE)
 
 
 CONTESTANTS = (
-    Contestant("decode only (ours)", RUN, {"only": "decode"}),
-    Contestant(LIMIT, RUN, {"only": "decode_and_write"}),
-    Contestant(SLIDE, RUN, {"statistics": "slide"}),
-    Contestant(TILE, RUN, {"statistics": "tile"}),
-    Contestant(f"{SLIDE}, blosc", RUN, {"codec": "blosc"}),
-    Contestant(OPENSLIDE_LIMIT, RUN, {"only": "decode_and_write", "reader": "openslide"}),
-    Contestant(f"{SLIDE}, OpenSlide", RUN, {"reader": "openslide"}, limit=OPENSLIDE_LIMIT),
+    Contestant(OURS, RUN, {}),
+    Contestant(ONE_WORKER, RUN, {"workers": 1}, mpp_um=(DEFAULT,)),
+    Contestant(EXACT, RUN, {"resample": "exact"}, mpp_um=(DEFAULT,)),
+    Contestant(f"{OURS} --codec blosc", RUN, {"codec": "blosc"}),
+    Contestant(f"{OURS} --reader openslide", RUN, {"reader": "openslide"}),
+    Contestant(f"{OURS} --ckpt paper", RUN, {"ckpt": "paper"}),
+    Contestant(LIMIT, RUN, {"normalizer": "none"}),
+    Contestant(CAREFUL, LOOP, {"reader": "fastslide", "normalizer": FLOOR, "writer": "zarr"}),
     Contestant(
-        "decode + write: OpenSlide tile by tile, zarr-python",
+        CAREFUL_OPENSLIDE, LOOP, {"reader": "openslide", "normalizer": FLOOR, "writer": "zarr"}
+    ),
+    Contestant(
+        "decode + write: OpenSlide, zarr-python",
         LOOP,
         {"reader": "openslide", "normalizer": None, "writer": "zarr"},
     ),
     Contestant(
-        "careful script: fastslide, cv2 Reinhard, zarr-python",
+        TORCHSTAIN,
         LOOP,
-        {"reader": "fastslide", "normalizer": FLOOR, "writer": "zarr"},
+        {
+            "reader": "openslide",
+            "normalizer": "torchstain Macenko, torch",
+            "writer": "png",
+            "chunk": 16,
+        },
+        768,
     ),
+    Contestant(WSI_PATCHING, PATCHING, {}, 400),
     Contestant(
-        "plain script: OpenSlide, torchstain Macenko, PNG",
-        LOOP,
-        {"reader": "openslide", "normalizer": "torchstain Macenko, torch", "writer": "png"},
-        1024,
-    ),
-    Contestant(
-        "plain kornia layer: OpenSlide, PNG",
+        PLAIN_LAYER,
         LOOP,
         {"reader": "openslide", "normalizer": PLAIN, "writer": "png", "chunk": 8},
         160,
+        mpp_um=(DEFAULT,),
     ),
-    Contestant("wsi-patching: Reinhard, WebDataset", PATCHING, {}, 400),
 )
 
 
 def measure(scale: Scale, output: Path) -> dict[str, Any]:
-    """Median over rounds of each contestant, in turn within a round."""
-    slide, corners = slides.slide(output, scale.slide_edge), slides.tissue(output, scale.slide_edge)
-    workers = facts()["cores"]
-    answers: dict[str, list[dict[str, Any]]] = {}
+    """The default job, then the slide's own resolution."""
+    warm = watched([*commands.COMMAND, "warm-up"])
+    if warm.failed:
+        raise SystemExit(f"warm-up: {warm.failed}")
+    edges = {DEFAULT: scale.slide_edge, NATIVE: scale.native_slide_edge}
+    return {
+        "jobs": {str(mpp): _job(mpp, edge, scale, output) for mpp, edge in edges.items()},
+        "demo_s": _demo(scale, output / "scratch"),
+        "missing": {name: MISSING[name] for name in ("tiatoolbox", "squidpy", "histolab")},
+    }
+
+
+def _job(mpp_um: float, edge: int, scale: Scale, output: Path) -> dict[str, Any]:
+    """Each contestant's figures, a list over rounds, in which they take turns."""
+    slide, corners = slides.slide(output, edge), slides.tissue(output, edge, mpp_um)
+    workers, rows, failed = facts()["cores"], {}, {}
     for turn in range(scale.pipeline_rounds):
         for contestant in CONTESTANTS:
-            if turn and contestant.tiles is not None:
+            if mpp_um not in contestant.mpp_um or (turn and contestant.tiles is not None):
                 continue
-            answer = _go(contestant, str(slide), corners, workers, scale, output / "scratch")
-            answers.setdefault(contestant.name, []).append(answer)
-            print(contestant.name, answer.get("failed") or f"{answer['tiles_per_s']:.0f}/s")
-    for contestant in CONTESTANTS:
-        limits = [answer.get("tiles_per_s") for answer in answers[contestant.limit]]
-        for answer, limit in zip(answers[contestant.name], limits, strict=False):
-            if limit and "failed" not in answer:
-                answer["share"] = answer["tiles_per_s"] / limit
-    good = {name: [a for a in found if "failed" not in a] for name, found in answers.items()}
-    failed = {
-        name: f"round {turn + 1}: {answer['failed']}"
-        for name, found in answers.items()
-        for turn, answer in enumerate(found)
-        if "failed" in answer
-    }
+            tiles = contestant.tiles and max(48, int(contestant.tiles * scale.pipeline_share))
+            some = corners if tiles is None else _middle(corners, tiles)
+            answer = _go(contestant, slide, some, mpp_um, workers, output / "scratch")
+            print(f"{mpp_um} {contestant.name}:", _line(answer), flush=True)
+            if "failed" in answer:
+                failed[contestant.name] = f"round {turn + 1}: {answer['failed']}"
+            else:
+                answer["all_tiles"] = answer["tiles"] == len(corners)
+                rows.setdefault(contestant.name, []).append(answer)
     return {
-        "slide": f"{scale.slide_edge} x {scale.slide_edge} px, {len(corners)} tissue tiles",
+        "slide": f"{edge} x {edge} px, {len(corners)} tissue tiles",
         "workers": workers,
         "rounds": scale.pipeline_rounds,
-        "rows": {name: _median(found) for name, found in good.items() if found},
-        "missing": failed | {name: MISSING[name] for name in ("tiatoolbox", "squidpy", "histolab")},
+        "rows": rows,
+        "failed": failed,
     }
 
 
 def _go(
     contestant: Contestant,
-    slide: str,
+    slide: Path,
     corners: list[list[int]],
+    mpp_um: float,
     workers: int,
-    scale: Scale,
     scratch: Path,
 ) -> dict[str, Any]:
-    arguments = {**contestant.arguments, "output": str(scratch)}
-    limit = contestant.tiles and max(32, int(contestant.tiles * scale.pipeline_share))
     if contestant.function == RUN:
-        arguments |= {"slides": [slide], "workers": workers}
-    elif contestant.function == LOOP:
-        some = corners if limit is None else _middle(corners, limit)
-        arguments |= {"slide": slide, "workers": workers, "corners": some}
+        return commands.run(
+            [slide], scratch, **{"workers": workers, "mpp": mpp_um, **contestant.arguments}
+        )
+    arguments = {**contestant.arguments, "slide": str(slide), "output": str(scratch)}
+    shrink = round(mpp_um / slides.MPP_UM)
+    if contestant.function == LOOP:
+        arguments |= {"workers": workers, "corners": corners, "shrink": shrink}
     else:
-        arguments |= {"slide": slide, "box": _box(corners, limit or 400)}
+        arguments |= {"box": _box(corners, shrink), "mpp_um": mpp_um}
     shutil.rmtree(scratch, ignore_errors=True)
-    answer = child(contestant.function, **arguments)
+    with TemporaryDirectory() as folder:
+        file = Path(folder, "answer.json")
+        go = watched(child_command(contestant.function, file, **arguments))
+        answer = {} if go.failed else json.loads(file.read_text())
+    written = answer.get("written") or _written(scratch)
+    first = workers * contestant.arguments.get("chunk", 64) if _is_png(contestant) else workers
+    found = commands.figures(go, written, 1 if "written" in answer else first)
     shutil.rmtree(scratch, ignore_errors=True)
-    if "failed" not in answer:
-        answer["start_s"] = answer["ready_at"] - answer["started"]
-        answer["all_tiles"] = answer["tiles"] == len(corners)
-    return answer
+    return found
+
+
+def _is_png(contestant: Contestant) -> bool:
+    return contestant.arguments.get("writer") == "png"
+
+
+def _written(output: Path) -> list[tuple[float, int]]:
+    """What a script wrote: shards, or a file for each tile."""
+    return commands.shards(output.glob("tiles.zarr")) + sorted(
+        (file.stat().st_mtime, 1) for file in output.glob("*.png")
+    )
+
+
+def _demo(scale: Scale, scratch: Path) -> list[float]:
+    """Seconds of `wsi-norm demo`, which draws a slide of its own, each from nothing."""
+    seconds = []
+    for _ in range(scale.pipeline_rounds):
+        shutil.rmtree(scratch, ignore_errors=True)
+        go = watched([*commands.COMMAND, "demo", f"--output={scratch}"])
+        if not go.failed:
+            seconds.append(go.ended - go.started)
+    shutil.rmtree(scratch, ignore_errors=True)
+    return seconds
 
 
 def _middle(corners: list[list[int]], number: int) -> list[list[int]]:
@@ -135,19 +179,19 @@ def _middle(corners: list[list[int]], number: int) -> list[list[int]]:
     return corners[first : first + number]
 
 
-def _box(corners: list[list[int]], tiles: int) -> list[int]:
-    """A square of about that many tiles around the middle tile, within the tissue's extent."""
-    edge = int(tiles**0.5) * 256
-    x, y = corners[len(corners) // 2]
-    last_x, last_y = (max(corner[axis] for corner in corners) + 256 - edge for axis in (0, 1))
-    return [max(0, min(x, last_x)), max(0, min(y, last_y)), edge, edge]
+def _box(corners: list[list[int]], shrink: int) -> list[int]:
+    """A square of about as many tiles around the middle one, in px of the job's resolution."""
+    edge = int(len(corners) ** 0.5) * 256
+    x, y = (place // shrink for place in corners[len(corners) // 2])
+    ends = (max(corner[axis] for corner in corners) // shrink + 256 - edge for axis in (0, 1))
+    return [*(max(0, min(place, end)) for place, end in zip((x, y), ends, strict=True)), edge, edge]
 
 
-def _median(answers: list[dict[str, Any]]) -> dict[str, Any]:
-    keys = ("tiles_per_s", "cpu_ms_per_tile", "start_s", "wall_s", "peak_mb", "tiles")
-    row = {key: statistics.median(answer[key] for answer in answers) for key in keys}
-    shares = [answer["share"] for answer in answers if "share" in answer]
-    row["share"] = statistics.median(shares) if shares else None
-    row["best_tiles_per_s"] = max(answer["tiles_per_s"] for answer in answers)
-    row["wall_tiles_per_s"] = row["tiles"] / row["wall_s"] if answers[0]["all_tiles"] else None
-    return row
+def _line(answer: dict[str, Any]) -> str:
+    if "failed" in answer:
+        return answer["failed"]
+    return (
+        f"{answer['tiles_per_s']:.0f}/s steady, {answer['whole_tiles_per_s']:.0f}/s of the whole, "
+        f"start {answer['start_s']:.1f} s, {answer['cpu_ms_per_tile']:.2f} ms of CPU a tile, "
+        f"{answer['worker_mb']:.0f} MB a worker"
+    )

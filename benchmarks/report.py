@@ -1,41 +1,156 @@
-"""Results as JSON, as Markdown tables and as one picture."""
+"""Results as JSON, as Markdown tables, as one picture, and in docs/performance.md."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.normalizers import FLOOR
+from benchmarks.aims import STEADY, WHOLE, Aim, aims, median, ratio
+from benchmarks.normalizers import DENSITY, FLOOR, KERNEL, PLAIN
+from benchmarks.pipeline import DEFAULT, LIMIT, NATIVE, OURS, PACKAGES, SCRIPTS
 
-OURS, THEIRS, BOUND = "#c2185b", "#90a4ae", "#37474f"
+RED, GREY, DARK = "#c2185b", "#90a4ae", "#37474f"
+
+
+def read(output: Path, scale: str) -> dict[str, Any]:
+    """What earlier goes of this size have left in a folder."""
+    file = output / "results.json"
+    found = json.loads(file.read_text()) if file.exists() else {}
+    return (
+        found if found.get("scale") == scale and "dates" in found else {"scale": scale, "dates": {}}
+    )
 
 
 def write(results: Mapping[str, Any], output: Path) -> None:
     """results.json, results.md and, where there is something to draw, results.png."""
     (output / "results.json").write_text(json.dumps(results, indent=1))
-    sections = [_machine(results["machine"], results["scale"])]
+    texts = [f"# Benchmark ({results['scale']} size)", *blocks(results).values()]
+    (output / "results.md").write_text("\n\n".join(text for text in texts if text) + "\n")
+    _draw(results, output / "results.png")
+
+
+def write_docs(results: Mapping[str, Any], output: Path, docs: Path) -> None:
+    """The blocks and the picture into performance.md and images/ of a folder."""
+    page = docs / "performance.md"
+    text = page.read_text()
+    for name, block in blocks(results).items():
+        if block:
+            text = replaced(text, name, block)
+    page.write_text(text)
+    if (output / "results.png").exists():
+        shutil.copy(output / "results.png", docs / "images" / "performance.png")
+
+
+def replaced(page: str, name: str, text: str) -> str:
+    """The page with what stands between the marks of a name replaced; ValueError without marks."""
+    begin, end = f"<!-- make bench: {name} -->", f"<!-- end of {name} -->"
+    head, found, rest = page.partition(begin)
+    _, found_end, tail = rest.partition(end)
+    if not (found and found_end):
+        raise ValueError(f"the page lacks the marks {begin} and {end}")
+    return f"{head}{begin}\n\n{text}\n\n{end}{tail}"
+
+
+def blocks(results: Mapping[str, Any]) -> dict[str, str]:
+    """What is written, by name: what a user wants to know, the aims, the tables."""
     parts = {
-        "layer": _layer,
         "pipeline": _pipeline,
+        "memory": _memory,
+        "layer": _layer,
         "loading": _loading,
         "growth": _growth,
         "scheduler": _scheduler,
     }
-    sections += [write(results[name]) for name, write in parts.items() if name in results]
-    (output / "results.md").write_text("\n\n".join(sections) + "\n")
-    _draw(results, output / "results.png")
+    tables = [
+        _section(table(results[name]), results["dates"][name])
+        for name, table in parts.items()
+        if name in results
+    ]
+    return {
+        "short": "\n".join(_short(results)),
+        "aims": aims_table(aims(results)),
+        "tables": "\n\n".join([_machine(results["machine"]), *tables]),
+    }
 
 
-def _machine(machine: Mapping[str, Any], scale: str) -> str:
+def aims_table(found: Sequence[Aim]) -> str:
+    """What was wanted, what was measured."""
+    rows = [[a.what, a.wanted, a.shown, "met" if a.is_met else "missed"] for a in found]
+    return _table(["", "wanted", "measured", ""], rows) if rows else ""
+
+
+def _section(text: str, date: str) -> str:
+    """With the date of its go below its heading."""
+    heading, _, rest = text.partition("\n\n")
+    return f"{heading}\n\n{date}. {rest}"
+
+
+def _machine(machine: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
     return (
-        f"# Benchmark ({scale} size), {machine['date']}\n\n{machine['cpu']}, {machine['cores']} "
-        f"cores, {machine['ram_gib']} GiB; {machine['system']}, Python {machine['python']}; "
-        f"{versions}.\n\nglibc's malloc is tuned for everybody (as wsi-norm tunes it for its own "
-        "workers); tiles and slides are synthetic H&E (`wsi_norm.synthetic`)."
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['ram_gib']} GiB; "
+        f"{machine['system']}, Python {machine['python']}; {versions}.\n\nglibc's malloc is tuned "
+        "for everybody (as wsi-norm tunes it for its own workers); tiles and slides are synthetic "
+        "H&E (`wsi_norm.synthetic`)."
     )
+
+
+def _short(results: Mapping[str, Any]) -> Iterable[str]:
+    """In a few sentences."""
+    if "pipeline" in results:
+        yield from _short_pipeline(results["pipeline"])
+    if "memory" in results and (rows := results["memory"]["rows"]):
+        sizes = [f"{row['largest_mb']:.0f} MB with {n} workers" for n, row in rows.items()]
+        yield (
+            f"- **Memory.** The largest worker takes {', '.join(sizes)} (proportional set size, "
+            "small slides, tiles of 256 px, on Linux without a GPU)."
+        )
+    if ms := results.get("layer", {}).get("ms"):
+        named = {
+            "the default, density": DENSITY,
+            "the paper's layer": KERNEL,
+            "the fastest Reinhard of OpenCV": FLOOR,
+            "the paper's layer as one would write it down with kornia": PLAIN,
+        }
+        said = [f"{what} {ms[n]['256']:.3g}" for what, n in named.items() if "256" in ms.get(n, {})]
+        yield f"- **The layer alone**, ms a tile of 256 px on one thread: {', '.join(said)}."
+
+
+def _short_pipeline(part: Mapping[str, Any]) -> Iterable[str]:
+    for mpp, words in (
+        (DEFAULT, f"brought to {DEFAULT} um/px, the default"),
+        (NATIVE, "at that resolution"),
+    ):
+        job = part["jobs"][str(mpp)]
+        rows = job["rows"]
+        if OURS not in rows:
+            continue
+        steady, whole = median(rows, STEADY, OURS), median(rows, WHOLE, OURS)
+        said = f"{steady:,.0f} tiles/s once it runs, {whole:,.0f} with its start and end counted"
+        rivals = {"the faster careful script": SCRIPTS, "the best package": PACKAGES}
+        ratios = [
+            f"{ratio(rows, STEADY, [OURS], names):.2g} times {rival}"
+            + (
+                f" ({ratio(rows, WHOLE, [OURS], names):.2g} with the start)"
+                if names == SCRIPTS
+                else ""
+            )
+            for rival, names in rivals.items()
+            if any(name in rows for name in names)
+        ]
+        if LIMIT in rows:
+            share = ratio(rows, STEADY, [OURS], [LIMIT])
+            ratios.append(f"{share:.0%} of what decoding and writing alone reach")
+        if mpp == DEFAULT:
+            said += f", the first shard {median(rows, 'start_s', OURS):.1f} s after Enter"
+            said += f", at most {median(rows, 'worker_mb', OURS):.0f} MB a worker"
+        yield (
+            f"- **A slide of {NATIVE} um/px {words}** ({job['slide']}, {job['workers']} workers): "
+            f"{said}: {', '.join(ratios)}."
+        )
 
 
 def _layer(part: Mapping[str, Any]) -> str:
@@ -53,7 +168,7 @@ def _layer(part: Mapping[str, Any]) -> str:
         for name, ms in ordered
     ]
     return (
-        "## The layer alone\n\nms per tile, one thread (ratio to the floor), by tile edge in px; "
+        "### The layer alone\n\nms per tile, one thread (ratio to the floor), by tile edge in px; "
         "medians over rounds in which the contestants take turns; who needs more than 2 s for a "
         "tile has one round. The plain form transforms glass too and has each tile's own "
         "statistics.\n\n" + _table(["", *edges], rows) + _missing(part)
@@ -61,29 +176,66 @@ def _layer(part: Mapping[str, Any]) -> str:
 
 
 def _pipeline(part: Mapping[str, Any]) -> str:
+    about = (
+        "Steady: from when every worker has written its first shard (of 64 tiles) to the last. "
+        "Whole: from the launch of the command to its end; of ours with planning and report, which "
+        "scripts do without: they are given the tiles. Start: until the first shard is there. CPU: "
+        "user and system time of all processes while steady. Limit: our own run with "
+        "`--normalizer none`, in the same round. MB: proportional set size of the largest process "
+        "that does the work. Contestants with fewer tiles took part once. At "
+        f"{DEFAULT} um/px scripts read level 0 and shrink it with cv2 (INTER_AREA). A tile that a "
+        "script's normaliser raises on is written as it is. Kernels are compiled, and files are in "
+        "the page cache."
+    )
+    tables = [_job(mpp, job) for mpp, job in part["jobs"].items()]
+    demo = [f"{seconds:.1f}" for seconds in part["demo_s"]]
+    said = f"\n\n`wsi-norm demo`, a slide drawn and run: {', '.join(demo)} s." if demo else ""
+    return f"### End to end\n\n{about}\n\n" + "\n\n".join(tables) + said + _missing(part)
+
+
+def _job(mpp: str, job: Mapping[str, Any]) -> str:
+    rows, what = job["rows"], f"{NATIVE} to {mpp} um/px" if float(mpp) != NATIVE else f"{mpp} um/px"
+
+    def cells(name: str) -> list[str]:
+        best = max(answer[STEADY] for answer in rows[name])
+        return [
+            name,
+            f"{median(rows, STEADY, name):.0f} ({best:.0f})",
+            f"{median(rows, WHOLE, name):.0f}" if rows[name][0]["all_tiles"] else "-",
+            f"{median(rows, 'start_s', name):.1f}",
+            f"{median(rows, 'cpu_ms_per_tile', name):.2f}",
+            f"{ratio(rows, STEADY, [name], [LIMIT]):.0%}",
+            f"{median(rows, 'worker_mb', name):.0f}",
+            f"{rows[name][0]['tiles']}",
+        ]
+
+    order = sorted(rows, key=lambda name: -median(rows, STEADY, name))
+    head = "steady tiles/s (best)|whole tiles/s|start s|CPU ms a tile|of the limit|MB|tiles"
+    return (
+        f"**{what}**: {job['slide']} of 256 px, {job['workers']} worker processes, medians of "
+        f"{job['rounds']} interleaved round(s).\n\n"
+        + _table(["", *head.split("|")], map(cells, order))
+        + _missing({"missing": job["failed"]})
+    )
+
+
+def _memory(part: Mapping[str, Any]) -> str:
     rows = [
         [
-            name,
-            f"{row['tiles_per_s']:.0f} ({row['best_tiles_per_s']:.0f})",
-            f"{row['wall_tiles_per_s']:.0f}" if row["wall_tiles_per_s"] else "-",
-            f"{row['start_s']:.1f}",
-            f"{row['cpu_ms_per_tile']:.2f}",
-            f"{row['share']:.0%}" if row["share"] else "-",
-            f"{row['peak_mb']:.0f}",
-            f"{row['tiles']:.0f}",
+            workers,
+            f"{row['median_mb']:.0f}",
+            f"{row['largest_mb']:.0f}",
+            f"{row['other_mb']:.0f}",
+            f"{row['tiles']}",
         ]
-        for name, row in sorted(part["rows"].items(), key=lambda item: -item[1]["tiles_per_s"])
+        for workers, row in part["rows"].items()
     ]
-    head = "steady tiles/s (best)|whole run, tiles/s|start s|CPU ms a tile|of the limit|MB|tiles"
+    head = "workers|MB a worker, median|largest|MB of command and fork server|tiles"
     return (
-        f"## End to end\n\n{part['slide']} of 256 px, {part['workers']} worker processes, medians "
-        f"of {part['rounds']} interleaved round(s); contestants with fewer tiles took part once. "
-        "Steady: from the plan (wsi-norm) or from when all workers are ready (scripts) to the last "
-        "tile. Start: until every worker is ready. Whole run: start, plan and end included. CPU: "
-        "user and system time of all processes while steady. Limit: decode + write by wsi-norm's "
-        "own run without the normaliser, with the same reader, of the same round. MB: the largest "
-        "single process. A tile that a script's normaliser raises on is written as it is.\n\n"
-        + _table(["", *head.split("|")], rows)
+        "### Memory\n\nProportional set size of processes at work, the largest seen of each, "
+        f"looked at twice a second: {NATIVE} to {DEFAULT} um/px, two small slides for each "
+        "worker and at least eight, all workers on the cores of this machine.\n\n"
+        + _table(head.split("|"), rows)
         + _missing(part)
     )
 
@@ -104,7 +256,7 @@ def _loading(part: Mapping[str, Any]) -> str:
     ]
     head = "1 worker: tiles/s|CPU ms a tile|2 workers: tiles/s|CPU ms a tile|kB a tile"
     return (
-        f"## Loading\n\nTiles per second from a DataLoader, batches of 64, uint8 (3, 256, 256), of "
+        "### Loading\n\nTiles per second from a DataLoader, batches of 64, uint8 (3, 256, 256), of "
         f"{part['tiles']} normalised tiles of one slide (ratio to {part['reference']}); medians of "
         f"{part['rounds']} interleaved round(s), from the first batch on. Files are in the page "
         "cache. CPU: of workers and the process that they serve. A plan reads and normalises as "
@@ -116,27 +268,22 @@ def _growth(part: Mapping[str, Any]) -> str:
     rows = [
         [
             name,
-            "; ".join(
-                note if size is None else f"{size}: {cost:.4g} ({note})"
-                for size, cost, note in series["points"]
-            ),
+            "; ".join(f"{size}: {cost:.4g} ({note})" for size, cost, note in series["points"]),
             "-" if series["exponent"] is None else f"{series['exponent']:.2f}",
         ]
         for name, series in part["series"].items()
     ]
-    return (
-        "## Growth\n\nSlope of log cost against log size; seconds from the first slide's plan (or "
-        "first shard) to the last shard, without the start of Python, workers and layer.\n\n"
-        + _table(["", "size: cost", "exponent"], rows)
+    return "### Growth\n\nSlope of log cost against log size.\n\n" + _table(
+        ["", "size: cost", "exponent"], rows
     )
 
 
 def _scheduler(part: Mapping[str, Any]) -> str:
     if "failed" in part:
-        return f"## Scheduler\n\nMissing: {part['failed']}"
+        return f"### Scheduler\n\nMissing: {part['failed']}"
     start, middle, end = part["rss_mb"]
     return (
-        f"## Scheduler\n\n{part['tasks']} no-op shard tasks: {part['ms_per_task']:.2f} ms a task "
+        f"### Scheduler\n\n{part['tasks']} no-op shard tasks: {part['ms_per_task']:.2f} ms a task "
         f"({part['ms_per_task_first_half']:.2f} in the first half, "
         f"{part['ms_per_task_second_half']:.2f} in the second). Memory of client and scheduler, "
         f"one process: {start:.0f} MB at the start, {middle:.0f} in the middle, {end:.0f} at the "
@@ -156,11 +303,19 @@ def _missing(part: Mapping[str, Any]) -> str:
 
 def _draw(results: Mapping[str, Any], path: Path) -> None:
     panels = []
+    if job := results.get("pipeline", {}).get("jobs", {}).get(str(DEFAULT)):
+        what = f"tiles per second, {NATIVE} to {DEFAULT} um/px"
+        for key, when in ((STEADY, "steady"), (WHOLE, "whole run, start included")):
+            rates = {
+                name: median(job["rows"], key, name)
+                for name, answers in job["rows"].items()
+                if key == STEADY or answers[0]["all_tiles"]
+            }
+            panels.append((f"{what}, {when} (more is better)", rates))
     if ms := results.get("layer", {}).get("ms"):
         panels.append(("ms per tile of 256 px, one thread (less is better)", _at(ms, "256")))
-    if rows := results.get("pipeline", {}).get("rows"):
-        rates = {name: row["tiles_per_s"] for name, row in rows.items()}
-        panels.append(("tiles per second, file to store (more is better)", rates))
+    panels = [(title, {n: v for n, v in bars.items() if v > 0}) for title, bars in panels]
+    panels = [panel for panel in panels if panel[1]]
     if not panels:
         return
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -186,7 +341,7 @@ def _draw(results: Mapping[str, Any], path: Path) -> None:
     machine = results["machine"]
     note = "red: wsi-norm, dark: bounds, grey: others"
     note += f" | {machine['cpu']}, {machine['cores']} cores, {machine['date'][:10]}"
-    figure.supxlabel(note, fontsize=8, color=BOUND)
+    figure.supxlabel(note, fontsize=8, color=DARK)
     figure.tight_layout()
     figure.savefig(path, dpi=150)
 
@@ -197,5 +352,5 @@ def _at(ms: Mapping[str, Mapping[str, float]], edge: str) -> dict[str, float]:
 
 def _colour(name: str) -> str:
     if name.startswith("wsi-norm"):
-        return OURS
-    return BOUND if name.startswith("decode") or name == FLOOR else THEIRS
+        return RED
+    return DARK if name.startswith("decode") or name == FLOOR else GREY

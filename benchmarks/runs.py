@@ -1,112 +1,24 @@
-"""Functions for child processes that run wsi-norm itself, or parts of it in the same layout."""
+"""The runner with tasks that do nothing, for child processes."""
 
 from __future__ import annotations
 
-import os
-import platform
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
-import torch
 
 from benchmarks.machine import Clock
-from benchmarks.slides import MPP_UM
 from wsi_norm.config import run_config
-from wsi_norm.machine import peak_memory_bytes
 from wsi_norm.normalizers.model import Model
-from wsi_norm.pipeline import Prepared, ShardResult, SlideJob, estimate
-from wsi_norm.pipeline.kept import kept_normalizer, kept_slide, kept_store
-from wsi_norm.pipeline.tiles import read_tiles
-from wsi_norm.runner import Event, ShardWritten, SlidePlanned
-from wsi_norm.runner.checks import check_output, checked_model
+from wsi_norm.pipeline import Prepared, ShardResult, SlideJob
+from wsi_norm.runner import Event, ShardWritten
 from wsi_norm.runner.cluster import workers as workers_of
 from wsi_norm.runner.drive import Drive, Tasks
-from wsi_norm.sources import SlideSource, find_slides
+from wsi_norm.sources import SlideSource
 from wsi_norm.stages import Seconds
-from wsi_norm.store import Counts, TileFlag, TileStore
+from wsi_norm.store import Counts, TileFlag
 
 NOOP_SHARDS = 1_000
-
-
-def normalize(
-    slides: list[str],
-    output: str,
-    workers: int | None,
-    statistics: str = "slide",
-    only: str | None = None,
-    device: str = "cpu",
-    **settings: str,
-) -> dict[str, Any]:
-    """A run without its report; `only` puts "decode" or "decode_and_write" in a shard's place.
-
-    The steady figures run from the first slide's plan to the last shard. Before that come the
-    start of Python, of the workers, of the layer in each (`ready_at`), and the plan.
-    """
-    clock, ready = Clock(), Clock()
-
-    def on_event(event: Event) -> None:
-        if isinstance(event, SlidePlanned) and not clock.ticks:
-            clock.tick()
-        elif isinstance(event, ShardWritten):
-            clock.tick(event.tiles)
-
-    settings |= {"output": output, "statistics": statistics}
-    config = run_config(mpp=MPP_UM, device=device, workers=workers, **settings)
-    check_output(config.output)
-    model, _ = checked_model(config)
-    drive = Drive(config, model, find_slides(slides, None, False), on_event, TASKS[only])
-    with workers_of(config) as client:
-        client.run(warm_up, drive.jobs[0])
-        ready.tick()
-        drive.run(client)
-    failed = [slide.error for slide in drive.results() if slide.status != "done"]
-    if failed:
-        raise RuntimeError(failed[0])
-    return {
-        **clock.rate(),
-        "ready_at": ready.ticks[0][0],
-        "later_tiles": clock.ticks[-1][1] - clock.ticks[1][1],
-        "later_s": clock.ticks[-1][0] - clock.ticks[1][0],
-        "peak_worker_mb": max(drive.peak_memory_bytes.values()) / 2**20,
-    }
-
-
-def warm_up(job: SlideJob) -> None:
-    """In every worker: import everything, load and, where it is compiled, compile the layer."""
-    estimate(job)
-    kept_normalizer(job.model, job.config).warm_up()
-
-
-def decode_and_write(job: SlideJob, shard: int) -> ShardResult:
-    """A shard as it is."""
-    store, tiles = _read(job, shard)
-    store.write_shard(shard, tiles, np.zeros(len(tiles), np.uint8))
-    return _result(shard, len(tiles))
-
-
-def decode(job: SlideJob, shard: int) -> ShardResult:
-    """A shard's tiles, and nothing else."""
-    return _result(shard, len(_read(job, shard)[1]))
-
-
-def _read(job: SlideJob, shard: int) -> tuple[TileStore, np.ndarray]:
-    torch.set_num_threads(1)
-    layout = kept_store(job.store)
-    tiles = [layout.grid.tile_at(x, y) for x, y in layout.coords[layout.store.rows(shard)].tolist()]
-    return layout.store, read_tiles(kept_slide(job, layout.store.meta), layout.grid, tiles)[0]
-
-
-def _result(shard: int, tiles: int) -> ShardResult:
-    return ShardResult(
-        shard=shard,
-        tiles=tiles,
-        unreadable=(),
-        first_read_error=None,
-        worker=f"{platform.node()}:{os.getpid()}",
-        peak_memory_bytes=peak_memory_bytes(),
-    )
 
 
 def finish_unchecked(job: SlideJob) -> Counts:
@@ -157,13 +69,6 @@ def noop_prepare(job: SlideJob) -> Prepared:
 
 def noop_shard(job: SlideJob, shard: int) -> ShardResult:
     return ShardResult(shard=shard, tiles=64, unreadable=(), first_read_error=None)
-
-
-TASKS = {
-    None: Tasks(),
-    "decode": Tasks(process_shard=decode, finish=finish_unchecked),
-    "decode_and_write": Tasks(process_shard=decode_and_write, finish=finish_unchecked),
-}
 
 
 def _ms(start: tuple[float, int], end: tuple[float, int]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,22 @@ def sample(output: Path, edge: int, tile_edge: int) -> np.ndarray:
     return np.load(path)
 
 
-def tissue(output: Path, edge: int) -> list[list[int]]:
+def tissue(output: Path, edge: int, mpp_um: float = MPP_UM) -> list[list[int]]:
     """Level-0 corners of the 256 px tiles that wsi-norm keeps of a slide, in its order."""
-    path = output / "slides" / f"{edge}_tissue.json"
+    path = output / "slides" / f"{edge}_tissue_{mpp_um:g}.json"
     if not path.exists():
-        at = str(slide(output, edge))
-        path.write_text(json.dumps(_asked("benchmarks.slides:plan", slide=at)["corners"]))
+        asked = _asked("benchmarks.slides:plan", slide=str(slide(output, edge)), mpp_um=mpp_um)
+        path.write_text(json.dumps(asked["corners"]))
     return json.loads(path.read_text())
+
+
+def copies(slide: Path, number: int) -> list[Path]:
+    """A slide under as many names."""
+    named = [slide.with_name(f"{slide.stem}_copy_{index}.svs") for index in range(number)]
+    for copy in named:
+        if not copy.exists():
+            os.link(slide, copy)
+    return named
 
 
 def draw(path: str, edge: int) -> dict[str, Any]:
@@ -56,8 +66,8 @@ def cut(slide: str, tile_edge: int, into: str) -> dict[str, Any]:
     return {}
 
 
-def plan(slide: str) -> dict[str, Any]:
-    return {"corners": _planned(slide, 256)[1].coords.tolist()}
+def plan(slide: str, mpp_um: float) -> dict[str, Any]:
+    return {"corners": _planned(slide, 256, mpp=mpp_um)[1].coords.tolist()}
 
 
 def _planned(path: str, tile_edge: int, **options: Any) -> tuple[Any, Any]:
@@ -66,7 +76,7 @@ def _planned(path: str, tile_edge: int, **options: Any) -> tuple[Any, Any]:
     from wsi_norm.slide import open_slide
     from wsi_norm.sources import SlideSource
 
-    config = run_config(tile_size=tile_edge, mpp=MPP_UM, **options)
+    config = run_config(tile_size=tile_edge, **{"mpp": MPP_UM, **options})
     opened = open_slide(path)
     return opened, plan_slide(opened, SlideSource(Path(path), "slide"), config)
 
