@@ -200,11 +200,13 @@ def test_verify_refuses_what_is_no_store(
 
 def test_warm_up(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_status("warm-up", "density") == 0
-    timing, *kept = capsys.readouterr().out.splitlines()
-    assert timing.startswith("kernels of density: ")
+    resampling, kernels, *kept = capsys.readouterr().out.splitlines()
+    assert resampling.startswith("resampling: ")
+    assert kernels.startswith("kernels of density: ")
     folders = [Path(line.removeprefix("kept in ")) for line in kept]
     assert [path for folder in folders for path in folder.glob("kernels.average-*.nbc")]
     assert [path for folder in folders for path in folder.glob("lookup._look_up-*.nbc")]
+    assert [path for folder in folders for path in folder.glob("resampling._resize-*.nbc")]
     assert exit_status("warm-up", "nowhere") == 2
     assert "nowhere" in capsys.readouterr().err
     monkeypatch.setattr(compiled, "folders", list)

@@ -37,7 +37,7 @@ def test_workers_are_its_children_and_are_replaced_with_it() -> None:
         for process in (server, worker):
             blocked = int(status(process, "SigBlk"), 16)
             assert all(blocked >> (number - 1) & 1 for number in DEAF)
-        shared = client.submit(eval, "'torch' in __import__('sys').modules", pure=False)
+        shared = client.submit(eval, "'numba' in __import__('sys').modules", pure=False)
         assert shared.result(timeout=LIMIT_S) is True
         (address,) = client.nthreads()
         server.kill()
@@ -93,7 +93,7 @@ if __name__ == "__main__":
     with forkserver.fork_server(RunConfig(workers=1, device="cpu")):
         server = standard._forkserver._forkserver_pid
         # It asks to end with this process before it imports anything else.
-        while "libtorch_cpu" not in open(f"/proc/{server}/maps").read():
+        while "llvmlite" not in open(f"/proc/{server}/maps").read():
             time.sleep(0.01)
         os.kill(server, signal.SIGSTOP)
         print("it stands still", flush=True)
