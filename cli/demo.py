@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from .group import FILE
 from .output import say
+
+if TYPE_CHECKING:
+    from wsi_norm.config import RunConfig
 
 
 @click.command("demo")
@@ -36,24 +41,32 @@ from .output import say
 )
 def command(output: Path, size: int, workers: int | None) -> int:
     """Make a synthetic H&E slide and normalise it with the packaged checkpoint."""
-    from PIL import Image
-
     from wsi_norm.config import RunConfig
     from wsi_norm.errors import ConfigError
+    from wsi_norm.runner.forkserver import fork_server
+
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # blocks are drawn in as many threads
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{output}: cannot write there: {error.strerror}") from error
+    config = RunConfig(output=output / "normalized", workers=workers)
+    with fork_server(config):  # it makes itself ready while the slide is drawn
+        return _demo(output, size, config)
+
+
+def _demo(output: Path, size: int, config: RunConfig) -> int:
+    from PIL import Image
+
     from wsi_norm.runner import run
     from wsi_norm.store import TileStore
     from wsi_norm.synthetic import write_synthetic_slide
 
     from .progress import Progress, print_summary
 
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"{output}: cannot write there: {error.strerror}") from error
     slide = output / "synthetic.svs"
     say(f"writing {slide} ({size} x {size} px, two stain appearances) ...")
     write_synthetic_slide(slide, width=size, height=size)
-    config = RunConfig(output=output / "normalized", workers=workers)
     with Progress(quiet=False, verbose=False) as progress:
         summary = run([slide], config, progress)
     print_summary(summary, config.output)
