@@ -234,15 +234,21 @@ def _apply(work: Work, tile: UInt8, out: UInt8) -> None:
 
 def keep_fill(tile: UInt8, out: UInt8) -> None:
     """Put back what is fill in a tile (H, W, 3)."""
-    if kernels.may_hold_fill(tile) and (fill := fill_mask(tile)) is not None:
+    if (fill := fill_of(tile)) is not None:
         out[fill] = tile[fill]
+
+
+def fill_of(tile: UInt8) -> npt.NDArray[np.bool_] | None:
+    """`glass.fill_mask` of a tile (H, W, 3); hundreds of times as fast where there is none."""
+    tile = np.require(tile, np.uint8, _KNOWN_LAYOUT)
+    return fill_mask(tile) if kernels.may_hold_fill(tile) else None
 
 
 def add_tile(pool: MomentPool, tile: UInt8, tissue: npt.NDArray[Any] | None, white: Triple) -> None:
     """Add the tissue of a tile (H, W, 3), where `tissue` (H, W; None: anywhere), to a pool."""
     counted = np.ones(tile.shape[:2], np.bool_) if tissue is None else tissue
     tile = np.require(tile, np.uint8, _KNOWN_LAYOUT)
-    if kernels.may_hold_fill(tile) and (fill := fill_mask(tile)) is not None:
+    if (fill := fill_of(tile)) is not None:
         counted = counted.astype(np.bool_) & ~fill
     counted = np.require(counted, np.uint8, _KNOWN_LAYOUT)
     kinds = np.array([KINDS[space] for space in pool.spaces])

@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from wsi_norm.errors import ReadError, SlideError
 from wsi_norm.geometry import Tile, TileGrid
-from wsi_norm.glass import fill_mask
 from wsi_norm.lstainnorm import Statistics
 from wsi_norm.machine import peak_memory_bytes
 from wsi_norm.normalizers.base import StainNormalizer
+from wsi_norm.normalizers.fused import fill_of
 from wsi_norm.pipeline.job import ShardResult, SlideJob
 from wsi_norm.pipeline.kept import (
     check_files,
@@ -119,7 +119,7 @@ def flags_of(
             flags[index] |= TileFlag.EDGE
         if left_out is not None and left_out.of(grid.box(tile)).any():
             flags[index] |= TileFlag.LEFT_OUT
-        fill = fill_mask(pixels[index])
+        fill = fill_of(pixels[index])
         if fill is not None and fill.mean() > MOSTLY:
             flags[index] |= TileFlag.FILL
     return flags
