@@ -115,6 +115,6 @@ def _tissue_of(plan: SlidePlan, tile: Tile) -> npt.NDArray[np.bool_]:
         for start, scale in zip((tile.column, tile.row), plan.mask_downsample, strict=True)
     )
     height, width = plan.tissue_mask.shape
-    inside: npt.NDArray[np.bool_] = (y < height)[:, None] & (x < width)[None, :]
-    inside &= plan.tissue_mask[np.ix_(y.clip(0, height - 1), x.clip(0, width - 1))]
+    under = plan.tissue_mask.take(y, axis=0, mode="clip").take(x, axis=1, mode="clip")
+    inside: npt.NDArray[np.bool_] = (y < height)[:, None] & (x < width)[None, :] & under
     return inside

@@ -9,7 +9,6 @@ as the mean of the pixels, in less time than all of them take.
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -23,6 +22,7 @@ from simplejpeg import decode_jpeg
 
 from wsi_norm.errors import ReadError
 from wsi_norm.geometry import Box, Level
+from wsi_norm.machine import version_of
 from wsi_norm.slide.readers.base import (
     KEPT_BYTES,
     PAGED,
@@ -136,7 +136,7 @@ class DirectReader(OpenSlideReader):
     @property
     def version(self) -> str:
         """Of the decoder."""
-        return f"simplejpeg {importlib.metadata.version('simplejpeg')}"
+        return f"simplejpeg {version_of('simplejpeg')}"
 
     def read(self, level: Level, left: int, top: int, width: int, height: int) -> RGB:
         """uint8 (height, width, 3); by OpenSlide where a tile is not whole."""
