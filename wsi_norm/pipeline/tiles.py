@@ -77,11 +77,13 @@ def measure_slide(
             None,
             "no statistics: none of the sampled tiles can be read; tiles pass through as they are",
         )
+    if len(good) < len(sample):
+        pixels = pixels[good]
     tissue = np.stack([_tissue_of(plan, sample[index]) for index in good])
     if slide.metadata.left_out:
-        tissue &= ~(pixels[good] == WHITE).all(axis=-1)
+        tissue &= ~(pixels == WHITE).all(axis=-1)
     try:
-        return normalizer.measure(pixels[good], tissue, plan.white), None
+        return normalizer.measure(pixels, tissue, plan.white), None
     except ValueError as error:
         return None, f"{error}; tiles pass through as they are"
 
