@@ -159,7 +159,9 @@ def _tissue_shares(
     """How much of every tile of the grid is tissue, (rows, columns)."""
     shape = grid.rows, grid.columns
     boxes = grid.level0_boxes(np.argwhere(np.ones(shape, np.bool_)))
-    return tissue.tissue_fraction(found, boxes / np.array([*downsample, *downsample])).reshape(shape)
+    return tissue.tissue_fraction(found, boxes / np.array([*downsample, *downsample])).reshape(
+        shape
+    )
 
 
 def _colour_warnings(slide: Slide, overview: Overview, config: RunConfig) -> list[str]:

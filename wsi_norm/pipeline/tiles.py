@@ -79,7 +79,12 @@ def measure_slide(
         )
     if len(good) < len(sample):
         pixels = pixels[good]
-    tissue = np.stack([_tissue_of(plan, sample[index]) for index in good])
+    tissue = np.stack(
+        [
+            tissue_of(plan.grid, plan.tissue_mask, plan.mask_downsample, sample[index])
+            for index in good
+        ]
+    )
     if slide.metadata.left_out:
         tissue &= ~(pixels == WHITE).all(axis=-1)
     try:
@@ -107,16 +112,17 @@ def _cut(pixels: UInt8, whole: Box, box: Box) -> UInt8:
     return np.ascontiguousarray(pixels[rows, box.left - whole.left : box.right - whole.left])
 
 
-def _tissue_of(plan: SlidePlan, tile: Tile) -> npt.NDArray[np.bool_]:
-    """The tissue mask under a tile, bool (T, T), nearest neighbour."""
-    size = plan.grid.tile_size
+def tissue_of(
+    grid: TileGrid, mask: npt.NDArray[np.bool_], downsample: tuple[float, float], tile: Tile
+) -> npt.NDArray[np.bool_]:
+    """A tissue mask (h, w) under a tile, bool (T, T), nearest neighbour; none is beyond it."""
     x, y = (
-        ((start * plan.grid.step + np.arange(size) + 0.5) * plan.grid.downsample / scale).astype(
+        ((start * grid.step + np.arange(grid.tile_size) + 0.5) * grid.downsample / scale).astype(
             int
         )
-        for start, scale in zip((tile.column, tile.row), plan.mask_downsample, strict=True)
+        for start, scale in zip((tile.column, tile.row), downsample, strict=True)
     )
-    height, width = plan.tissue_mask.shape
-    under = plan.tissue_mask.take(y, axis=0, mode="clip").take(x, axis=1, mode="clip")
+    height, width = mask.shape
+    under = mask.take(y, axis=0, mode="clip").take(x, axis=1, mode="clip")
     inside: npt.NDArray[np.bool_] = (y < height)[:, None] & (x < width)[None, :] & under
     return inside

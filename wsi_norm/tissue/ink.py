@@ -50,11 +50,11 @@ def pen_mask(thumbnail: Rgb) -> Mask:
 
 def closed(mask: Mask, radius_px: int) -> Mask:
     """Morphological closing of bool (h, w) by a disk; nothing is beyond the edges."""
-    return ~_grown(~_grown(mask, radius_px), radius_px)
+    return ~grown(~grown(mask, radius_px), radius_px)
 
 
-def _grown(mask: Mask, radius_px: float) -> Mask:
-    """Dilation by a disk, row by row of it: a twentieth of the time of a filter of its shape."""
+def grown(mask: Mask, radius_px: float) -> Mask:
+    """Dilation of bool (h, w) by a disk, row by row of it: in a twentieth of a filter's time."""
     height, width = mask.shape
     edge = int(radius_px)
     padded = np.pad(mask, edge)
@@ -73,4 +73,4 @@ def _grown(mask: Mask, radius_px: float) -> Mask:
 def inked(thumbnail: Rgb, mpp_um: float) -> Mask:
     """`pen_mask` and a margin of `PEN_MARGIN_UM` around it, at most 3 % of the shorter side."""
     pen = pen_mask(thumbnail)
-    return _grown(pen, min(PEN_MARGIN_UM / mpp_um, 0.03 * min(pen.shape)))
+    return grown(pen, min(PEN_MARGIN_UM / mpp_um, 0.03 * min(pen.shape)))
