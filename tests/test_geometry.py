@@ -292,6 +292,16 @@ def test_compact_order_is_a_permutation(tiles: list[Tile]) -> None:
     assert compact_order(list(reversed(tiles))) == ordered
 
 
+@THOROUGH
+@given(TILES)
+def test_compact_order_follows_interleaved_bits(tiles: list[Tile]) -> None:
+    def place(tile: Tile) -> int:
+        pairs = zip(f"{tile.row:016b}", f"{tile.column:016b}", strict=True)
+        return int("".join(row + column for row, column in pairs), 2)
+
+    assert compact_order(tiles) == sorted(tiles, key=place)
+
+
 @pytest.mark.parametrize("side", [2, 8, 32])
 def test_runs_of_a_full_grid_are_squares(side: int) -> None:
     ordered = compact_order([Tile(row, column) for row in range(side) for column in range(side)])

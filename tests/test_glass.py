@@ -2,14 +2,20 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from tests.builders import TCGA
 from tests.overviews import GLASSES, glass, overview, shaded_glass
 from wsi_norm.glass import (
+    chosen,
     fill_mask,
     glass_level,
     is_glass_coloured,
+    percentile,
+    percentiles,
     unscanned,
     white_level,
     white_of_tiles,
@@ -182,3 +188,18 @@ def test_fill_does_not_count_for_the_white_of_tiles() -> None:
     padded = tile.copy()
     padded[:, 120:] = (150, 150, 150)
     np.testing.assert_allclose(white_of_tiles(padded[None]), white_level(tile), atol=0.01)
+
+
+@given(
+    hnp.arrays(np.uint8, st.tuples(*[st.integers(1, 30)] * 2, st.just(3))),
+    st.sampled_from([5.0, 50.0, 98.0, 99.0, 99.9]),
+    st.data(),
+)
+def test_counted_percentiles_of_what_is_chosen_are_numpys(pixels, percent, data):
+    mask = data.draw(hnp.arrays(np.bool_, pixels.shape[:2]))
+    some = chosen(pixels, mask)
+    np.testing.assert_array_equal(some, pixels[mask])
+    if len(some):
+        np.testing.assert_allclose(percentiles(some, percent), np.percentile(some, percent, axis=0))
+        sums = some.sum(axis=-1, dtype=np.uint16)
+        np.testing.assert_allclose(percentile(sums, percent), np.percentile(sums, percent))

@@ -11,11 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, floor
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+Cells = npt.NDArray[np.int64]
+"""Row and column of tiles, (N, 2)."""
 
 LEVEL_TOLERANCE = 0.005
 """A level at most this much coarser than the target still serves it: stated mpp is no better."""
@@ -201,9 +204,9 @@ class TileGrid:
             for first, last in edges
         )
 
-    def level0_boxes(self, tiles: Sequence[Tile]) -> npt.NDArray[np.float64]:
+    def level0_boxes(self, tiles: Sequence[Tile] | Cells) -> npt.NDArray[np.float64]:
         """(N, 4) exact x0, y0, x1, y1 of tiles in level-0 px."""
-        cells = np.array([(tile.column, tile.row) for tile in tiles], float).reshape(-1, 2)
+        cells = np.asarray(tiles, float).reshape(-1, 2)[:, ::-1]
         start = cells * (self.step * self.downsample)
         return np.hstack([start, start + self.tile_size * self.downsample])
 
@@ -216,7 +219,9 @@ class TileGrid:
 
 def compact_order(tiles: Sequence[Tile]) -> list[Tile]:
     """Tiles along a Z-order (Morton) curve: runs of 4^k of a full grid are squares."""
-    return sorted(tiles, key=lambda tile: _interleave(tile.column) | _interleave(tile.row) << 1)
+    rows, columns = np.asarray(tiles, np.int64).reshape(-1, 2).T
+    order = np.argsort(_interleave(columns) | _interleave(rows) << 1, kind="stable")
+    return [tiles[index] for index in order.tolist()]
 
 
 def blocks(tiles: Sequence[Tile], side: int) -> list[list[int]]:
@@ -243,12 +248,12 @@ def _tiles_along(length: float, tile_size: int, step: int) -> int:
 
 
 def _round(value: float) -> int:
-    return int(np.floor(value + 0.5))
+    return floor(value + 0.5)
 
 
-def _interleave(value: int) -> int:
-    """Spread the bits of `value` to even places."""
-    spread = 0
-    for bit in range(value.bit_length()):
-        spread |= (value >> bit & 1) << 2 * bit
+def _interleave(values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Spread the bits of values (N,), below 2**31, to even places."""
+    spread = np.zeros_like(values)
+    for bit in range(int(values.max(initial=0)).bit_length()):
+        spread |= (values >> bit & 1) << 2 * bit
     return spread

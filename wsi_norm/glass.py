@@ -72,22 +72,22 @@ def glass_level(pixels: Rgb, tissue: Mask | None = None) -> Floats | None:
         bool (...): what is known to be none.
     """
     scanned = ~unscanned(pixels)
-    counted = pixels[scanned]
+    counted = chosen(pixels, scanned)
     if not len(counted):
-        return np.ones(3) if (_least(pixels) == 255).any() else None
-    high = _percentile(counted, WHITE_PERCENTILE)
+        return np.ones(3) if (least(pixels) == 255).any() else None
+    high = percentiles(counted, WHITE_PERCENTILE)
     if tissue is not None and (scanned & ~tissue).any():
-        counted = pixels[scanned & ~tissue]
+        counted = chosen(pixels, scanned & ~tissue)
     lowest = np.ceil(NEAR_WHITE * np.maximum(high, 255 * DARKEST_WHITE)).astype(np.uint8)
     red, green, blue = (counted[..., channel] >= lowest[channel] for channel in range(3))
-    bright = counted[red & green & blue]
-    glass = bright[is_glass_coloured(bright)]
+    bright = chosen(counted, red & green & blue)
+    glass = chosen(bright, is_glass_coloured(bright))
     if len(glass) >= LEAST_GLASS * scanned.sum():
-        level = _percentile(glass, 50) / 255.0
+        level = percentiles(glass, 50) / 255.0
         if len(glass) >= PLENTY_OF_GLASS * scanned.sum():
             return level
         return bounded(level) if level.max() >= DIMMEST_GLASS else None
-    return np.ones(3) if (_least(pixels) == 255).mean() >= LEAST_GLASS else None
+    return np.ones(3) if (least(pixels) == 255).mean() >= LEAST_GLASS else None
 
 
 def bounded(level: Floats) -> Floats:
@@ -100,8 +100,8 @@ def bounded(level: Floats) -> Floats:
 
 def neutral_white(pixels: Rgb) -> Floats:
     """What glass would be beside pixels (..., 3) that show none."""
-    scanned = pixels[~unscanned(pixels)]
-    brightest = _percentile(scanned, WHITE_PERCENTILE).max() / 255.0 if len(scanned) else 0.0
+    scanned = chosen(pixels, ~unscanned(pixels))
+    brightest = percentiles(scanned, WHITE_PERCENTILE).max() / 255.0 if len(scanned) else 0.0
     return np.full(3, max(USUAL_WHITE, brightest))
 
 
@@ -120,14 +120,14 @@ def fill_mask(tile: Rgb) -> Mask | None:
     than such squares, or not that black. White padding is no fill: it is as good as glass.
     """
     fill = np.zeros(tile.shape[:2], np.bool_)
-    black = _most(tile) < BLACK
+    black = most(tile) < BLACK
     if np.count_nonzero(black) >= min(FILL_PX**2, black.size):
         size = tuple(min(FILL_PX, edge) for edge in black.shape)
         core = ndimage.binary_opening(np.pad(black, FILL_PX, mode="edge"), np.ones(size, np.bool_))
         core = core[FILL_PX:-FILL_PX, FILL_PX:-FILL_PX]
         if core.any():
             near = ndimage.binary_dilation(core, np.ones((2 * RIM_PX + 1,) * 2, np.bool_))
-            fill |= core | (near & (_most(tile) < RIM_LEVEL))
+            fill |= core | (near & (most(tile) < RIM_LEVEL))
     for axis in (0, 1):
         for backwards in (False, True):
             lines = np.moveaxis(tile, axis, 0)[:: -1 if backwards else 1]
@@ -155,42 +155,48 @@ def _padded_lines(lines: Rgb) -> int:
 
 def unscanned(pixels: Rgb) -> Mask:
     """Pixels (..., 3) that the scanner did not record: pure white, or black."""
-    return np.asarray((_least(pixels) == 255) | (_most(pixels) < BLACK), dtype=np.bool_)
+    return np.asarray((least(pixels) == 255) | (most(pixels) < BLACK), dtype=np.bool_)
 
 
 def is_glass_coloured(pixels: Rgb) -> Mask:
     """Whether pixels (..., 3) are bright and nearly neutral, or tinted but not towards H&E."""
     saturation, magenta = saturation_magenta(pixels)
-    bright = _least(pixels) >= GLASS_DARKEST
+    bright = least(pixels) >= GLASS_DARKEST
     return np.asarray(bright & (saturation < GLASS_SATURATION) & (magenta < GLASS_MAGENTA))
 
 
 def saturation_magenta(pixels: NDArray[Any]) -> tuple[Floats, Floats]:
     """Of RGB (..., 3): (max - min) / max, and how far green lies below both others over max."""
     values = np.asarray(pixels, dtype=np.float64)
-    brightest = np.maximum(_most(values), 1.0)
-    saturation = (brightest - _least(values)) / brightest
+    brightest = np.maximum(most(values), 1.0)
+    saturation = (brightest - least(values)) / brightest
     magenta = (np.minimum(values[..., 0], values[..., 2]) - values[..., 1]) / brightest
     return saturation, magenta
 
 
-def _least(pixels: NDArray[Any]) -> NDArray[Any]:
+def chosen(pixels: Rgb, mask: Mask) -> Rgb:
+    """`pixels[mask]`, (n, 3), of (..., 3): channel by channel, ten times as fast."""
+    return np.stack([pixels[..., channel][mask] for channel in range(3)]).T
+
+
+def least(pixels: NDArray[Any]) -> NDArray[Any]:
     """The smallest channel of (..., 3): three planes are faster than a short axis."""
     return np.asarray(np.minimum(np.minimum(pixels[..., 0], pixels[..., 1]), pixels[..., 2]))
 
 
-def _most(pixels: NDArray[Any]) -> NDArray[Any]:
+def most(pixels: NDArray[Any]) -> NDArray[Any]:
     """The largest channel of (..., 3)."""
     return np.asarray(np.maximum(np.maximum(pixels[..., 0], pixels[..., 1]), pixels[..., 2]))
 
 
-def _percentile(pixels: Rgb, percent: float) -> Floats:
-    """numpy's percentile (n, 3) -> (3,), by counting: many times as fast on bytes."""
-    place = percent / 100 * (len(pixels) - 1)
-    below, above = int(np.floor(place)), int(np.ceil(place))
-    levels = np.empty(3)
-    for channel in range(3):
-        reached = np.bincount(pixels[:, channel], minlength=256).cumsum()
-        low, high = np.searchsorted(reached, (below, above), side="right")
-        levels[channel] = np.percentile([low, high], 100 * (place - below))
-    return levels
+def percentiles(pixels: Rgb, percent: float) -> Floats:
+    """`percentile` of each channel, (n, 3) -> (3,)."""
+    return np.array([percentile(pixels[:, channel], percent) for channel in range(3)])
+
+
+def percentile(values: NDArray[np.unsignedinteger], percent: float) -> float:
+    """numpy's percentile of small numbers (n,), by counting: many times as fast."""
+    place = percent / 100 * (len(values) - 1)
+    reached = np.bincount(values).cumsum()
+    ends = np.searchsorted(reached, (np.floor(place), np.ceil(place)), side="right")
+    return float(np.percentile(ends, 100 * (place - np.floor(place))))

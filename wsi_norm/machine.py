@@ -152,10 +152,15 @@ def gpu_threads(gpus: int) -> int:
     return min(max(2 * available_cores() // gpus, MIN_GPU_THREADS), MAX_GPU_THREADS)
 
 
-@cache
 def package_version() -> str:
-    """The version of this package, which takes a millisecond to look up."""
-    return version("wsi-norm")
+    """The version of this package."""
+    return version_of("wsi-norm")
+
+
+@cache
+def version_of(package: str) -> str:
+    """The version of an installed package, which takes a millisecond to look up."""
+    return version(package)
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
@@ -163,7 +168,7 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
     found = {}
     for package in packages:
         try:
-            found[package] = version(package)
+            found[package] = version_of(package)
         except PackageNotFoundError:
             found[package] = "absent"
     return found

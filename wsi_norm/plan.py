@@ -96,8 +96,8 @@ def plan_slide(slide: Slide, source: SlideSource, config: RunConfig) -> SlidePla
     found = (found | ~overview.readable | lost) & inside
     shares = _tissue_shares(grid, found, overview.downsample)
     least = max(np.float32(config.min_tissue), np.finfo(np.float32).tiny)  # some, if 0 is asked for
-    with_tissue = compact_order([tile for tile, share in shares.items() if share >= least])
-    kept = compact_order([*shares]) if config.whole_slide else with_tissue
+    with_tissue = compact_order([Tile(*cell) for cell in np.argwhere(shares >= least).tolist()])
+    kept = compact_order([*grid.tiles()]) if config.whole_slide else with_tissue
     if not with_tissue:
         what = "tiles are of glass alone" if config.whole_slide else "the store is empty"
         warnings.append(f"no tissue found: {what}")
@@ -155,11 +155,13 @@ def _digest(path: Path) -> bytes:
 
 def _tissue_shares(
     grid: TileGrid, found: npt.NDArray[np.bool_], downsample: tuple[float, float]
-) -> dict[Tile, np.float32]:
-    """Every tile of the grid, and how much of it is tissue."""
-    tiles = list(grid.tiles())
-    boxes = grid.level0_boxes(tiles) / np.array([*downsample, *downsample])
-    return dict(zip(tiles, tissue.tissue_fraction(found, boxes), strict=True))
+) -> npt.NDArray[np.float32]:
+    """How much of every tile of the grid is tissue, (rows, columns)."""
+    shape = grid.rows, grid.columns
+    boxes = grid.level0_boxes(np.argwhere(np.ones(shape, np.bool_)))
+    return tissue.tissue_fraction(found, boxes / np.array([*downsample, *downsample])).reshape(
+        shape
+    )
 
 
 def _colour_warnings(slide: Slide, overview: Overview, config: RunConfig) -> list[str]:

@@ -14,8 +14,8 @@ from PIL import Image
 from tests.builders import CMU, TCGA
 from wsi_norm.config import run_config
 from wsi_norm.errors import ReadError
-from wsi_norm.geometry import Tile, TileGrid, compact_order
-from wsi_norm.pipeline.tiles import read_tiles, spread
+from wsi_norm.geometry import Level, Tile, TileGrid, compact_order
+from wsi_norm.pipeline.tiles import read_tiles, spread, tissue_of
 from wsi_norm.plan import plan_grid
 from wsi_norm.slide import open_slide
 
@@ -204,3 +204,19 @@ def test_spread_takes_the_middles() -> None:
     tiles = [Tile(0, index) for index in range(12)]
     assert [tile.column for tile in spread(tiles, 3)] == [2, 6, 10]
     assert [tile.column for tile in spread(tiles, 1)] == [6]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(1, 5), st.floats(3, 40), st.integers(0, 2**32 - 1))
+def test_tissue_of_a_tile_is_the_mask_under_it(downsample: float, scale: float, seed: int) -> None:
+    grid = TileGrid.over([Level(0, 300, 200, 1.0)], downsample, 16, 3)
+    rng = np.random.default_rng(seed)
+    mask = rng.random((max(1, round(200 / scale)), max(1, round(300 / scale)))) < 0.5
+    tile = Tile(*(int(rng.integers(number)) for number in (grid.rows, grid.columns)))
+    for y, row in enumerate(tissue_of(grid, mask, (scale, scale), tile)):
+        for x, found in enumerate(row):
+            i, j = (
+                int((start * 13 + offset + 0.5) * downsample / scale)
+                for start, offset in ((tile.row, y), (tile.column, x))
+            )
+            assert found == (i < mask.shape[0] and j < mask.shape[1] and mask[i, j])

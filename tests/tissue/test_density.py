@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from wsi_norm.tissue.density import optical_density
+from wsi_norm.glass import white_level
+from wsi_norm.tissue.density import densities, optical_density
 
 
 def test_density_is_relative_to_the_images_own_glass():
@@ -21,3 +22,12 @@ def test_without_glass_a_neutral_usual_one_stands_for_it():
     field = np.array([210, 150, 190]) + rng.integers(-3, 4, (60, 60, 3))
     expected = np.log10(0.95 * 255 / field)
     np.testing.assert_allclose(optical_density(field.astype(np.uint8)), expected, atol=1e-6)
+
+
+def test_densities_by_bytes_are_those_of_each_pixel():
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    image[:20] = (240, 236, 244)
+    expected = np.maximum(-np.log10(np.maximum(image, 1.0) / (255 * white_level(image))), 0)
+    np.testing.assert_array_equal(optical_density(image), expected)
+    np.testing.assert_array_equal(densities(image), np.moveaxis(expected, -1, 0))
+    assert optical_density(image[0, :7]).shape == (7, 3)

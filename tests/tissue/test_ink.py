@@ -2,6 +2,10 @@
 
 import numpy as np
 import pytest
+import skimage
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from tests.overviews import (
     CMU,
@@ -16,7 +20,7 @@ from tests.overviews import (
     tinted,
 )
 from wsi_norm.tissue import colour_problem, pen_mask, tissue_mask
-from wsi_norm.tissue.ink import inked
+from wsi_norm.tissue.ink import closed, grown, inked
 
 
 @pytest.mark.parametrize(("name", "downsample"), REAL)
@@ -94,3 +98,24 @@ def test_without_ink_nothing_is_inked():
     """A distance transform without any ink must not take the corners for it."""
     for mpp_um in (1.0, 8.0, 64.0):
         assert not inked(glass(), mpp_um).any()
+
+
+SPARSE = st.one_of(
+    hnp.arrays(np.bool_, st.tuples(st.integers(12, 40), st.integers(12, 40))),
+    st.integers(0, 2**32 - 1).map(lambda seed: np.random.default_rng(seed).random((23, 31)) < 0.05),
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(SPARSE, st.integers(0, 5))
+def test_closing_is_that_of_scikit_image(mask, radius):
+    expected = skimage.morphology.closing(mask, skimage.morphology.disk(radius))
+    np.testing.assert_array_equal(closed(mask, radius), expected)
+
+
+@settings(max_examples=100, deadline=None)
+@given(SPARSE, st.one_of(st.floats(0, 9), st.integers(0, 80).map(np.sqrt)))
+def test_what_is_grown_is_that_of_a_distance_transform(mask, radius):
+    """Which measures from a corner where nothing is marked."""
+    expected = skimage.morphology.isotropic_dilation(mask, radius) if mask.any() else mask
+    np.testing.assert_array_equal(grown(mask, float(radius)), expected)

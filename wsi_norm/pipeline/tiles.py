@@ -78,11 +78,18 @@ def measure_slide(
             None,
             "no statistics: none of the sampled tiles can be read; tiles pass through as they are",
         )
-    tissue = np.stack([_tissue_of(plan, sample[index]) for index in good])
+    if len(good) < len(sample):
+        pixels = pixels[good]
+    tissue = np.stack(
+        [
+            tissue_of(plan.grid, plan.tissue_mask, plan.mask_downsample, sample[index])
+            for index in good
+        ]
+    )
     if slide.metadata.left_out:
-        tissue &= ~(pixels[good] == WHITE).all(axis=-1)
+        tissue &= ~(pixels == WHITE).all(axis=-1)
     try:
-        return normalizer.measure(pixels[good], tissue, plan.white), None
+        return normalizer.measure(pixels, tissue, plan.white), None
     except ValueError as error:
         return None, f"{error}; tiles pass through as they are"
 
@@ -106,16 +113,17 @@ def _cut(pixels: UInt8, whole: Box, box: Box) -> UInt8:
     return np.ascontiguousarray(pixels[rows, box.left - whole.left : box.right - whole.left])
 
 
-def _tissue_of(plan: SlidePlan, tile: Tile) -> npt.NDArray[np.bool_]:
-    """The tissue mask under a tile, bool (T, T), nearest neighbour."""
-    size = plan.grid.tile_size
+def tissue_of(
+    grid: TileGrid, mask: npt.NDArray[np.bool_], downsample: tuple[float, float], tile: Tile
+) -> npt.NDArray[np.bool_]:
+    """A tissue mask (h, w) under a tile, bool (T, T), nearest neighbour; none is beyond it."""
     x, y = (
-        ((start * plan.grid.step + np.arange(size) + 0.5) * plan.grid.downsample / scale).astype(
+        ((start * grid.step + np.arange(grid.tile_size) + 0.5) * grid.downsample / scale).astype(
             int
         )
-        for start, scale in zip((tile.column, tile.row), plan.mask_downsample, strict=True)
+        for start, scale in zip((tile.column, tile.row), downsample, strict=True)
     )
-    height, width = plan.tissue_mask.shape
-    inside: npt.NDArray[np.bool_] = (y < height)[:, None] & (x < width)[None, :]
-    inside &= plan.tissue_mask[np.ix_(y.clip(0, height - 1), x.clip(0, width - 1))]
+    height, width = mask.shape
+    under = mask.take(y, axis=0, mode="clip").take(x, axis=1, mode="clip")
+    inside: npt.NDArray[np.bool_] = (y < height)[:, None] & (x < width)[None, :] & under
     return inside

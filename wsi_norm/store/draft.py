@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import zarr
+from zarr.abc.buffer import Buffer
+from zarr.storage import MemoryStore
 
 from wsi_norm import location
 from wsi_norm.choices import HOMES
@@ -31,8 +34,12 @@ def write_draft(
     thumbnail: UInt8,
     thumbnail_normalized: UInt8,
 ) -> None:
-    """Write a store without tiles in a place that is its own; OSError if that cannot be done."""
-    group = zarr.create_group(draft)
+    """Write a store without tiles in a place that is its own; OSError if that cannot be done.
+
+    It is made in memory: zarr hands every object that goes to a disk to a thread of its own.
+    """
+    made: dict[str, Buffer] = {}
+    group = zarr.create_group(MemoryStore(made))
     encoding.create_arrays(
         group,
         len(coords),
@@ -53,7 +60,9 @@ def write_draft(
         grid = meta.tiling.grid(meta.slide)
         cells = [grid.tile_at(x, y) for x, y in coords.tolist()]
         create_pyramid(group, meta, cells, tissue_mask, mask_downsample)
+    _write(draft, made)
     group.attrs[ATTRIBUTE] = _identified(Objects(draft, meta, len(coords)))
+    _write(draft, {ROOT: made[ROOT]})
 
 
 def mend(path: Path, draft: Path, meta: StoreMeta, tiles: int) -> None:
@@ -82,6 +91,11 @@ def _holds(place: Path, data: bytes) -> bool:
         return location.read_bytes(place) == data
     except OSError:
         return False
+
+
+def _write(folder: Path, made: Mapping[str, Buffer]) -> None:
+    for name, data in made.items():
+        location.write_whole(folder / name, [data.as_buffer_like()])
 
 
 def _identified(objects: Objects) -> dict[str, Any]:

@@ -326,7 +326,7 @@ class TileStore:
     def missing_shards(self, unreadable_too: bool = False) -> list[int]:
         """Shards still to be written, and those with unreadable tiles, which may now be read."""
         missing = set(self._shards.missing())
-        if unreadable_too:
+        if unreadable_too and len(missing) < self.shards:
             try:
                 rows = np.flatnonzero(self.flags & TileFlag.UNREADABLE)
             except StoreError:  # damaged flags: write them all anew

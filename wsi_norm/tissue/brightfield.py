@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from wsi_norm.glass import GLASS_SATURATION, saturation_magenta, unscanned
+from wsi_norm.glass import (
+    GLASS_SATURATION,
+    chosen,
+    least,
+    most,
+    percentile,
+    percentiles,
+    saturation_magenta,
+    unscanned,
+)
 
 Rgb = npt.NDArray[np.uint8]
 
@@ -20,10 +29,10 @@ def is_fluorescence(thumbnail: Rgb) -> bool:
 
     How much is dark says nothing by itself: it may be padding around a small scan.
     """
-    dark = (thumbnail < DARK).all(axis=-1)
+    dark = most(thumbnail) < DARK
     if dark.mean() <= 0.6:
         return False
-    light = (thumbnail[~dark] >= LIGHT).all(axis=-1)
+    light = least(thumbnail)[~dark] >= LIGHT
     return not light.size or bool(light.mean() < LEAST_LIGHT)
 
 
@@ -36,12 +45,12 @@ def colour_problem(thumbnail: Rgb) -> str | None:
     scanned = ~unscanned(thumbnail)
     if not scanned.any():
         return None if thumbnail.max() == 255 else "the image is black everywhere"
-    pixels = thumbnail[scanned]
-    brightness = pixels.sum(axis=-1, dtype=np.int64)
-    brightest = np.median(pixels[brightness >= np.percentile(brightness, 98)], axis=0)
+    pixels = chosen(thumbnail, scanned)
+    brightness = pixels.sum(axis=-1, dtype=np.uint16)
+    brightest = percentiles(chosen(pixels, brightness >= percentile(brightness, 98)), 50)
     words = "RGB " + "/".join(f"{value:.0f}" for value in brightest)
-    spread = pixels.max(axis=-1) - pixels.min(axis=-1)
-    if np.percentile(spread, 99.9) <= 2 and np.percentile(pixels, 5) < 0.8 * brightest.max():
+    grey = percentile(most(pixels) - least(pixels), 99.9) <= 2
+    if grey and percentile(pixels.reshape(-1), 5) < 0.8 * brightest.max():
         return "the image is grey everywhere; a channel may be taken for all three"
     if brightest.max() < 128:
         return f"even the brightest part is dark ({words})"

@@ -27,6 +27,8 @@ def connected_parts(mask: Mask, sure: Mask, least_share: float) -> Mask:
 
 def amid(holes: Mask, tissue: Mask) -> Mask:
     """The connected parts of `holes` around which at least half is tissue; all bool (h, w)."""
+    if not holes.any():
+        return holes
     labels = skimage.measure.label(holes)
     around = skimage.segmentation.expand_labels(labels, AROUND_PX) * ~holes
     sizes = np.bincount(around.ravel(), minlength=labels.max() + 1)

@@ -17,7 +17,14 @@ Rgb = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 
 
-def optical_density(thumbnail: Rgb) -> Floats:
-    """Density of a uint8 (h, w, 3) image, float64 (h, w, 3), at least 0."""
-    white = 255.0 * white_level(thumbnail)
-    return np.maximum(-np.log10(np.maximum(thumbnail, 1.0) / white), 0.0)
+def optical_density(pixels: Rgb) -> Floats:
+    """Density of uint8 (..., 3), float64 (..., 3), at least 0."""
+    return np.ascontiguousarray(np.moveaxis(densities(pixels), 0, -1))
+
+
+def densities(pixels: Rgb) -> Floats:
+    """`optical_density` channel by channel, (3, ...): many times as fast to go on with."""
+    white = 255.0 * white_level(pixels)
+    of_bytes = -np.log10(np.maximum(np.arange(256.0), 1.0) / white[:, None])
+    of_bytes = np.maximum(of_bytes, 0.0)
+    return np.stack([of_bytes[channel].take(pixels[..., channel]) for channel in range(3)])

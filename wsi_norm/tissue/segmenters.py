@@ -17,7 +17,7 @@ import skimage
 from wsi_norm.choices import SEGMENTERS
 from wsi_norm.glass import unscanned, white_level
 from wsi_norm.tissue.connected import connected_parts
-from wsi_norm.tissue.density import optical_density
+from wsi_norm.tissue.density import densities
 from wsi_norm.tissue.ink import inked
 
 Mask = npt.NDArray[np.bool_]
@@ -73,7 +73,7 @@ def otsu(thumbnail: Rgb, mpp_um: float) -> Mask:
     scanned = ~unscanned(thumbnail)
     if not scanned.any():
         return scanned
-    od = np.where(scanned, np.moveaxis(optical_density(thumbnail), -1, 0), 0.0)
+    od = np.where(scanned, densities(thumbnail), 0.0)
     blurred = np.stack([_mean_around(channel, BLUR_UM / mpp_um) for channel in od])
     coloured = np.ptp(blurred, axis=0) > LEAST_COLOUR * blurred.max(axis=0)
     density = _stain_density(od)

@@ -9,8 +9,8 @@ as the mean of the pixels, in less time than all of them take.
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import ClassVar, Self
@@ -23,6 +23,7 @@ from simplejpeg import decode_jpeg
 
 from wsi_norm.errors import ReadError
 from wsi_norm.geometry import Box, Level
+from wsi_norm.machine import version_of
 from wsi_norm.slide.readers.base import (
     KEPT_BYTES,
     PAGED,
@@ -127,16 +128,13 @@ class DirectReader(OpenSlideReader):
                 for tile in page.looked_at:
                     if not reader._is_openslides(page, _box(page, tile, level), level):
                         raise Declined(f"pixels of level {index} are not OpenSlide's")
-            reader.reducible = {
-                index: frozenset(filter(partial(reader._keeps_means, index), FACTORS))
-                for index in reader._pages
-            }
+            reader.reducible = {index: reader._factors(index) for index in reader._pages}
         return reader
 
     @property
     def version(self) -> str:
         """Of the decoder."""
-        return f"simplejpeg {importlib.metadata.version('simplejpeg')}"
+        return f"simplejpeg {version_of('simplejpeg')}"
 
     def read(self, level: Level, left: int, top: int, width: int, height: int) -> RGB:
         """uint8 (height, width, 3); by OpenSlide where a tile is not whole."""
@@ -179,16 +177,20 @@ class DirectReader(OpenSlideReader):
             return False
         return np.array_equal(pixels, expected)
 
-    def _keeps_means(self, index: int, factor: int) -> bool:
-        """Of tiles that were read in full."""
-        full, small = self._pages[index], self._reduced.get((index, factor))
+    def _factors(self, index: int) -> frozenset[int]:
+        """At which a level keeps the means of the tiles that were read in full."""
+        full = self._pages[index]
+        try:
+            means = {tile: _means(full, self._tile(full, tile)) for tile in full.looked_at}
+        except ReadError:
+            return frozenset()
+        return frozenset(f for f in FACTORS if self._keeps(means, self._reduced.get((index, f))))
+
+    def _keeps(self, means: Mapping[int, npt.NDArray[np.int16]], small: _Page | None) -> bool:
         try:
             return small is not None and all(
-                np.abs(
-                    _means(small, self._tile(small, tile)) - _means(full, self._tile(full, tile))
-                ).mean()
-                <= MEAN_LEVELS
-                for tile in full.looked_at
+                np.abs(_means(small, self._tile(small, tile)) - in_full).mean() <= MEAN_LEVELS
+                for tile, in_full in means.items()
             )
         except ReadError:
             return False

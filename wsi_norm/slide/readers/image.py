@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import struct
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -21,6 +20,7 @@ from PIL.TiffImagePlugin import (
 from wsi_norm.choices import IccChoice
 from wsi_norm.errors import UnreadableSlideError
 from wsi_norm.geometry import Level
+from wsi_norm.machine import version_of
 from wsi_norm.slide.directories import walk
 from wsi_norm.slide.icc import icc_of
 from wsi_norm.slide.readers.base import (
@@ -102,7 +102,7 @@ class ImageReader:
     @property
     def version(self) -> str:
         """Of Pillow."""
-        return importlib.metadata.version("pillow")
+        return version_of("pillow")
 
     def read(self, level: Level, left: int, top: int, width: int, height: int) -> RGB:
         """uint8 (height, width, 3)."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.metadata
 from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
@@ -13,6 +12,7 @@ import tifffile
 
 from wsi_norm.errors import ReadError
 from wsi_norm.geometry import Box, Level
+from wsi_norm.machine import version_of
 from wsi_norm.slide.directories import Directories
 from wsi_norm.slide.levels import StoredLevel, true_levels
 from wsi_norm.slide.readers.base import (
@@ -67,7 +67,7 @@ class OpenSlideReader:
     @property
     def version(self) -> str:
         """Of the package with the C library."""
-        return importlib.metadata.version("openslide-bin")
+        return version_of("openslide-bin")
 
     def read(self, level: Level, left: int, top: int, width: int, height: int) -> RGB:
         """uint8 (height, width, 3), transparent pixels composed on white."""

@@ -6,7 +6,6 @@ as such, and scramble a picture that lies turned in the file.
 
 from __future__ import annotations
 
-import importlib.metadata
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -20,6 +19,7 @@ from tifffile import COMPRESSION, EXTRASAMPLE, PHOTOMETRIC, PLANARCONFIG
 from wsi_norm.errors import ReadError
 from wsi_norm.geometry import Box, Level
 from wsi_norm.location import location
+from wsi_norm.machine import version_of
 from wsi_norm.slide.directories import left_out
 from wsi_norm.slide.levels import StoredLevel, true_levels
 from wsi_norm.slide.readers.base import (
@@ -109,7 +109,7 @@ class TifffileReader:
     @property
     def version(self) -> str:
         """Of the package."""
-        return importlib.metadata.version("tifffile")
+        return version_of("tifffile")
 
     def read(self, level: Level, left: int, top: int, width: int, height: int) -> RGB:
         """uint8 (height, width, 3); tiles that the file leaves out are white."""

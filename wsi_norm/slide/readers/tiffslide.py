@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import math
 from typing import ClassVar
 
@@ -10,6 +9,7 @@ import tiffslide
 
 from wsi_norm.errors import ReadError
 from wsi_norm.geometry import Box, Level
+from wsi_norm.machine import version_of
 from wsi_norm.slide.directories import left_out
 from wsi_norm.slide.levels import StoredLevel, true_levels
 from wsi_norm.slide.readers.base import (
@@ -64,7 +64,7 @@ class TiffSlideReader:
     @property
     def version(self) -> str:
         """Of the package."""
-        return importlib.metadata.version("tiffslide")
+        return version_of("tiffslide")
 
     def read(self, level: Level, left: int, top: int, width: int, height: int) -> RGB:
         """uint8 (height, width, 3)."""
