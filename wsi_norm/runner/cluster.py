@@ -41,8 +41,12 @@ OURS = {
     "distributed.scheduler.allowed-failures": 0,  # who is to blame is the drive's to find out
     "distributed.scheduler.worker-ttl": None,  # who is frozen, too
     "distributed.deploy.lost-worker-timeout": "1000 days",  # the crew replaces its workers itself
+    # Nobody looks at these, which take a share of every core.
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
+    "distributed.worker.profile.enabled": False,
 }
-"""What dask is not to decide where workers are processes of this machine."""
+"""What dask is not to decide, or watch, where workers are processes of this machine."""
 
 SPAWN = "distributed.nanny.pre-spawn-environ"
 METHOD = "distributed.worker.multiprocessing-method"
@@ -237,6 +241,7 @@ def local_cluster(config: RunConfig, crew: Crew) -> LocalCluster:
         threads_per_worker=gpu_threads(1) if gpu else 1,
         worker_class=WatchedNanny,
         dashboard_address=f"{LOOPBACK}:0",
+        scheduler_kwargs={"dashboard": False},
         crew=crew,
         silence_logs=logging.CRITICAL,
         preload=PRELOAD,
@@ -268,6 +273,7 @@ def gpu_cluster(gpus: tuple[int, ...], crew: Crew) -> SpecCluster:
             "options": {
                 "host": LOOPBACK,
                 "protocol": protocol,
+                "dashboard": False,
                 "dashboard_address": f"{LOOPBACK}:0",
             },
         },
