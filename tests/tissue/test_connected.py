@@ -1,8 +1,11 @@
 """Parts that touch by edges or corners, chosen by the share of them that is sure."""
 
 import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from skimage import morphology
 
-from wsi_norm.tissue.connected import amid, connected_parts
+from wsi_norm.tissue.connected import amid, connected_parts, without_small
 
 MASK = np.array([list("##..#"), list("..#.#"), list("....#"), list("#...#")]) == "#"
 """Three parts, of 3, 4 and 1 px."""
@@ -35,3 +38,15 @@ def test_holes_amid_tissue_and_beside_it() -> None:
     assert found[20:30, 10:20].all()
     assert found.sum() == 100
     assert not amid(np.zeros_like(holes), tissue).any()
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.floats(0.1, 0.9), st.integers(0, 60))
+@settings(deadline=None)
+def test_small_parts_go_as_in_scikit_image(
+    height: int, width: int, share: float, most_px: int
+) -> None:
+    mask = np.random.default_rng(most_px).random((height, width)) < share
+    expected = morphology.remove_small_objects(mask, max_size=most_px)
+    assert (without_small(mask, most_px) == expected).all()
+    filled = morphology.remove_small_holes(mask, max_size=most_px)
+    assert (~without_small(~mask, most_px) == filled).all()

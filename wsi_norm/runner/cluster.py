@@ -37,7 +37,7 @@ PRELOAD = ["wsi_norm.runner.worker"]
 RESTART_SECONDS = 30
 """How long a frozen worker of a scheduler elsewhere may take to end, before it is dropped."""
 
-OURS = {
+OURS: dict[str, Any] = {
     "distributed.scheduler.allowed-failures": 0,  # who is to blame is the drive's to find out
     "distributed.scheduler.worker-ttl": None,  # who is frozen, too
     "distributed.deploy.lost-worker-timeout": "1000 days",  # the crew replaces its workers itself

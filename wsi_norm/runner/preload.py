@@ -21,7 +21,6 @@ MODULES = (
     "wsi_norm.slide.readers.direct",
     "skimage.filters",
     "skimage.measure",
-    "skimage.morphology",
 )
 
 COMMAND_LINE = (sys.executable, "-c", "from multiprocessing.spawn import spawn_main; spawn_main()")

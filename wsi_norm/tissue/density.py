@@ -27,4 +27,7 @@ def densities(pixels: Rgb) -> Floats:
     white = 255.0 * white_level(pixels)
     of_bytes = -np.log10(np.maximum(np.arange(256.0), 1.0) / white[:, None])
     of_bytes = np.maximum(of_bytes, 0.0)
-    return np.stack([of_bytes[channel].take(pixels[..., channel]) for channel in range(3)])
+    dense = np.empty((3, *pixels.shape[:-1]))
+    for channel in range(3):
+        of_bytes[channel].take(pixels[..., channel], out=dense[channel], mode="clip")  # unbuffered
+    return dense

@@ -6,10 +6,9 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-import skimage
 
 from wsi_norm.glass import unscanned
-from wsi_norm.tissue.connected import connected_parts
+from wsi_norm.tissue.connected import connected_parts, without_small
 from wsi_norm.tissue.density import densities
 
 Mask = npt.NDArray[np.bool_]
@@ -26,9 +25,9 @@ def pen_mask(thumbnail: Rgb) -> Mask:
     B/G above 0.74. Ink starts where its dye is certain and grows over paler ink joined to it.
     """
     od = densities(thumbnail)
-    red, green, blue = od + 1e-6
     densest = od.max(axis=0)
     evenness = od.min(axis=0) / (densest + 1e-6)
+    red, green, blue = np.add(od, 1e-6, out=od)
     reddish = (blue < 1.1 * green) & (red < 1.2 * green)
     sure = (
         ((red > 1.45 * green) & (red > 0.15))
@@ -43,7 +42,7 @@ def pen_mask(thumbnail: Rgb) -> Mask:
     )
     scanned = ~unscanned(thumbnail)
     least_px = int(max(4.0, 5e-4 * scanned.size))
-    sure = skimage.morphology.remove_small_objects(sure & scanned, max_size=least_px)
+    sure = without_small(sure & scanned, least_px)
     ink = sure | connected_parts(sure | (maybe & scanned), sure, least_share=0.1)
     return closed(ink, min(5, min(ink.shape) // 100)) & scanned
 

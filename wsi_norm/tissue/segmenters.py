@@ -16,7 +16,7 @@ import skimage
 
 from wsi_norm.choices import SEGMENTERS
 from wsi_norm.glass import unscanned, white_level
-from wsi_norm.tissue.connected import connected_parts
+from wsi_norm.tissue.connected import connected_parts, without_small
 from wsi_norm.tissue.density import densities
 from wsi_norm.tissue.ink import inked
 
@@ -73,16 +73,20 @@ def otsu(thumbnail: Rgb, mpp_um: float) -> Mask:
     scanned = ~unscanned(thumbnail)
     if not scanned.any():
         return scanned
-    od = np.where(scanned, densities(thumbnail), 0.0)
-    blurred = np.stack([_mean_around(channel, BLUR_UM / mpp_um) for channel in od])
+    od = densities(thumbnail)  # a large slide's arrays: each goes as soon as it may
+    od[:, ~scanned] = 0.0
+    density, blurred = _stain_density(od), od
+    for channel in od:
+        channel[:] = _mean_around(channel, BLUR_UM / mpp_um)
     coloured = np.ptp(blurred, axis=0) > LEAST_COLOUR * blurred.max(axis=0)
-    density = _stain_density(od)
+    stain = _stain_density(blurred)
+    del od, blurred
     threshold = np.clip(skimage.filters.threshold_otsu(density[scanned]), *DENSITY_RANGE)
     nearby = _window(2 * NEARBY_UM / mpp_um)
-    strongest = scipy.ndimage.maximum_filter(_stain_density(blurred), nearby)
-    lower = np.clip(PALE_SHARE * strongest, PALEST_DENSITY, threshold)
+    strongest = scipy.ndimage.maximum_filter(stain, nearby)
+    pale = coloured & (density > np.clip(PALE_SHARE * strongest, PALEST_DENSITY, threshold))
+    del stain, strongest
     contrast = density - _mean_around(density, CONTRAST_UM / mpp_um)
-    pale = coloured & (density > lower)
     pale = connected_parts(pale, pale & (contrast > PALE_CONTRAST), PALE_TEXTURE)
     return np.asarray((coloured & (density > threshold)) | pale, dtype=np.bool_)
 
@@ -118,6 +122,4 @@ def _window(edge_px: float) -> int:
 def _clean(mask: Mask, mpp_um: float) -> Mask:
     """Fill holes and drop islands below `SPECK_UM2`; never more than 1 % of the image each."""
     area_px = int(min(SPECK_UM2 / mpp_um**2, 0.01 * mask.size))
-    filled = skimage.morphology.remove_small_holes(mask, max_size=area_px)
-    cleaned = skimage.morphology.remove_small_objects(filled, max_size=area_px)
-    return np.asarray(cleaned, dtype=np.bool_)
+    return without_small(~without_small(~mask, area_px), area_px)
