@@ -110,15 +110,21 @@ def kept_store(path: Path) -> Layout:
 
 @contextmanager
 def tidied() -> Iterator[None]:
-    """Around a slide's first task: what a slide that failed has left in memory is given back.
+    """Around a slide's first task: what it has left in memory is given back.
 
-    Its exceptions hold frames, and these pixels, until they are collected; glibc is told to keep
-    what is freed (`malloc_environment`), in ever smaller pieces.
+    A plan takes far more than a tile, and glibc is told to keep what is freed
+    (`malloc_environment`). The exceptions of a slide that failed hold frames, and these pixels,
+    until they are collected.
     """
     if getattr(_thread, "failed", False):
         gc.collect()
-        if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
-            trim(0)
+        _trim()
     _thread.failed = True
     yield
     _thread.failed = False
+    _trim()
+
+
+def _trim() -> None:
+    if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+        trim(0)
