@@ -58,15 +58,15 @@ def grown(mask: Mask, radius_px: float) -> Mask:
     edge = int(radius_px)
     padded = np.pad(mask, edge)
     rows, reached = padded[:, edge : edge + width].copy(), 0
-    grown = np.zeros_like(mask)
+    out = np.zeros_like(mask)
     for down in range(edge, -1, -1):
         while math.sqrt((reached + 1) ** 2 + down**2) <= radius_px:
             reached += 1
             rows |= padded[:, edge - reached : edge - reached + width]
             rows |= padded[:, edge + reached : edge + reached + width]
-        grown |= rows[edge - down : edge - down + height]
-        grown |= rows[edge + down : edge + down + height]
-    return grown
+        out |= rows[edge - down : edge - down + height]
+        out |= rows[edge + down : edge + down + height]
+    return out
 
 
 def inked(thumbnail: Rgb, mpp_um: float) -> Mask:
