@@ -19,7 +19,7 @@ MODULES = (
     "wsi_norm.normalizers.fused",
     "wsi_norm.slide.readers.openslide",
     "wsi_norm.slide.readers.direct",
-    "skimage.filters",
+    "skimage.filters.thresholding",
     "skimage.measure",
 )
 
