@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.builders import TEMPLATE
+from wsi_norm.errors import CheckpointError
 from wsi_norm.lstainnorm import (
     PRESETS,
     LayerConfig,
@@ -17,7 +18,7 @@ from wsi_norm.lstainnorm import (
     make_layer,
     save_checkpoint,
 )
-from wsi_norm.lstainnorm.checkpoint import read_checkpoint
+from wsi_norm.lstainnorm.checkpoint import PACKAGED, read_checkpoint
 from wsi_norm.lstainnorm.layer import layer_of
 from wsi_norm.lstainnorm.state import shapes
 
@@ -114,3 +115,24 @@ def test_other_statistics_and_background() -> None:
     assert state.configured().config == state.config
     with pytest.raises(ValueError, match="background too"):
         trained("reference").state().configured(background="preserve")
+
+
+@pytest.mark.parametrize("name", list(PACKAGED))
+def test_the_packaged_ones_turn_colours_into_colours(name: str) -> None:
+    """They are not tried when they are read."""
+    layer = layer_of(read_checkpoint(name).state)
+    out = layer(torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
+    assert out.isfinite().all()
+    assert out.std() > 0.05
+
+
+@pytest.mark.filterwarnings("error")
+def test_numbers_that_overflow_are_refused_in_one_line(tmp_path: Path) -> None:
+    layer = trained("paper")
+    with torch.no_grad():
+        layer.normalization.mean_offset[:] = 1e38
+        layer.normalization.template_std[:] = 1e38
+    save_checkpoint(layer, tmp_path / "a.safetensors")
+    with pytest.raises(CheckpointError, match="no usable checkpoint: ") as caught:
+        read_checkpoint(tmp_path / "a.safetensors")
+    assert "\n" not in str(caught.value)

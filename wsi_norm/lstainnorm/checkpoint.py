@@ -157,7 +157,7 @@ def read_checkpoint(
     ----------
     tried
         Digest of a checkpoint whose layer was tried on colours before: it is not tried again, which
-        takes PyTorch where there is attention.
+        takes PyTorch where there is attention. Those of the package are not tried at all.
     """
     path = PACKAGED.get(str(path or DEFAULT)) or Path(str(path))
     data = _bytes(path)
@@ -180,7 +180,7 @@ def read_checkpoint(
             raise CheckpointError(f"{path}: damaged checkpoint: {_one_line(error)}") from error
     try:
         _check_numbers(state)
-        if tried != sha256:
+        if tried != sha256 and path not in PACKAGED.values():
             _try(state)
     except ValueError as error:
         raise CheckpointError(f"{path}: no usable checkpoint: {error}") from error
@@ -202,7 +202,8 @@ def _too_many(path: Path) -> CheckpointError:
 
 def _check_numbers(state: LayerState) -> None:
     """ValueError, with the one that is at fault, if these are no numbers of a layer at work."""
-    template, target = state.template, state.target
+    with np.errstate(all="ignore"):  # what overflows is refused below
+        template, target = state.template, state.target
     for space in state.config.spaces:
         for k, channel in enumerate(CHANNELS[space]):
             low, high = RANGES[space][k]
