@@ -23,7 +23,7 @@ MARK = "WSI_NORM_FAULTS"
 LIMIT = 120.0
 """Seconds in which whatever is waited for has to come, on a machine that others use, too."""
 
-POLL = 0.02
+POLL = 0.002
 PROGRAM = ("-c", "from wsi_norm_cli.main import main; main()")
 WORKER, READER = "spawn_main", "wsi_norm.slide.apart"
 HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)

@@ -52,7 +52,7 @@ def events(output: Path, command: Command) -> dict[str, Event]:
     """Moments of a run at which something may be done to it."""
     before = shards_in(output)
     return {
-        "imports": lambda: has_mapped(command.main, b"libtorch_cpu"),
+        "imports": lambda: has_mapped(command.main, b"llvmlite"),
         "workers start": lambda: command.processes(WORKER),
         "a draft is there": lambda: list(output.glob(".*.draft")),
         "a store is there": lambda: list(output.glob("*.zarr")),

@@ -7,22 +7,26 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import psutil
 import pytest
 import torch
 from distributed import Client, LocalCluster
+from distributed.scheduler import KilledWorker
 
 from wsi_norm import RunConfig, run
 from wsi_norm.errors import ConfigError
 from wsi_norm.machine import available_cores, default_workers, gpu_threads
 from wsi_norm.runner.cluster import (
+    Workers,
     described_cluster,
     gpu_cluster,
     local_cluster,
     workers,
 )
 from wsi_norm.runner.crew import Crew
+from wsi_norm.runner.processes import ResultLostError
 
 LIMIT_S = 60
 
@@ -36,6 +40,17 @@ def test_local_workers_have_one_compute_thread_and_keep_freed_memory() -> None:
         imported = client.submit(eval, "'wsi_norm.pipeline' in __import__('sys').modules")
         assert imported.result() is True
     assert int(str(trim)) >= 1 << 24
+
+
+def test_a_result_whose_worker_died_is_lost() -> None:
+    """It was there; asked for, it is computed again, and that worker dies, too."""
+
+    class Future:
+        def result(self, timeout: float) -> None:
+            raise KilledWorker("prepare", None, 0)
+
+    with pytest.raises(ResultLostError):
+        Workers(cast("Client", None)).result(Future(), 1)
 
 
 def test_a_worker_process_that_stands_still_is_replaced_and_deaths_are_told(

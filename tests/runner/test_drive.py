@@ -34,6 +34,7 @@ from wsi_norm.runner import drive as module
 from wsi_norm.runner.cluster import workers
 from wsi_norm.runner.drive import TASKS_PER_THREAD, Drive, Tasks
 from wsi_norm.runner.inline import Inline
+from wsi_norm.runner.processes import ResultLostError
 from wsi_norm.sources import SlideSource
 from wsi_norm.stages import Seconds, Stage
 from wsi_norm.store import Counts, IccMeta
@@ -441,6 +442,21 @@ def test_a_result_that_its_worker_keeps_is_computed_anew(soon: RunConfig) -> Non
     assert client.ended == 1
     lines = [event.line for event in events if isinstance(event, WorkerReplaced)]
     assert lines == ["a worker does not answer; it is ended"]
+
+
+class Loser(Keeper):
+    """The same, but it dies, and the result with it."""
+
+    @staticmethod
+    def _late(timeout: float | None = None) -> Any:
+        raise ResultLostError
+
+
+def test_a_result_that_dies_with_its_worker_is_computed_anew(soon: RunConfig) -> None:
+    client = Loser()
+    driven, _ = drive(client, NOTHING, 3, soon)
+    assert [result.status for result in driven.results()] == ["done"] * 3
+    assert client.ended == 0
 
 
 def death(job: SlideJob) -> Prepared:

@@ -16,6 +16,7 @@ from uuid import uuid4
 import dask
 import distributed.utils
 from distributed import Client, LocalCluster, Scheduler, SpecCluster
+from distributed.scheduler import KilledWorker
 from distributed.security import Security
 
 from wsi_norm.config import RunConfig, read_yaml
@@ -23,7 +24,7 @@ from wsi_norm.errors import ConfigError
 from wsi_norm.machine import default_workers, gpu_threads, malloc_environment, resolve_device
 from wsi_norm.runner import forkserver
 from wsi_norm.runner.crew import Crew, WatchedNanny, WorkerEndedError
-from wsi_norm.runner.processes import SchedulerGoneError
+from wsi_norm.runner.processes import ResultLostError, SchedulerGoneError
 from wsi_norm.signals import deaf_thread
 
 CONNECT_SECONDS = 30
@@ -92,9 +93,20 @@ class Workers:
             return {address: set(keys) for address, keys in self._client.processing().items()}
 
     def result(self, future: Any, timeout_s: float) -> Any:
-        """What a task that is done has returned; TimeoutError where its worker keeps it."""
+        """What a task that is done has returned.
+
+        Raises
+        ------
+        TimeoutError
+            Its worker keeps it.
+        ResultLostError
+            Its worker died with it.
+        """
         with _answering():
-            return future.result(timeout=timeout_s)
+            try:
+                return future.result(timeout=timeout_s)
+            except KilledWorker as error:
+                raise ResultLostError from error
 
     def restart(self, address: str) -> None:
         """End a worker's process, whatever it does; another one takes its place."""

@@ -30,7 +30,7 @@ from wsi_norm.runner.events import (
     WorkerReplaced,
 )
 from wsi_norm.runner.inline import Inline, is_inline
-from wsi_norm.runner.processes import SchedulerGoneError
+from wsi_norm.runner.processes import ResultLostError, SchedulerGoneError
 from wsi_norm.slide.reach import ANSWER_SECONDS
 from wsi_norm.sources import SlideSource, same_names
 from wsi_norm.stages import Seconds
@@ -229,10 +229,10 @@ class Drive:
             self._fill()
 
     def _take(self, task: _Task, future: Any) -> None:
-        """Fetch a result and see to what follows; one that a worker keeps is computed anew.
+        """Fetch a result and see to what follows; one that is lost is computed anew.
 
         A result lies with the worker that has computed it until it is fetched. One that was stopped
-        just then would be waited for without end.
+        just then would be waited for without end; one that dies takes it along.
         """
         try:
             result = self._client.result(future, RESULT_SECONDS)
@@ -240,6 +240,9 @@ class Drive:
             self._deaths += 1
             self._on_event(WorkerReplaced("a worker does not answer; it is ended"))
             self._client.end_holders(future)
+            (self._suspects if task.alone else self._again).append(task)
+        except ResultLostError:
+            self._deaths += 1
             (self._suspects if task.alone else self._again).append(task)
         else:
             task.take(task.slide, result)

@@ -26,6 +26,10 @@ class SchedulerGoneError(RuntimeError):
     """Dask's scheduler, who gives the work to workers, does not answer any more."""
 
 
+class ResultLostError(RuntimeError):
+    """A worker process died after it had done a task, and before its result was fetched."""
+
+
 LEAST_FILES = 64
 """Open files without which dask does not start a worker, or says why not in many lines."""
 
