@@ -42,12 +42,13 @@ def test_local_workers_have_one_compute_thread_and_keep_freed_memory() -> None:
     assert int(str(trim)) >= 1 << 24
 
 
-def test_a_result_whose_worker_died_is_lost() -> None:
-    """It was there; asked for, it is computed again, and that worker dies, too."""
+@pytest.mark.parametrize("failed", [KilledWorker("prepare", None, 0), ConfigError("no")])
+def test_a_result_whose_worker_died_is_lost(failed: Exception) -> None:
+    """It was there; asked for, it is computed again, which kills that worker, or fails."""
 
     class Future:
         def result(self, timeout: float) -> None:
-            raise KilledWorker("prepare", None, 0)
+            raise failed
 
     with pytest.raises(ResultLostError):
         Workers(cast("Client", None)).result(Future(), 1)

@@ -94,7 +94,7 @@ class Normalizer:
 
     @property
     def layer(self) -> StainLayer:
-        """The layer in PyTorch, on the device."""
+        """The layer in PyTorch, on the device; a new one each time where numbers were given."""
         if isinstance(self._layer, LayerState):
             from wsi_norm.lstainnorm.layer import layer_of
 

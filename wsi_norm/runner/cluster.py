@@ -20,7 +20,7 @@ from distributed.scheduler import KilledWorker
 from distributed.security import Security
 
 from wsi_norm.config import RunConfig, read_yaml
-from wsi_norm.errors import ConfigError
+from wsi_norm.errors import ConfigError, WsiNormError
 from wsi_norm.machine import default_workers, gpu_threads, malloc_environment, resolve_device
 from wsi_norm.runner import forkserver
 from wsi_norm.runner.crew import Crew, WatchedNanny, WorkerEndedError
@@ -100,12 +100,12 @@ class Workers:
         TimeoutError
             Its worker keeps it.
         ResultLostError
-            Its worker died with it.
+            Its worker died with it, and dask's own second try failed.
         """
         with _answering():
             try:
                 return future.result(timeout=timeout_s)
-            except KilledWorker as error:
+            except (KilledWorker, WsiNormError) as error:
                 raise ResultLostError from error
 
     def restart(self, address: str) -> None:

@@ -27,7 +27,7 @@ class SchedulerGoneError(RuntimeError):
 
 
 class ResultLostError(RuntimeError):
-    """A worker process died after it had done a task, and before its result was fetched."""
+    """A worker process died with the result of a task, before that was fetched."""
 
 
 LEAST_FILES = 64
