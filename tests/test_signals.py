@@ -74,8 +74,45 @@ def test_a_signal_is_an_interrupt_and_the_next_ones_are_nothing(number: signal.S
     assert (done.stdout, done.stderr, done.returncode) == ("in order\n", "", 0)
 
 
+DROPPING = {
+    "destructor": "Spins.__del__ = spin\ndo = Spins",
+    "weakref": "def do():\n    spins = Spins(); watch = weakref.ref(spins, spin)",
+    "collection": "gc.callbacks.append(spin)\ndo = gc.collect",
+}
+
+
+@pytest.mark.parametrize("where", DROPPING)
+def test_an_interrupt_that_python_drops_is_raised_anew(where: str) -> None:
+    """What is raised in a destructor or a callback would be told of and forgotten."""
+    done = script(
+        "import gc, time, weakref\n"
+        "class Spins: pass\n"
+        "def spin(*_):\n"
+        "    until = time.monotonic() + 0.1\n"
+        "    while time.monotonic() < until: pass\n"
+        f"{DROPPING[where]}\n"
+        "interrupt_on_signals(end)\n"
+        "threading.Timer(0.53, os.kill, (os.getpid(), signal.SIGTERM)).start()\n"
+        "until = time.monotonic() + 3\n"
+        "try:\n"
+        "    while time.monotonic() < until: do(); time.sleep(0.03)\n"
+        "    print('lost')\n"
+        "except KeyboardInterrupt:\n    print('in order')\n"
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("in order\n", "", 0)
+
+
+def test_what_else_python_drops_is_told_of_as_ever() -> None:
+    done = script(
+        "class Fails:\n    def __del__(self): raise OSError('gone')\n"
+        "interrupt_on_signals(end)\nFails()\n"
+    )
+    assert "Exception ignored in" in done.stderr
+    assert "OSError: gone" in done.stderr
+
+
 def test_an_interrupt_that_is_lost_ends_the_process_all_the_same() -> None:
-    """As in a destructor, where Python drops what is raised, or in what hangs as it is ended."""
+    """As in native code that drops it, or in what hangs as it is ended."""
     done = script(
         "interrupt_on_signals(end, 0.1)\n"
         "try:\n    signal.raise_signal(signal.SIGTERM)\nexcept KeyboardInterrupt:\n    pass\n"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,31 +22,51 @@ PR_SET_PDEATHSIG = 1
 END_SECONDS = 3.5
 """What an interrupt has not ended in order by then is ended at once."""
 
+LOST = bytes([0])
+"""No signal has this number: an interrupt was raised where Python drops what is raised."""
+
+AGAIN_SECONDS = 0.01
+"""What dropped an interrupt is over by then."""
+
 
 def interrupt_on_signals(end: Callable[[], None], limit_s: float = END_SECONDS) -> None:
     """Let Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 end the work in order, and resumable; within a limit.
 
     SLURM sends SIGTERM at the time limit, or before it what `--signal` names; a terminal sends
     SIGHUP when it goes away. What this process was told to ignore (`nohup`) stays ignored. The
-    first signal raises KeyboardInterrupt in the main thread; the next ones change nothing.
+    first signal raises KeyboardInterrupt in the main thread; the next ones change nothing. One that
+    is raised in a destructor or a callback, where Python drops it, is raised anew behind that.
 
     Parameters
     ----------
     end
         Called in another thread `limit_s` after the first signal, if the process is still there:
-        an interrupt can be lost (in a destructor, in native code), and what it ends can hang.
+        an interrupt can be lost in native code, and what it ends can hang.
     limit_s
         Seconds.
     """
     taken = [number for number in _interrupts() if signal.getsignal(number) != signal.SIG_IGN]
 
-    def interrupt(*_: Any) -> None:
-        ignore_signals()
-        raise KeyboardInterrupt
-
     came, told = socket.socketpair()
     told.setblocking(False)
-    signal.set_wakeup_fd(told.detach(), warn_on_full_buffer=False)
+    due, drop = True, sys.unraisablehook
+
+    def interrupt(*_: Any) -> None:
+        nonlocal due
+        if due:
+            due = False
+            raise KeyboardInterrupt
+
+    def dropped(what: sys.UnraisableHookArgs) -> None:
+        nonlocal due
+        if what.exc_type is KeyboardInterrupt:
+            due = True
+            told.send(LOST)
+        else:
+            drop(what)
+
+    sys.unraisablehook = dropped
+    signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
     watch = threading.Thread(target=_watch, args=(came, frozenset(taken), end, limit_s))
     watch.daemon = True
     watch.start()
@@ -118,13 +140,22 @@ def changed_environment(changes: Mapping[str, str]) -> Iterator[None]:
 
 
 def _watch(
-    came: socket.socket, taken: frozenset[int], end: Callable[[], None], limit_s: float
+    came: socket.socket, taken: frozenset[signal.Signals], end: Callable[[], None], limit_s: float
 ) -> None:
+    """End the process a while after the first signal; raise anew what is dropped until then."""
     while number := came.recv(1):
         if number[0] in taken:
-            threading.Event().wait(limit_s)
-            end()
-            return
+            break
+    else:
+        return
+    until = time.monotonic() + limit_s
+    while (left := until - time.monotonic()) > 0:
+        came.settimeout(left)
+        with suppress(TimeoutError):
+            if came.recv(1) == LOST:
+                time.sleep(AGAIN_SECONDS)
+                _thread.interrupt_main(min(taken))
+    end()
 
 
 def _be_deaf() -> None:
