@@ -97,6 +97,14 @@ class ShardResult:
 
 
 @dataclass(frozen=True)
+class SomeShards:
+    """What happened to those of a task's shards that it began in time, and the others."""
+
+    results: tuple[ShardResult, ...]
+    left: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class Estimate:
     """What a run would do to a slide (`--dry-run`); `seconds` of one worker.
 

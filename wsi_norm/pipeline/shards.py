@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ from wsi_norm.lstainnorm import Statistics
 from wsi_norm.machine import peak_memory_bytes
 from wsi_norm.normalizers.base import StainNormalizer
 from wsi_norm.normalizers.fused import fill_of
-from wsi_norm.pipeline.job import ShardResult, SlideJob
+from wsi_norm.pipeline.job import ShardResult, SlideJob, SomeShards
 from wsi_norm.pipeline.kept import (
     check_files,
     check_owner,
@@ -33,6 +34,22 @@ UInt8 = npt.NDArray[np.uint8]
 
 MOSTLY = 0.5
 """A tile with more fill than this share is flagged."""
+
+TASK_SECONDS = 0.5
+"""A task of several shards begins none after that: it is as far from hanging as with one."""
+
+
+def some_shards(
+    process: Callable[[SlideJob, int], ShardResult], job: SlideJob, shards: Sequence[int]
+) -> SomeShards:
+    """Do one shard after the other, the first at any rate, until `TASK_SECONDS` are over."""
+    until = time.monotonic() + TASK_SECONDS
+    results = [process(job, shards[0])]
+    for shard in shards[1:]:
+        if time.monotonic() > until:
+            break
+        results.append(process(job, shard))
+    return SomeShards(tuple(results), tuple(shards[len(results) :]))
 
 
 def process_shard(job: SlideJob, shard: int) -> ShardResult:

@@ -8,6 +8,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from wsi_norm.config import RunConfig
 from wsi_norm.errors import WsiNormError
 from wsi_norm.location import clock_ns
 from wsi_norm.normalizers.model import Model
-from wsi_norm.pipeline import Estimate, Prepared, ShardResult, SlideJob
+from wsi_norm.pipeline import Estimate, Prepared, ShardResult, SlideJob, SomeShards, some_shards
 from wsi_norm.report import SlideResult, Status
 from wsi_norm.runner.checks import absolute_source
 from wsi_norm.runner.events import (
@@ -41,6 +42,9 @@ if TYPE_CHECKING:  # a run in its own process does without dask
 
 TASKS_PER_THREAD = 3
 """Tasks out at a time, per worker thread: one at work and the next ones there before it ends."""
+
+TASK_SHARDS = 8
+"""Shards that a task is given, at most: a task costs dask some 4 ms, however much it does."""
 
 WINDOW_SECONDS = 1.0
 """How often workers are counted, and asked after, at most."""
@@ -77,12 +81,13 @@ class Tasks:
     estimate: Callable[[SlideJob], Estimate] = pipeline.estimate
 
 
-@dataclass
+@dataclass(eq=False)
 class _Slide:
     """One slide's way through the run."""
 
     job: SlideJob
     prepared: Prepared | None = None
+    shards: deque[int] = field(default_factory=deque)
     open_shards: int = 0
     spent: Seconds = field(default_factory=Seconds)
     tiles_written: int = 0
@@ -96,7 +101,7 @@ class _Slide:
 
 @dataclass
 class _Task:
-    """Something to be done for a slide, with nothing else out if `alone`.
+    """Something to be done for a slide or some of its shards, with nothing else out if `alone`.
 
     `take` gets what comes back.
     """
@@ -104,8 +109,12 @@ class _Task:
     slide: _Slide
     take: Callable[[_Slide, Any], None]
     do: Callable[..., Any]
-    arguments: tuple[Any, ...]
+    shards: tuple[int, ...] = ()
     alone: bool = False
+
+    def by_shard(self) -> list[_Task]:
+        """The same, as a task for each shard."""
+        return [replace(self, shards=(shard,)) for shard in self.shards] or [self]
 
 
 class Drive:
@@ -157,9 +166,10 @@ class Drive:
         self._config = config
         self._on_event = on_event or (lambda event: None)
         self._tasks = tasks or Tasks()
+        self._process_shards = partial(some_shards, self._tasks.process_shard)
         self._slides = [_Slide(job) for job in self.jobs]
         self._waiting = deque(self._slides)
-        self._shards: deque[tuple[_Slide, int]] = deque()
+        self._begun: deque[_Slide] = deque()
         self._again: deque[_Task] = deque()
         self._suspects: deque[_Task] = deque()
         self._out: dict[Any, _Task] = {}
@@ -274,18 +284,21 @@ class Drive:
             if self._again:
                 if (task := self._again.popleft()).slide.result is None:
                     self._give(task)
-            elif self._shards:
-                slide, shard = self._shards.popleft()
-                if slide.result is None:
-                    self._submit(slide, self._written, self._tasks.process_shard, shard)
+            elif self._begun:
+                slide = self._begun[0]
+                if slide.result is None and (shards := self._next(slide)):
+                    task = _Task(slide, self._written, self._process_shards, shards)
+                    self._give(task)
+                else:
+                    self._begun.popleft()
             elif self._waiting:
                 slide = self._waiting.popleft()
                 if slide.result is None:
                     slide.began = time.perf_counter()
                     if self._config.dry_run:
-                        self._submit(slide, self._estimated, self._tasks.estimate)
+                        self._give(_Task(slide, self._estimated, self._tasks.estimate))
                     else:
-                        self._submit(slide, self._planned, self._tasks.prepare)
+                        self._give(_Task(slide, self._planned, self._tasks.prepare))
             else:
                 return
 
@@ -298,19 +311,18 @@ class Drive:
             self._window_until = time.monotonic() + WINDOW_SECONDS
         return self._window
 
-    def _submit(
-        self,
-        slide: _Slide,
-        take: Callable[[_Slide, Any], None],
-        task: Callable[..., Any],
-        *arguments: Any,
-    ) -> None:
-        """Give a task of a slide away; `take` gets what comes back."""
-        self._give(_Task(slide, take, task, arguments))
+    def _next(self, slide: _Slide) -> tuple[int, ...]:
+        """A slide's next shards for one task: fewer towards the run's end, so that all share it."""
+        number = TASK_SHARDS
+        if not self._waiting:
+            left = sum(len(begun.shards) for begun in self._begun)
+            number = min(number, max(1, left // (2 * max(1, self.threads))))
+        return tuple(slide.shards.popleft() for _ in range(min(number, len(slide.shards))))
 
     def _give(self, task: _Task, *, alone: bool = False) -> None:
         task.alone = alone
-        future = self._client.submit(task.do, task.slide.job, *task.arguments, pure=False)
+        arguments = (task.shards,) if task.shards else ()
+        future = self._client.submit(task.do, task.slide.job, *arguments, pure=False)
         self._out[future] = task
         future.add_done_callback(self._done.put)
 
@@ -323,7 +335,7 @@ class Drive:
         """
         if task.alone:
             return False
-        (self._suspects if task.slide.job.apart else self._again).append(task)
+        (self._suspects if task.slide.job.apart else self._again).extend(task.by_shard())
         task.slide.job = replace(task.slide.job, apart=True)
         return True
 
@@ -424,26 +436,32 @@ class Drive:
         slide.open_shards = len(prepared.missing)
         slide.job = replace(slide.job, plan=prepared.plan)
         self._on_event(SlidePlanned(slide.job.source.name, sum(prepared.missing.values())))
-        self._shards.extend((slide, shard) for shard in prepared.missing)
+        slide.shards.extend(prepared.missing)
+        self._begun.append(slide)
         if prepared.counts is not None:
             self._finished(slide, prepared.counts)
         else:
             self._finish_if_written(slide)
 
-    def _written(self, slide: _Slide, shard: ShardResult) -> None:
-        slide.open_shards -= 1
-        slide.spent.add(shard.seconds)
-        slide.tiles_written += shard.tiles
-        slide.unreadable_at += shard.unreadable
-        slide.read_error = slide.read_error or shard.first_read_error
-        known = self.peak_memory_bytes.get(shard.worker, 0)
-        self.peak_memory_bytes[shard.worker] = max(known, shard.peak_memory_bytes)
-        self._on_event(ShardWritten(slide.job.source.name, shard.tiles))
+    def _written(self, slide: _Slide, done: SomeShards) -> None:
+        for shard in done.results:
+            slide.open_shards -= 1
+            slide.spent.add(shard.seconds)
+            slide.tiles_written += shard.tiles
+            slide.unreadable_at += shard.unreadable
+            slide.read_error = slide.read_error or shard.first_read_error
+            known = self.peak_memory_bytes.get(shard.worker, 0)
+            self.peak_memory_bytes[shard.worker] = max(known, shard.peak_memory_bytes)
+            self._on_event(ShardWritten(slide.job.source.name, shard.tiles))
+        if done.left:
+            slide.shards.extendleft(reversed(done.left))
+            if slide not in self._begun:
+                self._begun.appendleft(slide)
         self._finish_if_written(slide)
 
     def _finish_if_written(self, slide: _Slide) -> None:
         if slide.open_shards == 0:
-            self._submit(slide, self._finished, self._tasks.finish)
+            self._give(_Task(slide, self._finished, self._tasks.finish))
 
     def _finished(self, slide: _Slide, counts: Counts) -> None:
         assert slide.prepared is not None
