@@ -32,7 +32,7 @@ from wsi_norm.runner import (
 )
 from wsi_norm.runner import drive as module
 from wsi_norm.runner.cluster import workers
-from wsi_norm.runner.drive import TASKS_PER_THREAD, Drive, Tasks
+from wsi_norm.runner.drive import TASK_SHARDS, TASKS_PER_THREAD, Drive, Tasks
 from wsi_norm.runner.inline import Inline
 from wsi_norm.runner.processes import ResultLostError
 from wsi_norm.sources import SlideSource
@@ -150,18 +150,19 @@ def test_that_kernels_are_compiled_is_told_once(
 
 
 class Counting:
-    """A client that counts what is out at once."""
+    """A client that counts what is submitted, and what is out at once."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self._out: list[Any] = []
-        self.most = 0
+        self.most = self.submitted = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
 
     def submit(self, *arguments: Any, **options: Any) -> Any:
         future = self._client.submit(*arguments, **options)
+        self.submitted += 1
         self._out = [*(other for other in self._out if not other.done()), future]
         self.most = max(self.most, len(self._out))
         return future
@@ -179,6 +180,43 @@ def test_few_tasks_are_out_and_slides_are_ended_before_others_are_begun(client: 
         open_slides += isinstance(event, SlidePlanned) - isinstance(event, SlideResult)
         most_open = max(most_open, open_slides)
     assert most_open <= TASKS_PER_THREAD + 1
+
+
+DONE: list[tuple[str, int]] = []
+MANY = 41
+
+
+def prepare_many(job: SlideJob) -> Prepared:
+    return replace(PREPARED, tiles=10 * MANY, missing=dict.fromkeys(range(MANY), 10))
+
+
+def noted(job: SlideJob, shard: int) -> ShardResult:
+    DONE.append((job.source.name, shard))
+    return process_shard(job, shard)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 60.0])
+def test_every_shard_is_done_once_and_in_order_by_few_tasks_or_many(
+    client: Client, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    """Where a shard takes as long as a task may, each is a task; else a task takes several."""
+    monkeypatch.setattr("wsi_norm.pipeline.shards.TASK_SECONDS", seconds)
+    DONE.clear()
+    counting = Counting(client)
+    tasks = Tasks(prepare_many, noted, finish, broken)
+    driven, events = drive(counting, tasks, slides=3)
+    assert {result.status for result in driven.results()} == {"done"}
+    assert [result.tiles_written for result in driven.results()] == [10 * MANY] * 3
+    assert events.count(ShardWritten("1", 10)) == MANY
+    assert sorted(DONE) == sorted(
+        (str(slide), shard) for slide in range(3) for shard in range(MANY)
+    )
+    others = 2 * 3  # prepare and finish of each slide
+    if seconds == 0:
+        assert counting.submitted == 3 * MANY + others
+    else:
+        assert sorted(DONE) == DONE
+        assert counting.submitted < 3 * MANY / TASK_SHARDS + 3 + 8 + others
 
 
 def finished(job: SlideJob) -> Prepared:
