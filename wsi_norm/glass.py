@@ -40,6 +40,13 @@ GLASS_ABSORPTION, TISSUE_ABSORPTION = 0.05, 0.15
 """Glass absorbs less than the first in every channel, tissue more than the second in one."""
 
 
+LEAST_SATURATED, LEAST_MAGENTA = (
+    np.array([(np.arange(256) / max(most, 1) < limit).sum() for most in range(256)], np.uint8)
+    for limit in (GLASS_SATURATION, GLASS_MAGENTA)
+)
+"""By a pixel's largest byte: the least difference of two that is too large for glass."""
+
+
 def white_level(pixels: Rgb, tissue: Mask | None = None) -> Floats:
     """Colour of clear glass, float64 (3,) in [0, 1]; a neutral one where no glass is seen.
 
@@ -160,9 +167,13 @@ def unscanned(pixels: Rgb) -> Mask:
 
 def is_glass_coloured(pixels: Rgb) -> Mask:
     """Whether pixels (..., 3) are bright and nearly neutral, or tinted but not towards H&E."""
-    saturation, magenta = saturation_magenta(pixels)
-    bright = least(pixels) >= GLASS_DARKEST
-    return np.asarray(bright & (saturation < GLASS_SATURATION) & (magenta < GLASS_MAGENTA))
+    brightest, darkest = most(pixels), least(pixels)
+    glass = np.asarray(darkest >= GLASS_DARKEST, np.bool_)
+    glass &= brightest - darkest < LEAST_SATURATED[brightest]
+    others = np.minimum(pixels[..., 0], pixels[..., 2])
+    green = pixels[..., 1]
+    glass &= (others <= green) | (others - green < LEAST_MAGENTA[brightest])
+    return glass
 
 
 def saturation_magenta(pixels: NDArray[Any]) -> tuple[Floats, Floats]:

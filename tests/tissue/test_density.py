@@ -3,7 +3,7 @@
 import numpy as np
 
 from wsi_norm.glass import white_level
-from wsi_norm.tissue.density import densities, optical_density
+from wsi_norm.tissue.density import densities, density_of_bytes, optical_density
 
 
 def test_density_is_relative_to_the_images_own_glass():
@@ -29,5 +29,6 @@ def test_densities_by_bytes_are_those_of_each_pixel():
     image[:20] = (240, 236, 244)
     expected = np.maximum(-np.log10(np.maximum(image, 1.0) / (255 * white_level(image))), 0)
     np.testing.assert_array_equal(optical_density(image), expected)
-    np.testing.assert_array_equal(densities(image), np.moveaxis(expected, -1, 0))
+    by_channel = densities(image, density_of_bytes(image))
+    np.testing.assert_array_equal(by_channel, np.moveaxis(expected, -1, 0))
     assert optical_density(image[0, :7]).shape == (7, 3)

@@ -21,7 +21,9 @@ def tissue_fraction(mask: Mask, boxes: Floats) -> npt.NDArray[np.float32]:
         pixels count exactly.
     """
     table = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1))
-    table[1:, 1:] = mask.cumsum(axis=0, dtype=np.float64).cumsum(axis=1)
+    table[1:, 1:] = mask
+    for axis in (0, 1):
+        table.cumsum(axis=axis, out=table)
     x0, y0, x1, y1 = np.asarray(boxes, dtype=np.float64).reshape(-1, 4).T
     tissue = _table_at(table, x1, y1) - _table_at(table, x0, y1)
     tissue += _table_at(table, x0, y0) - _table_at(table, x1, y0)

@@ -8,6 +8,8 @@ blue as strongly as green, black ink absorbs all alike.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 
@@ -17,17 +19,32 @@ Rgb = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 
 
+BAND_PX = 1 << 14
+"""So many pixels' densities fit into a core's cache, and those of a whole overview into none."""
+
+
 def optical_density(pixels: Rgb) -> Floats:
     """Density of uint8 (..., 3), float64 (..., 3), at least 0."""
-    return np.ascontiguousarray(np.moveaxis(densities(pixels), 0, -1))
+    return np.ascontiguousarray(np.moveaxis(densities(pixels, density_of_bytes(pixels)), 0, -1))
 
 
-def densities(pixels: Rgb) -> Floats:
-    """`optical_density` channel by channel, (3, ...): many times as fast to go on with."""
+def density_of_bytes(pixels: Rgb) -> Floats:
+    """Density that a byte has in each channel of uint8 (..., 3), float64 (3, 256), at least 0."""
     white = 255.0 * white_level(pixels)
     of_bytes = -np.log10(np.maximum(np.arange(256.0), 1.0) / white[:, None])
-    of_bytes = np.maximum(of_bytes, 0.0)
+    return np.asarray(np.maximum(of_bytes, 0.0))
+
+
+def densities(pixels: Rgb, of_bytes: Floats) -> Floats:
+    """`optical_density` channel by channel, (3, ...): many times as fast to go on with."""
     dense = np.empty((3, *pixels.shape[:-1]))
     for channel in range(3):
         of_bytes[channel].take(pixels[..., channel], out=dense[channel], mode="clip")  # unbuffered
     return dense
+
+
+def bands(image: Rgb) -> Iterator[slice]:
+    """Rows of (h, w, 3), a few at a time: for what is done pixel by pixel."""
+    height, width, _ = image.shape
+    rows = max(1, BAND_PX // width)
+    return (slice(top, top + rows) for top in range(0, height, rows))

@@ -9,10 +9,11 @@ import numpy.typing as npt
 
 from wsi_norm.glass import unscanned
 from wsi_norm.tissue.connected import connected_parts, without_small
-from wsi_norm.tissue.density import densities
+from wsi_norm.tissue.density import bands, densities, density_of_bytes
 
 Mask = npt.NDArray[np.bool_]
 Rgb = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float64]
 
 PEN_MARGIN_UM = 50.0  # ink bleeds: this much around it is not tissue either
 
@@ -24,7 +25,19 @@ def pen_mask(thumbnail: Rgb) -> Mask:
     R/G was below 1.25 in 99.5 % of stained pixels, and at most 1.7 % had density above 0.6 with
     B/G above 0.74. Ink starts where its dye is certain and grows over paler ink joined to it.
     """
-    od = densities(thumbnail)
+    of_bytes = density_of_bytes(thumbnail)
+    sure, maybe = np.empty((2, *thumbnail.shape[:2]), np.bool_)
+    for rows in bands(thumbnail):
+        sure[rows], maybe[rows] = _ink_coloured(densities(thumbnail[rows], of_bytes))
+    scanned = ~unscanned(thumbnail)
+    least_px = int(max(4.0, 5e-4 * scanned.size))
+    sure = without_small(sure & scanned, least_px)
+    ink = sure | connected_parts(sure | (maybe & scanned), sure, least_share=0.1)
+    return closed(ink, min(5, min(ink.shape) // 100)) & scanned
+
+
+def _ink_coloured(od: Floats) -> tuple[Mask, Mask]:
+    """Which densities (3, h, w) are surely, and which may be, those of ink; bool (h, w)."""
     densest = od.max(axis=0)
     evenness = od.min(axis=0) / (densest + 1e-6)
     red, green, blue = np.add(od, 1e-6, out=od)
@@ -40,11 +53,7 @@ def pen_mask(thumbnail: Rgb) -> Mask:
         | ((blue > 0.68 * green) & reddish & (green > 0.05))
         | ((evenness > 0.70) & (densest > 0.10))
     )
-    scanned = ~unscanned(thumbnail)
-    least_px = int(max(4.0, 5e-4 * scanned.size))
-    sure = without_small(sure & scanned, least_px)
-    ink = sure | connected_parts(sure | (maybe & scanned), sure, least_share=0.1)
-    return closed(ink, min(5, min(ink.shape) // 100)) & scanned
+    return sure, maybe
 
 
 def closed(mask: Mask, radius_px: int) -> Mask:

@@ -17,7 +17,7 @@ import skimage
 from wsi_norm.choices import SEGMENTERS
 from wsi_norm.glass import unscanned, white_level
 from wsi_norm.tissue.connected import connected_parts, without_small
-from wsi_norm.tissue.density import densities
+from wsi_norm.tissue.density import bands, densities, density_of_bytes
 from wsi_norm.tissue.ink import inked
 
 Mask = npt.NDArray[np.bool_]
@@ -73,22 +73,23 @@ def otsu(thumbnail: Rgb, mpp_um: float) -> Mask:
     scanned = ~unscanned(thumbnail)
     if not scanned.any():
         return scanned
-    od = densities(thumbnail)  # a large slide's arrays: each goes as soon as it may
-    od[:, ~scanned] = 0.0
-    density, blurred = _stain_density(od), od
-    for channel in od:
-        channel[:] = _mean_around(channel, BLUR_UM / mpp_um)
-    coloured = np.ptp(blurred, axis=0) > LEAST_COLOUR * blurred.max(axis=0)
-    stain = _stain_density(blurred)
-    del od, blurred
-    threshold = np.clip(skimage.filters.threshold_otsu(density[scanned]), *DENSITY_RANGE)
+    of_bytes = density_of_bytes(thumbnail)
+    density = _densities(thumbnail, scanned, of_bytes)
+    threshold = np.clip(_otsu(density[scanned]), *DENSITY_RANGE)
+    del density  # there are never more than three such arrays: on a large slide, they are large
+    stain, coloured = _blurred(thumbnail, scanned, of_bytes, BLUR_UM / mpp_um)
     nearby = _window(2 * NEARBY_UM / mpp_um)
-    strongest = scipy.ndimage.maximum_filter(stain, nearby)
-    pale = coloured & (density > np.clip(PALE_SHARE * strongest, PALEST_DENSITY, threshold))
+    strongest = scipy.ndimage.maximum_filter(stain, nearby, output=stain)
+    strongest *= PALE_SHARE
+    density = _densities(thumbnail, scanned, of_bytes)
+    pale = coloured & (density > strongest.clip(PALEST_DENSITY, threshold, out=strongest))
     del stain, strongest
-    contrast = density - _mean_around(density, CONTRAST_UM / mpp_um)
-    pale = connected_parts(pale, pale & (contrast > PALE_CONTRAST), PALE_TEXTURE)
-    return np.asarray((coloured & (density > threshold)) | pale, dtype=np.bool_)
+    mean = scipy.ndimage.uniform_filter(density, _window(CONTRAST_UM / mpp_um))
+    sure = pale & (np.subtract(density, mean, out=mean) > PALE_CONTRAST)
+    del mean
+    coloured &= density > threshold
+    del density
+    return coloured | connected_parts(pale, sure, PALE_TEXTURE)
 
 
 def hsv(thumbnail: Rgb, mpp_um: float) -> Mask:
@@ -104,14 +105,45 @@ def everything(thumbnail: Rgb, mpp_um: float) -> Mask:
     return np.ones(thumbnail.shape[:2], dtype=np.bool_)
 
 
-def _stain_density(od: Floats) -> Floats:
-    """Spread between channels (3, h, w) plus half the densest: stain counts more than grey."""
-    return np.asarray(1.5 * od.max(axis=0) - od.min(axis=0))
+def _densities(thumbnail: Rgb, scanned: Mask, of_bytes: Floats) -> Floats:
+    """Stain density of each pixel."""
+    density = np.empty(scanned.shape)
+    for rows in bands(thumbnail):
+        od = densities(thumbnail[rows], of_bytes)
+        od[:, ~scanned[rows]] = 0.0
+        density[rows] = _stain_density(od.max(axis=0), od.min(axis=0))
+    return density
 
 
-def _mean_around(values: Floats, edge_px: float) -> Floats:
-    """Mean in a square around each pixel of (h, w)."""
-    return np.asarray(scipy.ndimage.uniform_filter(values, _window(edge_px)))
+def _otsu(values: Floats) -> float:
+    """Otsu's threshold of (n,): by a histogram, because scikit-image copies an array twice."""
+    counts, edges = np.histogram(values, 256)
+    if np.count_nonzero(counts) == 1:
+        return float(values[0])
+    return float(skimage.filters.threshold_otsu(hist=(counts, (edges[:-1] + edges[1:]) / 2)))
+
+
+def _blurred(
+    thumbnail: Rgb, scanned: Mask, of_bytes: Floats, edge_px: float
+) -> tuple[Floats, Mask]:
+    """Stain density of the means in a square around each pixel; where their colour is a stain's."""
+    od, most, least = (np.full(scanned.shape, value) for value in (0.0, -np.inf, np.inf))
+    for channel in range(3):
+        for rows in bands(thumbnail):
+            od[rows] = np.where(scanned[rows], of_bytes[channel][thumbnail[rows, :, channel]], 0.0)
+        scipy.ndimage.uniform_filter(od, _window(edge_px), output=od)
+        np.maximum(most, od, out=most)
+        np.minimum(least, od, out=least)
+    coloured = np.empty(scanned.shape, np.bool_)
+    for rows in bands(thumbnail):
+        coloured[rows] = most[rows] - least[rows] > LEAST_COLOUR * most[rows]
+        most[rows] = _stain_density(most[rows], least[rows])
+    return most, coloured
+
+
+def _stain_density(most: Floats, least: Floats) -> Floats:
+    """Spread between a pixel's channels plus half the densest: stain counts more than grey."""
+    return np.asarray(1.5 * most - least)
 
 
 def _window(edge_px: float) -> int:
