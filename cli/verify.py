@@ -59,7 +59,8 @@ def _line(path: Path, deep: int | None) -> bool:
     try:
         store = TileStore.open(path)
         problems, remedy = store.damage(), REMEDY
-        said = f"{path}: {len(store)} tiles in {store.shards} shards, all whole"
+        shards = "1 shard" if store.shards == 1 else f"{store.shards} shards"
+        said = f"{path}: {len(store)} tiles in {shards}, all whole"
         if store.meta.layout == "plan":
             said = f"{path}: a plan of {len(store)} tiles, without pixels, whole"
         if not store.is_sealed:
