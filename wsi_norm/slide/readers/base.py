@@ -238,7 +238,7 @@ def on_white(image: Image.Image) -> RGB:
     """uint8 (H, W, 3) of a Pillow image, transparency composed on white."""
     if image.mode in {"P", "LA"}:
         image = image.convert("RGBA")
-    if image.mode == "RGBA" and image.getextrema()[-1] != (255, 255):
+    if image.mode == "RGBA" and image.getchannel("A").getextrema() != (255, 255):
         white = Image.new("RGB", image.size, (255, 255, 255))
         white.paste(image, mask=image.getchannel("A"))
         image = white
