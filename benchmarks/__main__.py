@@ -36,7 +36,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all")
     parser.add_argument("--quick", action="store_true", help="small sizes, to try it out")
-    parser.add_argument("--full", action="store_true", help="a million no-op tasks (an hour)")
+    parser.add_argument(
+        "--full", action="store_true", help="a million no-op shards (an hour or two)"
+    )
     parser.add_argument("--output", type=Path, default=Path("bench"))
     parser.add_argument("--docs", type=Path, help="folder of performance.md, to write them to")
     arguments = parser.parse_args()

@@ -279,16 +279,19 @@ def _growth(part: Mapping[str, Any]) -> str:
 
 
 def _scheduler(part: Mapping[str, Any]) -> str:
-    if "failed" in part:
-        return f"### Scheduler\n\nMissing: {part['failed']}"
-    start, middle, end = part["rss_mb"]
-    return (
-        f"### Scheduler\n\n{part['tasks']} no-op shard tasks: {part['ms_per_task']:.2f} ms a task "
-        f"({part['ms_per_task_first_half']:.2f} in the first half, "
-        f"{part['ms_per_task_second_half']:.2f} in the second). Memory of client and scheduler, "
-        f"one process: {start:.0f} MB at the start, {middle:.0f} in the middle, {end:.0f} at the "
-        "end."
+    rows = []
+    for go in part.values():
+        if "failed" in go:
+            return f"### Scheduler\n\nMissing: {go['failed']}"
+        times = (f"{go[key]:.2f}" for key in ("ms", "ms_first_half", "ms_second_half", "cpu_ms"))
+        memory = (f"{mb:.0f}" for mb in go["rss_mb"])
+        rows.append([str(go["per_task"]), str(go["shards"]), *times, *memory])
+    head = ["shards a task", "shards", "ms a shard", "first half", "second half", "its CPU ms"]
+    head += ["MB at the start", "in the middle", "at the end"]
+    said = (
+        "Shards that do nothing; client and scheduler are one process, whose CPU and memory it is."
     )
+    return f"### Scheduler\n\n{said}\n\n" + _table(head, rows)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

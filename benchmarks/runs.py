@@ -12,6 +12,7 @@ from wsi_norm.config import run_config
 from wsi_norm.normalizers.model import Model
 from wsi_norm.pipeline import Prepared, ShardResult, SlideJob
 from wsi_norm.runner import Event, ShardWritten
+from wsi_norm.runner import drive as module
 from wsi_norm.runner.cluster import workers as workers_of
 from wsi_norm.runner.drive import Drive, Tasks
 from wsi_norm.sources import SlideSource
@@ -26,12 +27,13 @@ def finish_unchecked(job: SlideJob) -> Counts:
     return {"tiles": 1, TileFlag.UNREADABLE.key: 0}
 
 
-def schedule(tasks: int, workers: int) -> dict[str, Any]:
-    """No-op shards through a run's submission window: ms a task, memory of this process."""
+def schedule(shards: int, per_task: int, workers: int) -> dict[str, Any]:
+    """No-op shards through a run's submission window: ms a shard, memory of this process."""
+    module.TASK_SHARDS = per_task
     config = run_config(output=Path("nowhere"), workers=workers, device="cpu")
-    slides = [SlideSource(Path(f"{i}.svs"), str(i)) for i in range(max(1, tasks // NOOP_SHARDS))]
+    slides = [SlideSource(Path(f"{i}.svs"), str(i)) for i in range(max(1, shards // NOOP_SHARDS))]
     clock, memory, me = Clock(), [], psutil.Process()
-    every = max(1, tasks // 20)
+    every = max(1, shards // 20)
     done = 0
 
     def on_event(event: Event) -> None:
@@ -44,14 +46,17 @@ def schedule(tasks: int, workers: int) -> dict[str, Any]:
     noops = Tasks(noop_prepare, noop_shard, finish_unchecked)
     drive = Drive(config, Model(), slides, on_event, noops)
     with workers_of(config) as client:
+        cpu_s = sum(me.cpu_times()[:2])
         drive.run(client)
-    times = clock.ticks
+    times, cpu_s = clock.ticks, sum(me.cpu_times()[:2]) - cpu_s
     middle = len(times) // 2
     return {
-        "tasks": done,
-        "ms_per_task": _ms(times[0], times[-1]),
-        "ms_per_task_first_half": _ms(times[0], times[middle]),
-        "ms_per_task_second_half": _ms(times[middle], times[-1]),
+        "shards": done,
+        "per_task": per_task,
+        "ms": _ms(times[0], times[-1]),
+        "ms_first_half": _ms(times[0], times[middle]),
+        "ms_second_half": _ms(times[middle], times[-1]),
+        "cpu_ms": 1e3 * cpu_s / done,
         "rss_mb": [memory[0], memory[middle], memory[-1]],
     }
 

@@ -23,11 +23,11 @@ class Scale:
     growth_tile_edges: tuple[int, ...] = (256, 512, 768, 1024, 2048, 3072)
     growth_slides: tuple[int, ...] = (8, 32, 128)  # more than one
     growth_rounds: int = 2
-    tasks: int = 20_000
+    shards: int = 20_000
 
 
 NORMAL = Scale("normal")
-FULL = replace(NORMAL, name="full", tasks=1_000_000)
+FULL = replace(NORMAL, name="full", shards=1_000_000)
 QUICK = Scale(
     "quick",
     tile_edges=(224, 256, 512),
@@ -43,5 +43,5 @@ QUICK = Scale(
     growth_tile_edges=(256, 512, 1024, 2048),
     growth_slides=(2, 4),
     growth_rounds=1,
-    tasks=1_000,
+    shards=1_000,
 )

@@ -1,4 +1,4 @@
-"""What a task costs beside its work: no-op shards through the runner."""
+"""What a shard costs beside its work: no-op shards through the runner."""
 
 from __future__ import annotations
 
@@ -8,9 +8,19 @@ from typing import Any
 from benchmarks.machine import child, facts
 from benchmarks.scale import Scale
 
+PER_TASK = (1, 4)
+"""Shards a task: of slow ones; of the default job's, of which half a second begins four or five."""
+
 
 def measure(scale: Scale, output: Path) -> dict[str, Any]:
-    """ms per task, and memory of the process of client and scheduler."""
-    return child(
-        "benchmarks.runs:schedule", timeout_s=7200, tasks=scale.tasks, workers=facts()["cores"]
-    )
+    """ms per shard, and memory of the process of client and scheduler."""
+    return {
+        f"per_task_{number}": child(
+            "benchmarks.runs:schedule",
+            timeout_s=7200,
+            shards=scale.shards,
+            per_task=number,
+            workers=facts()["cores"],
+        )
+        for number in PER_TASK
+    }
