@@ -309,18 +309,22 @@ def write_synthetic_slide(
         raise ValueError(f"{path}: cannot draw {given}; ask for more pixels or fewer levels")
     plan = _make_plan(np.array((width, height)) * mpp_um, mpp_um, seed, pen, stains)
     image = np.empty((height, width, 3), dtype=np.uint8)
+    quarter = np.empty((height // 4, width // 4, 3), dtype=np.uint8)
 
     def draw(corner: tuple[int, int]) -> None:
         top, left = corner
         part = image[top : top + BLOCK_PX, left : left + BLOCK_PX]
         part[:] = _draw_block(plan, top, left)[: part.shape[0], : part.shape[1]]
+        small = _shrink(part)
+        quarter[top // 4 :, left // 4 :][: small.shape[0], : small.shape[1]] = small
 
     with ThreadPoolExecutor(available_cores()) as threads:
         corners = product(range(0, height, BLOCK_PX), range(0, width, BLOCK_PX))
         list(threads.map(draw, corners))
-    *pyramid, thumbnail = accumulate(range(levels), lambda level, _: _shrink(level), initial=image)
+    shrunk = accumulate(range(1, levels), lambda level, _: _shrink(level), initial=quarter)
+    *pyramid, thumbnail = shrunk
     facts = f"Aperio synthetic\r\n{width}x{height}|AppMag = {10 / mpp_um:g}|MPP = {mpp_um:.4f}"
     with tifffile.TiffWriter(path) as tiff:
-        for page, tile in ((image, TILE), (thumbnail, None), *((p, TILE) for p in pyramid[1:])):
+        for page, tile in ((image, TILE), (thumbnail, None), *((p, TILE) for p in pyramid)):
             tiff.write(page, tile=tile, description=facts, **PLAIN_RGB, **JPEG)
     return path
