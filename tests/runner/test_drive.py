@@ -497,6 +497,29 @@ def test_a_result_that_dies_with_its_worker_is_computed_anew(soon: RunConfig) ->
     assert client.ended == 0
 
 
+class Forgetter(Keeper):
+    """It dies before the drive has looked at the third task that was done: dask begins it anew."""
+
+    def __init__(self, status: str) -> None:
+        super().__init__()
+        self._status = status
+
+    def submit(self, do: Any, job: SlideJob, *arguments: Any, **_: Any) -> Any:
+        future = super().submit(do, job, *arguments)
+        if self.given_away == 3:
+            future.status = self._status
+            future.exception = self._late
+        return future
+
+
+@pytest.mark.parametrize("status", ["lost", "pending"])
+def test_a_result_that_was_there_is_computed_anew(soon: RunConfig, status: str) -> None:
+    client = Forgetter(status)
+    driven, events = drive(client, NOTHING, 3, soon)
+    assert [result.status for result in driven.results()] == ["done"] * 3
+    assert not [event for event in events if isinstance(event, WorkerReplaced)]
+
+
 def death(job: SlideJob) -> Prepared:
     """From here on no worker process gets up."""
     (job.config.output / "no more").touch()

@@ -221,11 +221,14 @@ class Drive:
             if task is None:  # given to another worker meanwhile
                 continue
             error = _failure(future)
-            if not _of_scheduler(error, "KilledWorker"):
+            lost = isinstance(error, ResultLostError)
+            if not (lost or _of_scheduler(error, "KilledWorker")):
                 self._deaths = 0
             if task.slide.result is None:
                 if error is None:
                     self._take(task, future)
+                elif lost:
+                    self._do_anew(task)
                 elif (why := self._client.lost()) is not None:
                     self._stop(why)
                     return
@@ -247,15 +250,18 @@ class Drive:
         try:
             result = self._client.result(future, RESULT_SECONDS)
         except TimeoutError:
-            self._deaths += 1
             self._on_event(WorkerReplaced("a worker does not answer; it is ended"))
             self._client.end_holders(future)
-            (self._suspects if task.alone else self._again).append(task)
+            self._do_anew(task)
         except ResultLostError:
-            self._deaths += 1
-            (self._suspects if task.alone else self._again).append(task)
+            self._do_anew(task)
         else:
             task.take(task.slide, result)
+
+    def _do_anew(self, task: _Task) -> None:
+        """Give a task away once more whose result is lost with a worker: it is not to blame."""
+        self._deaths += 1
+        (self._suspects if task.alone else self._again).append(task)
 
     def _stop(self, why: str, remedy: str = REMEDY) -> None:
         """End the run, which cannot go on."""
@@ -537,10 +543,15 @@ class Drive:
 
 
 def _failure(future: Any) -> BaseException | None:
-    """Why there is no result, of a future of dask or of concurrent.futures; None if there is."""
+    """Why there is no result, of a future of dask or of concurrent.futures; None if there is.
+
+    Dask's future that was done is so no more once the worker that kept its result has died.
+    """
     status = getattr(future, "status", None)  # dask's
     if status == "finished":
         return None
+    if status in {"lost", "pending"}:
+        return ResultLostError()
     error: BaseException | None = future.exception()
     return RuntimeError(f"the task was {status}") if status and error is None else error
 
