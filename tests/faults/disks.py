@@ -24,7 +24,7 @@ Place = AbstractContextManager[None]
 
 def campaign(go: Go) -> Iterator[Outcome]:
     faults: dict[str, tuple[Change, Change, Callable[[Path], Place]]] = {
-        "output deleted during the run": (shutil.rmtree, nothing, ordinary),
+        "output deleted during the run": (delete, nothing, ordinary),
         "output replaced by a file during the run": (to_file, Path.unlink, ordinary),
         "store deleted during the run": (delete_stores, nothing, ordinary),
         "disk full during the run": (fill, unfill, small_disk),
@@ -154,11 +154,18 @@ def nothing(folder: Path) -> None:
     pass
 
 
+def delete(folder: Path) -> None:
+    """At one blow: what is written meanwhile would keep a folder that is emptied file by file."""
+    away = folder.with_name(f"{folder.name}.deleted")
+    folder.rename(away)
+    shutil.rmtree(away)
+
+
 def to_file(folder: Path) -> None:
-    shutil.rmtree(folder)
+    delete(folder)
     folder.write_text("somebody else's")
 
 
 def delete_stores(folder: Path) -> None:
     for store in folder.glob("*.zarr"):
-        shutil.rmtree(store)
+        delete(store)
