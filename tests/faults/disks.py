@@ -158,7 +158,8 @@ def delete(folder: Path) -> None:
     """At one blow: what is written meanwhile would keep a folder that is emptied file by file."""
     away = folder.with_name(f"{folder.name}.deleted")
     folder.rename(away)
-    shutil.rmtree(away)
+    while away.exists():  # what was on its way there arrives as it is emptied
+        shutil.rmtree(away, ignore_errors=True)
 
 
 def to_file(folder: Path) -> None:
