@@ -288,9 +288,7 @@ def _scheduler(part: Mapping[str, Any]) -> str:
         rows.append([str(go["per_task"]), str(go["shards"]), *times, *memory])
     head = ["shards a task", "shards", "ms a shard", "first half", "second half", "its CPU ms"]
     head += ["MB at the start", "in the middle", "at the end"]
-    said = (
-        "Shards that do nothing; client and scheduler are one process, whose CPU and memory it is."
-    )
+    said = "Shards that do nothing. Client and scheduler are one process: its CPU and memory."
     return f"### Scheduler\n\n{said}\n\n" + _table(head, rows)
 
 
