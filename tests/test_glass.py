@@ -10,6 +10,9 @@ from PIL import Image
 from tests.builders import TCGA
 from tests.overviews import GLASSES, glass, overview, shaded_glass
 from wsi_norm.glass import (
+    GLASS_DARKEST,
+    GLASS_MAGENTA,
+    GLASS_SATURATION,
     chosen,
     fill_mask,
     glass_level,
@@ -203,3 +206,21 @@ def test_counted_percentiles_of_what_is_chosen_are_numpys(pixels, percent, data)
         np.testing.assert_allclose(percentiles(some, percent), np.percentile(some, percent, axis=0))
         sums = some.sum(axis=-1, dtype=np.uint16)
         np.testing.assert_allclose(percentile(sums, percent), np.percentile(sums, percent))
+
+
+def test_glass_by_bytes_is_what_the_limits_say() -> None:
+    """By numbers, pixel by pixel, on colours of all kinds and on those next to the limits."""
+    rng = np.random.default_rng(0)
+    pale = rng.integers(100, 256, (50_000, 1)) + rng.integers(-30, 31, (50_000, 3))
+    colours = np.concatenate([rng.integers(0, 256, (50_000, 3)), pale.clip(0, 255)])
+    red, green, blue = colours.T.astype(float)
+    brightest, darkest = colours.max(axis=1), colours.min(axis=1)
+    expected = (
+        (darkest >= GLASS_DARKEST)
+        & ((brightest - darkest) / brightest.clip(1) < GLASS_SATURATION)
+        & ((np.minimum(red, blue) - green) / brightest.clip(1) < GLASS_MAGENTA)
+    )
+    assert 0.05 < expected.mean() < 0.95
+    found = is_glass_coloured(colours.astype(np.uint8))
+    np.testing.assert_array_equal(found, expected)
+    assert is_glass_coloured(np.array([240, 240, 240], np.uint8))

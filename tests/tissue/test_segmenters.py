@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from skimage.filters import threshold_otsu
 
 from tests.overviews import (
     CMU,
@@ -19,6 +20,7 @@ from tests.overviews import (
 )
 from wsi_norm.choices import SEGMENTERS
 from wsi_norm.tissue import as_found, tissue_mask
+from wsi_norm.tissue.segmenters import _otsu
 
 
 @pytest.mark.parametrize("method", ["otsu", "hsv"])
@@ -320,3 +322,8 @@ def test_every_segmenter_answers_with_a_mask_of_the_image(data_dir, method):
     assert mask.dtype == bool
     assert mask.shape == thumbnail.shape[:2]
     np.testing.assert_array_equal(thumbnail, before)
+
+
+@pytest.mark.parametrize("values", [np.linspace(0, 1, 1000) ** 3, np.full(50, 0.07)])
+def test_otsus_threshold_is_that_of_scikit_image(values: np.ndarray) -> None:
+    assert _otsu(values) == threshold_otsu(values)
