@@ -9,7 +9,7 @@ from benchmarks.machine import child, facts
 from benchmarks.scale import Scale
 
 PER_TASK = (1, 4)
-"""Shards a task: of slow ones; of the default job's, of which half a second begins four or five."""
+"""Shards a task: of slow ones; of the default job's, of which half a second begins five."""
 
 
 def measure(scale: Scale, output: Path) -> dict[str, Any]:

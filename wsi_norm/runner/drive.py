@@ -83,7 +83,7 @@ class Tasks:
 
 @dataclass(eq=False)
 class _Slide:
-    """One slide's way through the run."""
+    """One slide's way through the run; `shards` are not given away yet, open ones not written."""
 
     job: SlideJob
     prepared: Prepared | None = None

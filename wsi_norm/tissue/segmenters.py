@@ -94,9 +94,13 @@ def otsu(thumbnail: Rgb, mpp_um: float) -> Mask:
 
 def hsv(thumbnail: Rgb, mpp_um: float) -> Mask:
     """Coloured enough beside the glass, and neither black nor white."""
-    balanced = np.minimum(thumbnail / (255.0 * white_level(thumbnail)), 1.0)
-    _, saturation, value = np.moveaxis(skimage.color.rgb2hsv(balanced), -1, 0)
-    return np.asarray((saturation > 0.07) & (value > 0.1), dtype=np.bool_)
+    white = 255.0 * white_level(thumbnail)
+    found = np.empty(thumbnail.shape[:2], np.bool_)
+    for rows in bands(thumbnail):
+        balanced = np.minimum(thumbnail[rows] / white, 1.0)
+        _, saturation, value = np.moveaxis(skimage.color.rgb2hsv(balanced), -1, 0)
+        found[rows] = (saturation > 0.07) & (value > 0.1)
+    return found
 
 
 @as_found
