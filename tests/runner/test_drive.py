@@ -155,14 +155,15 @@ class Counting:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._out: list[Any] = []
-        self.most = self.submitted = 0
+        self.most = 0
+        self.submitted: list[tuple[Any, ...]] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
 
     def submit(self, *arguments: Any, **options: Any) -> Any:
         future = self._client.submit(*arguments, **options)
-        self.submitted += 1
+        self.submitted.append(arguments)
         self._out = [*(other for other in self._out if not other.done()), future]
         self.most = max(self.most, len(self._out))
         return future
@@ -195,8 +196,8 @@ def noted(job: SlideJob, shard: int) -> ShardResult:
     return process_shard(job, shard)
 
 
-@pytest.mark.parametrize("seconds", [0.0, 60.0])
-def test_every_shard_is_done_once_and_in_order_by_few_tasks_or_many(
+@pytest.mark.parametrize("seconds", [-1.0, 60.0])
+def test_every_shard_is_done_once_by_few_tasks_or_many(
     client: Client, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
     """Where a shard takes as long as a task may, each is a task; else a task takes several."""
@@ -211,12 +212,14 @@ def test_every_shard_is_done_once_and_in_order_by_few_tasks_or_many(
     assert sorted(DONE) == sorted(
         (str(slide), shard) for slide in range(3) for shard in range(MANY)
     )
-    others = 2 * 3  # prepare and finish of each slide
-    if seconds == 0:
-        assert counting.submitted == 3 * MANY + others
+    given = [(job.source.name, shards) for _, job, *rest in counting.submitted for shards in rest]
+    if seconds < 0:
+        assert len(given) == 3 * MANY
     else:
-        assert sorted(DONE) == DONE
-        assert counting.submitted < 3 * MANY / TASK_SHARDS + 3 + 8 + others
+        for slide in "012":  # dask may do tasks in another order than that in which it gets them
+            assert [n for name, shards in given if name == slide for n in shards] == [*range(MANY)]
+        assert max(len(shards) for _, shards in given) == TASK_SHARDS
+        assert len(given) < MANY  # fewer of them a task where a slide, or the run, ends
 
 
 def finished(job: SlideJob) -> Prepared:
